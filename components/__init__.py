@@ -1,0 +1,1 @@
+"""The parts of the deployment, a component a file; none imports another."""

@@ -1,0 +1,208 @@
+"""ArtifactStore: a bucket for artifacts, and an identity of the pods that can use it and nothing else."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pulumi
+import pulumi_aws as aws
+
+KEEP_OLD_VERSIONS_DAYS = 30
+"""Days for which an overwritten or deleted artifact can still be brought back."""
+
+
+@dataclass(frozen=True)
+class ArtifactStoreArgs:
+    """Whose bucket it is."""
+
+    cluster_name: str
+    """The EKS cluster."""
+    account_id: pulumi.Input[str]
+    """Its account."""
+    partition: pulumi.Input[str]
+    """``aws``, ``aws-cn`` or ``aws-us-gov``."""
+    oidc_issuer: pulumi.Input[str]
+    """Its token issuer without ``https://``; used by IRSA only."""
+    namespace: str
+    """Namespace of the pods."""
+    service_account: str
+    """Service account of the pods."""
+    identity: Literal["podIdentity", "irsa"] = "podIdentity"
+    """How the service account gets the role."""
+    bucket: str | None = None
+    """A bucket that exists; one is made when absent."""
+    protect: bool = True
+    """Refuse to delete the bucket; false deletes it with everything in it."""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Tags for every resource."""
+
+
+class ArtifactStore(pulumi.ComponentResource):
+    """Private, versioned, encrypted, TLS only; old versions and broken uploads go away by themselves."""
+
+    bucket: pulumi.Output[str]
+    """Name of the bucket, once the pods may use it."""
+    role_arn: pulumi.Output[str]
+    """Role for the service account's annotation (IRSA)."""
+
+    def __init__(self, name: str, args: ArtifactStoreArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlflow-eks:index:ArtifactStore", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        tags = {**args.tags}
+
+        bucket = args.bucket if args.bucket is not None else self._private_bucket(f"{name}-bucket", args, child)
+        bucket_arn = pulumi.Output.format("arn:{0}:s3:::{1}", args.partition, bucket)
+
+        role = aws.iam.Role(
+            f"{name}-role",
+            description="MLflow's artifacts",
+            assume_role_policy=pulumi.Output.all(args.account_id, args.partition, args.oidc_issuer).apply(
+                lambda facts: json.dumps(_trust(args, *facts), sort_keys=True)
+            ),
+            tags=tags,
+            opts=child,
+        )
+        policy = aws.iam.RolePolicy(
+            f"{name}-policy",
+            role=role.name,
+            policy=bucket_arn.apply(lambda arn: json.dumps(_permissions(arn), sort_keys=True)),
+            opts=child,
+        )
+        ready: list[pulumi.Output[Any]] = [policy.id]
+        if args.identity == "podIdentity":
+            association = aws.eks.PodIdentityAssociation(
+                f"{name}-identity",
+                cluster_name=args.cluster_name,
+                namespace=args.namespace,
+                service_account=args.service_account,
+                role_arn=role.arn,
+                tags=tags,
+                opts=child,
+            )
+            ready.append(association.association_id)
+
+        # A pod that starts before its identity is bound runs without one until it is restarted.
+        self.bucket = pulumi.Output.all(bucket, *ready).apply(lambda known: str(known[0]))
+        self.role_arn = role.arn
+        self.register_outputs({"bucket": self.bucket, "roleArn": self.role_arn})
+
+    def _private_bucket(self, name: str, args: ArtifactStoreArgs, child: pulumi.ResourceOptions) -> pulumi.Output[str]:
+        bucket = aws.s3.Bucket(
+            name,
+            force_destroy=not args.protect,
+            tags={**args.tags},
+            opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
+        )
+        public_access = aws.s3.BucketPublicAccessBlock(
+            f"{name}-private",
+            bucket=bucket.id,
+            block_public_acls=True,
+            block_public_policy=True,
+            ignore_public_acls=True,
+            restrict_public_buckets=True,
+            opts=child,
+        )
+        aws.s3.BucketOwnershipControls(
+            f"{name}-no-acls", bucket=bucket.id, rule={"object_ownership": "BucketOwnerEnforced"}, opts=child
+        )
+        aws.s3.BucketServerSideEncryptionConfiguration(
+            f"{name}-encryption",
+            bucket=bucket.id,
+            rules=[
+                {"apply_server_side_encryption_by_default": {"sse_algorithm": "aws:kms"}, "bucket_key_enabled": True}
+            ],
+            opts=child,
+        )
+        versioning = aws.s3.BucketVersioning(
+            f"{name}-versions", bucket=bucket.id, versioning_configuration={"status": "Enabled"}, opts=child
+        )
+        aws.s3.BucketLifecycleConfiguration(
+            f"{name}-lifecycle",
+            bucket=bucket.id,
+            rules=[
+                {
+                    "id": "old-versions",
+                    "status": "Enabled",
+                    "filter": {"prefix": ""},
+                    "noncurrent_version_expiration": {"noncurrent_days": KEEP_OLD_VERSIONS_DAYS},
+                    "abort_incomplete_multipart_upload": {"days_after_initiation": 7},
+                }
+            ],
+            # S3 refuses rules on versions of a bucket that has none yet.
+            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[versioning])),
+        )
+        aws.s3.BucketPolicy(
+            f"{name}-tls-only",
+            bucket=bucket.id,
+            policy=bucket.arn.apply(lambda arn: json.dumps(_tls_only(arn), sort_keys=True)),
+            # S3 answers 409 to two changes of a bucket's access at the same time.
+            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[public_access])),
+        )
+        return bucket.id
+
+
+def _trust(args: ArtifactStoreArgs, account_id: str, partition: str, oidc_issuer: str) -> dict[str, Any]:
+    if args.identity == "podIdentity":
+        statement = {
+            "Effect": "Allow",
+            "Principal": {"Service": "pods.eks.amazonaws.com"},
+            "Action": ["sts:AssumeRole", "sts:TagSession"],
+            "Condition": {
+                "StringEquals": {
+                    "aws:SourceAccount": account_id,
+                    "aws:RequestTag/kubernetes-namespace": args.namespace,
+                    "aws:RequestTag/kubernetes-service-account": args.service_account,
+                },
+                "ArnLike": {"aws:SourceArn": f"arn:{partition}:eks:*:{account_id}:cluster/{args.cluster_name}"},
+            },
+        }
+    else:
+        statement = {
+            "Effect": "Allow",
+            "Principal": {"Federated": f"arn:{partition}:iam::{account_id}:oidc-provider/{oidc_issuer}"},
+            "Action": "sts:AssumeRoleWithWebIdentity",
+            "Condition": {
+                "StringEquals": {
+                    f"{oidc_issuer}:aud": "sts.amazonaws.com",
+                    f"{oidc_issuer}:sub": f"system:serviceaccount:{args.namespace}:{args.service_account}",
+                }
+            },
+        }
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def _permissions(bucket_arn: str) -> dict[str, Any]:
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:ListBucketMultipartUploads"], "Resource": bucket_arn},
+            {
+                "Effect": "Allow",
+                "Action": [
+                    "s3:GetObject",
+                    "s3:PutObject",
+                    "s3:DeleteObject",
+                    "s3:AbortMultipartUpload",
+                    "s3:ListMultipartUploadParts",
+                ],
+                "Resource": f"{bucket_arn}/*",
+            },
+        ],
+    }
+
+
+def _tls_only(bucket_arn: str) -> dict[str, Any]:
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "TlsOnly",
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "s3:*",
+                "Resource": [bucket_arn, f"{bucket_arn}/*"],
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            }
+        ],
+    }

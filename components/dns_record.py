@@ -1,0 +1,45 @@
+"""DnsRecord: the host's record in Route 53."""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+
+@dataclass(frozen=True)
+class DnsRecordArgs:
+    """From where to where."""
+
+    host: str
+    """Full name of the record."""
+    zone: str
+    """Name of the public zone that holds it."""
+    target: pulumi.Input[str]
+    """Host name of the network load balancer."""
+
+
+class DnsRecord(pulumi.ComponentResource):
+    """An alias record, which a zone's own name may be too and which costs nothing to ask."""
+
+    fqdn: pulumi.Output[str]
+    """Name of the record."""
+
+    def __init__(self, name: str, args: DnsRecordArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlflow-eks:index:DnsRecord", name, {}, opts)
+        invoke = pulumi.InvokeOutputOptions(parent=self)
+        record = aws.route53.Record(
+            f"{name}-record",
+            zone_id=aws.route53.get_zone_output(name=args.zone, opts=invoke).zone_id,
+            name=args.host,
+            type="A",
+            aliases=[
+                {
+                    "name": args.target,
+                    "zone_id": aws.lb.get_hosted_zone_id_output(load_balancer_type="network", opts=invoke).id,
+                    "evaluate_target_health": False,
+                }
+            ],
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.fqdn = record.fqdn
+        self.register_outputs({"fqdn": self.fqdn})

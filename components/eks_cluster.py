@@ -1,0 +1,84 @@
+"""What is looked up about the cluster that exists; creates nothing."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+from components.subnet import Subnet, look_up_subnets
+
+
+@dataclass(frozen=True)
+class EksCluster:
+    """The facts that the rest of the deployment hangs on."""
+
+    name: str
+    region: pulumi.Output[str]
+    account_id: pulumi.Output[str]
+    partition: pulumi.Output[str]
+    vpc_id: pulumi.Output[str]
+    vpc_cidr: pulumi.Output[str]
+    subnet_ids: pulumi.Output[Sequence[str]]
+    """The subnets that the cluster was made with, public ones among them."""
+    security_group_id: pulumi.Output[str]
+    """The cluster security group, which every node and pod carries unless somebody chose otherwise."""
+    oidc_issuer: pulumi.Output[str]
+    """Issuer of the service accounts' tokens, without ``https://``."""
+    kubeconfig: pulumi.Output[str]
+    """JSON; logs in with ``aws eks get-token``, so that no credential is stored."""
+
+    def private_subnets(self) -> pulumi.Output[list[Subnet]]:
+        """Look up those of the cluster's subnets that have no route to an internet gateway."""
+        return look_up_subnets(self.subnet_ids, self.vpc_id).apply(
+            lambda subnets: [subnet for subnet in subnets if subnet.internet_gateway is None]
+        )
+
+
+def look_up_eks_cluster(name: str) -> EksCluster:
+    """Read a cluster and its VPC.
+
+    Args:
+        name: the cluster's name in the account and region of the AWS provider.
+    """
+    cluster = aws.eks.get_cluster_output(name=name)
+    vpc_id = cluster.vpc_config.vpc_id
+    arn = cluster.arn.apply(lambda arn: arn.split(":"))
+    region = arn.apply(lambda parts: parts[3])
+    return EksCluster(
+        name=name,
+        region=region,
+        account_id=arn.apply(lambda parts: parts[4]),
+        partition=arn.apply(lambda parts: parts[1]),
+        vpc_id=vpc_id,
+        vpc_cidr=aws.ec2.get_vpc_output(id=vpc_id).cidr_block,
+        subnet_ids=cluster.vpc_config.subnet_ids,
+        security_group_id=cluster.vpc_config.cluster_security_group_id,
+        oidc_issuer=cluster.identities.apply(lambda identities: identities[0].oidcs[0].issuer.removeprefix("https://")),
+        kubeconfig=pulumi.Output.all(
+            cluster.endpoint, cluster.certificate_authorities.apply(lambda authorities: authorities[0].data), region
+        ).apply(lambda facts: _kubeconfig(name, *facts)),
+    )
+
+
+def _kubeconfig(name: str, endpoint: str, certificate_authority: str, region: str) -> str:
+    login = {
+        "apiVersion": "client.authentication.k8s.io/v1beta1",
+        "command": "aws",
+        "args": ["eks", "get-token", "--cluster-name", name, "--region", region, "--output", "json"],
+        "interactiveMode": "Never",
+    }
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {"name": name, "cluster": {"server": endpoint, "certificate-authority-data": certificate_authority}}
+            ],
+            "users": [{"name": name, "user": {"exec": login}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "current-context": name,
+        },
+        sort_keys=True,
+    )

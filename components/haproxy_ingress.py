@@ -1,0 +1,151 @@
+"""HaproxyIngress: the HAProxy ingress controller and its load balancer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+CHART_REPOSITORY = "https://haproxytech.github.io/helm-charts"
+RELEASE = "ha-proxy-ingress"
+
+
+@dataclass(frozen=True)
+class HaproxyIngressArgs:
+    """The controller and who may reach it."""
+
+    class_name: str = "haproxy"
+    """Ingress class that the controller serves."""
+    namespace: str = "haproxy"
+    """Namespace of the controller."""
+    chart_version: str = "1.52.1"
+    """Version of haproxytech/kubernetes-ingress."""
+    replicas: int = 2
+    """Controller pods."""
+    load_balancer_class: str | None = None
+    """Class of an AWS load balancer, for example ``service.k8s.aws/nlb``; None leaves the choice to the cluster."""
+    scheme: str = "internal"
+    """``internal`` or ``internet-facing``; with a load balancer class only."""
+    allowed_cidrs: Sequence[str] = ()
+    """Client networks; none: all that can reach it."""
+    certificate_arn: str | None = None
+    """ACM certificate for TLS on the load balancer. HAProxy then sees plain HTTP only and must not redirect."""
+    https_port: int = 443
+    """Port that people use for https, for the redirect from http."""
+    service_monitor: bool = False
+    """A ServiceMonitor for the metrics."""
+    registry: str | None = None
+    """Private registry for the image."""
+    pull_secret: str | None = None
+    """Secret for that registry, in the namespace."""
+
+
+class HaproxyIngress(pulumi.ComponentResource):
+    """Namespace, release, and the address of the load balancer. Publishes 80 and 443 and nothing else."""
+
+    class_name: pulumi.Output[str]
+    """Ingress class, once the controller serves it."""
+    address: pulumi.Output[str]
+    """Host name (or IP) of the load balancer."""
+
+    def __init__(self, name: str, args: HaproxyIngressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlflow-eks:index:HaproxyIngress", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        namespace = kubernetes.core.v1.Namespace(
+            f"{name}-namespace",
+            metadata={"name": args.namespace, "labels": {"pod-security.kubernetes.io/enforce": "baseline"}},
+            opts=child,
+        )
+        release = kubernetes.helm.v3.Release(
+            f"{name}-release",
+            name=RELEASE,
+            namespace=namespace.metadata["name"],
+            chart="kubernetes-ingress",
+            version=args.chart_version,
+            repository_opts={"repo": CHART_REPOSITORY},
+            values=haproxy_values(args),
+            atomic=True,
+            cleanup_on_fail=True,
+            # A network load balancer takes two to four minutes.
+            timeout=600,
+            opts=child,
+        )
+        service = kubernetes.core.v1.Service.get(
+            f"{name}-service",
+            # Through the status, which a first preview does not know: else it would look for a Service that is not there yet.
+            release.status.apply(lambda status: f"{status.namespace}/{status.name}-kubernetes-ingress"),
+            opts=child,
+        )
+        self.class_name = release.status.apply(lambda _: args.class_name)
+        self.address = service.status.apply(_address)
+        self.register_outputs({"className": self.class_name, "address": self.address})
+
+
+def _address(status: Any) -> str:
+    points = status.load_balancer.ingress if status and status.load_balancer else None
+    return (points[0].hostname or points[0].ip) if points else ""
+
+
+def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
+    """Values for the chart, which has no schema: a typo here would be ignored in silence, hence the tests against its output."""
+    tls_outside = args.certificate_arn is not None
+    service: dict[str, Any] = {
+        "type": "LoadBalancer",
+        # The chart would publish statistics and pprof, and QUIC that AWS load balancers do not take beside TCP.
+        # A network load balancer that ends TLS cannot redirect, so port 80 would stay open in clear: it is not published then.
+        "enablePorts": {"http": not tls_outside, "https": True, "quic": False, "stat": False, "admin": False},
+    }
+    if args.load_balancer_class:
+        annotations = {"scheme": args.scheme, "nlb-target-type": "ip"}
+        if args.certificate_arn is not None:
+            annotations |= {
+                "ssl-cert": args.certificate_arn,
+                "ssl-ports": "https",
+                "ssl-negotiation-policy": "ELBSecurityPolicy-TLS13-1-2-2021-06",
+            }
+        service["loadBalancerClass"] = args.load_balancer_class
+        service["annotations"] = {
+            f"service.beta.kubernetes.io/aws-load-balancer-{key}": value for key, value in annotations.items()
+        }
+    if args.allowed_cidrs:
+        service["loadBalancerSourceRanges"] = list(args.allowed_cidrs)
+    if tls_outside:
+        service["targetPorts"] = {"https": "http"}
+    controller: dict[str, Any] = {
+        "replicaCount": args.replicas,
+        "ingressClass": args.class_name,
+        "ingressClassResource": {"name": args.class_name, "default": False},
+        "pprof": {"enabled": False},
+        "PodDisruptionBudget": {"enable": args.replicas > 1, "minAvailable": 1},
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "topology.kubernetes.io/zone",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {
+                    "matchLabels": {
+                        "app.kubernetes.io/name": "kubernetes-ingress",
+                        "app.kubernetes.io/instance": RELEASE,
+                    }
+                },
+            }
+        ],
+        "resources": {"requests": {"cpu": "250m", "memory": "400Mi"}, "limits": {"memory": "400Mi"}},
+        "service": service,
+        # Every value a string: the chart writes them into a ConfigMap.
+        "config": {
+            "ssl-redirect": "false" if tls_outside else "true",
+            "ssl-redirect-port": str(args.https_port),
+            # Uploads of large artifacts pause for longer than the 50 s of the default.
+            "timeout-client": "300s",
+            "timeout-server": "300s",
+        },
+    }
+    if args.service_monitor:
+        controller["serviceMonitor"] = {"enabled": True}
+    if args.registry:
+        controller["image"] = {"repository": f"{args.registry}/haproxytech/kubernetes-ingress"}
+    if args.pull_secret:
+        controller["existingImagePullSecret"] = args.pull_secret
+    return {"controller": controller}

@@ -1,0 +1,79 @@
+"""PostgresAlarms: CloudWatch alarms that fire before the database hurts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pulumi
+import pulumi_aws as aws
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class PostgresAlarmsArgs:
+    """What to watch and whom to tell."""
+
+    instance_identifier: pulumi.Input[str]
+    """The RDS instance."""
+    topic_arn: pulumi.Input[str]
+    """SNS topic for alarm and all-clear."""
+    allocated_storage: int
+    """GiB; the storage alarm fires at a tenth of it."""
+    max_connections: int | None
+    """What the instance class allows; None where it is not known: then there is no alarm on connections."""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Tags for every alarm."""
+
+
+class PostgresAlarms(pulumi.ComponentResource):
+    """CPU, memory, storage and connections."""
+
+    def __init__(self, name: str, args: PostgresAlarmsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlflow-eks:index:PostgresAlarms", name, {}, opts)
+
+        def alarm(what: str, metric: str, comparison: str, threshold: float, description: str) -> None:
+            aws.cloudwatch.MetricAlarm(
+                f"{name}-{what}",
+                alarm_description=description,
+                namespace="AWS/RDS",
+                metric_name=metric,
+                dimensions={"DBInstanceIdentifier": args.instance_identifier},
+                statistic="Average",
+                period=300,
+                evaluation_periods=3,
+                comparison_operator=comparison,
+                threshold=threshold,
+                # An instance that reports nothing is an instance that is down.
+                treat_missing_data="breaching",
+                alarm_actions=[args.topic_arn],
+                ok_actions=[args.topic_arn],
+                tags={**args.tags},
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+
+        above, below = "GreaterThanThreshold", "LessThanThreshold"
+        alarm("cpu", "CPUUtilization", above, 80, "MLflow's database: CPU above 80 % for 15 minutes")
+        alarm(
+            "memory",
+            "FreeableMemory",
+            below,
+            0.1 * GIB,
+            "MLflow's database: less than 100 MiB of memory left for 15 minutes",
+        )
+        alarm(
+            "storage",
+            "FreeStorageSpace",
+            below,
+            args.allocated_storage * GIB / 10,
+            "MLflow's database: a tenth of the storage left",
+        )
+        if args.max_connections:
+            limit = args.max_connections * 8 // 10
+            alarm(
+                "connections",
+                "DatabaseConnections",
+                above,
+                limit,
+                f"MLflow's database: more than {limit} connections (80 %)",
+            )
+        self.register_outputs({})

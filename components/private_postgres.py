@@ -1,0 +1,260 @@
+"""PrivatePostgres: an RDS PostgreSQL that only the cluster can reach."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_random as random
+
+from components.subnet import Subnet
+
+PORT = 5432
+
+
+@dataclass(frozen=True)
+class PrivatePostgresArgs:
+    """What an instance needs to be told."""
+
+    vpc_id: pulumi.Input[str]
+    """The VPC that it lives in."""
+    subnets: pulumi.Input[Sequence[Subnet]]
+    """Private subnets of that VPC, in two zones at least; anything else is refused."""
+    engine_version: str
+    """Major version, for example ``17``. Must be offered in the region."""
+    instance_class: pulumi.Input[str]
+    """For example ``db.t3.micro``."""
+    allow_cidrs: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
+    """Networks that may connect, by a label that stays the same."""
+    allow_security_groups: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
+    """Security groups that may connect, by a label that stays the same."""
+    allocated_storage: pulumi.Input[int] = 20
+    """GiB."""
+    max_allocated_storage: pulumi.Input[int] = 100
+    """GiB up to which storage grows by itself; 0: it does not."""
+    storage_type: pulumi.Input[str] = "gp3"
+    """EBS volume type."""
+    multi_az: pulumi.Input[bool] = False
+    """A standby in a second zone."""
+    backup_retention_days: pulumi.Input[int] = 7
+    """Days of point-in-time recovery."""
+    monitoring_interval: int = 60
+    """Seconds between points of enhanced monitoring; 0: none."""
+    master_username: pulumi.Input[str] = "postgres"
+    """Name of the master role."""
+    master_password: pulumi.Input[str] | None = None
+    """Its password. Generated when absent."""
+    kms_key_arn: pulumi.Input[str] | None = None
+    """Key for storage and Performance Insights; default: ``aws/rds``."""
+    alarm_topic_arn: pulumi.Input[str] | None = None
+    """SNS topic that RDS's own events go to."""
+    protect: bool = True
+    """Deletion protection, Pulumi's protect and a final snapshot; changes wait for the maintenance window."""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Tags for every resource."""
+
+
+class PrivatePostgres(pulumi.ComponentResource):
+    """Subnet group, security group, parameter group and the instance itself.
+
+    Not public, encrypted and TLS-only are not arguments: there is no reason to have it otherwise.
+    """
+
+    identifier: pulumi.Output[str]
+    """The instance's identifier."""
+    address: pulumi.Output[str]
+    """Host name, without the port that ``endpoint`` carries."""
+    port: pulumi.Output[int]
+    """TCP port."""
+    master_username: pulumi.Output[str]
+    """Master role (not a superuser on RDS)."""
+    master_password: pulumi.Output[str]
+    """Its password, a secret."""
+
+    def __init__(self, name: str, args: PrivatePostgresArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlflow-eks:index:PrivatePostgres", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        tags = {**args.tags}
+
+        subnets = pulumi.Output.all(args.subnets, args.vpc_id).apply(lambda known: _checked(*known))
+        subnet_group = aws.rds.SubnetGroup(
+            f"{name}-subnets",
+            description="Private subnets of MLflow's database",
+            subnet_ids=subnets.apply(lambda checked: [subnet.id for subnet in checked]),
+            tags=tags,
+            opts=child,
+        )
+
+        security_group = aws.ec2.SecurityGroup(
+            f"{name}-sg", description="Who may connect to MLflow's database", vpc_id=args.vpc_id, tags=tags, opts=child
+        )
+        sources = {label: {"cidr_ipv4": cidr} for label, cidr in args.allow_cidrs.items()}
+        sources |= {
+            label: {"referenced_security_group_id": group} for label, group in args.allow_security_groups.items()
+        }
+        for label, source in sources.items():
+            aws.vpc.SecurityGroupIngressRule(
+                f"{name}-from-{label}",
+                security_group_id=security_group.id,
+                description=f"PostgreSQL from {label}",
+                ip_protocol="tcp",
+                from_port=PORT,
+                to_port=PORT,
+                tags=tags,
+                opts=child,
+                **source,
+            )
+
+        engine = _offered(args.engine_version, self)
+        parameter_group = aws.rds.ParameterGroup(
+            f"{name}-parameters",
+            description="TLS only, slow statements logged",
+            family=engine.apply(lambda version: version.parameter_group_family),
+            parameters=[
+                {"name": "rds.force_ssl", "value": "1"},
+                # Not `ddl`: CREATE ROLE … PASSWORD would stand in the log in clear.
+                {"name": "log_statement", "value": "none"},
+                {"name": "log_min_duration_statement", "value": "1000"},
+            ],
+            tags=tags,
+            opts=child,
+        )
+
+        password = (
+            args.master_password or random.RandomPassword(f"{name}-master", length=32, special=False, opts=child).result
+        )
+        snapshot = random.RandomId(f"{name}-final-snapshot", byte_length=4, opts=child)
+        monitoring_role = _monitoring_role(f"{name}-monitoring", tags, child) if args.monitoring_interval else None
+        instance = aws.rds.Instance(
+            f"{name}-instance",
+            engine="postgres",
+            engine_version=engine.apply(lambda _: args.engine_version),
+            instance_class=args.instance_class,
+            allocated_storage=args.allocated_storage,
+            max_allocated_storage=args.max_allocated_storage,
+            storage_type=args.storage_type,
+            storage_encrypted=True,
+            kms_key_id=args.kms_key_arn,
+            username=args.master_username,
+            password=pulumi.Output.secret(password),
+            port=PORT,
+            db_subnet_group_name=subnet_group.name,
+            vpc_security_group_ids=[security_group.id],
+            parameter_group_name=parameter_group.name,
+            publicly_accessible=False,
+            ca_cert_identifier="rds-ca-rsa2048-g1",
+            iam_database_authentication_enabled=True,
+            multi_az=args.multi_az,
+            backup_retention_period=args.backup_retention_days,
+            copy_tags_to_snapshot=True,
+            auto_minor_version_upgrade=True,
+            allow_major_version_upgrade=True,
+            apply_immediately=not args.protect,
+            enabled_cloudwatch_logs_exports=["postgresql", "upgrade"],
+            performance_insights_enabled=True,
+            performance_insights_kms_key_id=args.kms_key_arn,
+            monitoring_interval=args.monitoring_interval,
+            monitoring_role_arn=monitoring_role.arn if monitoring_role else None,
+            deletion_protection=args.protect,
+            skip_final_snapshot=not args.protect,
+            final_snapshot_identifier=pulumi.Output.format("{0}-final-{1}", name, snapshot.hex)
+            if args.protect
+            else None,
+            delete_automated_backups=not args.protect,
+            tags=tags,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                protect=args.protect,
+                # An instance takes 10 to 20 minutes; a Multi-AZ conversion or a major upgrade well over an hour.
+                custom_timeouts=pulumi.CustomTimeouts(create="60m", update="120m", delete="60m"),
+            ),
+        )
+        if args.alarm_topic_arn is not None:
+            aws.rds.EventSubscription(
+                f"{name}-events",
+                sns_topic=args.alarm_topic_arn,
+                source_type="db-instance",
+                source_ids=[instance.identifier],
+                event_categories=[
+                    "availability",
+                    "deletion",
+                    "failover",
+                    "failure",
+                    "low storage",
+                    "maintenance",
+                    "recovery",
+                ],
+                tags=tags,
+                opts=child,
+            )
+
+        self.identifier = instance.identifier
+        self.address = instance.address
+        self.port = instance.port
+        self.master_username = instance.username
+        self.master_password = pulumi.Output.secret(password)
+        self.register_outputs({"identifier": self.identifier, "address": self.address, "port": self.port})
+
+
+def _checked(subnets: Sequence[Subnet], vpc_id: str) -> Sequence[Subnet]:
+    """Refuse subnets in which RDS would fail, or would be one mistake away from the internet."""
+    problems = [
+        f"{subnet.id} is in {subnet.vpc_id}, the cluster is in {vpc_id}; name subnets of the cluster's VPC"
+        for subnet in subnets
+        if subnet.vpc_id != vpc_id
+    ]
+    problems += [
+        f"{subnet.id} is public: its route table leads to {subnet.internet_gateway}; name subnets without a route to an internet gateway"
+        for subnet in subnets
+        if subnet.internet_gateway
+    ]
+    zones: dict[str, list[str]] = defaultdict(list)
+    for subnet in subnets:
+        zones[subnet.availability_zone].append(subnet.id)
+    if len(zones) < 2:
+        where = "; ".join(f"{', '.join(ids)} in {zone}" for zone, ids in zones.items()) or "none found"
+        problems.append(f"RDS needs private subnets in two zones at least ({where}); name them or add one to the VPC")
+    if problems:
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        raise pulumi.RunError(f"postgres.subnetIds: the database cannot live in these subnets:\n{lines}")
+    return subnets
+
+
+def _offered(version: str, parent: pulumi.Resource) -> pulumi.Output[aws.rds.GetEngineVersionResult]:
+    """Look the engine version up in the region; where it is not offered, say which setting to change."""
+
+    async def look_up() -> aws.rds.GetEngineVersionResult:
+        found = aws.rds.get_engine_version_output(
+            engine="postgres", version=version, latest=True, opts=pulumi.InvokeOutputOptions(parent=parent)
+        )
+        try:
+            result = await found.future()
+        except Exception as error:
+            raise pulumi.RunError(
+                f"postgres.engineVersion {version} is not offered in this region ({error}); write a major version that "
+                "`aws rds describe-db-engine-versions --engine postgres` lists"
+            ) from None
+        if result is None:  # unknown only where an input is, and none is here
+            raise pulumi.RunError(f"postgres.engineVersion {version}: the region did not answer")
+        return result
+
+    return pulumi.Output.from_input(look_up())
+
+
+def _monitoring_role(name: str, tags: Mapping[str, str], opts: pulumi.ResourceOptions) -> aws.iam.Role:
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "monitoring.rds.amazonaws.com"}}
+        ],
+    }
+    role = aws.iam.Role(name, assume_role_policy=json.dumps(trust), tags=tags, opts=opts)
+    aws.iam.RolePolicyAttachment(
+        f"{name}-policy",
+        role=role.name,
+        policy_arn="arn:aws:iam::aws:policy/service-role/AmazonRDSEnhancedMonitoringRole",
+        opts=opts,
+    )
+    return role

@@ -1,0 +1,741 @@
+"""The one reader of ``pulumi.Config``: every setting, its default, its rule, and one message for all mistakes.
+
+Settings are structured values under ``mlflow-eks:`` in ``Pulumi.<stack>.yaml``, camelCase there and snake_case here. Two are
+required: ``cluster`` (``name`` or ``kubeContext``) and ``mlflow.host``. Everything else has a default, which is the value of the
+manual guide that this program replaces unless that value is unsafe.
+"""
+
+import difflib
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import pulumi
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SecretStr,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+PROJECT = "mlflow-eks"
+
+_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_PASSWORD = re.compile(r"[A-Za-z0-9._-]{12,128}")
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_RESERVED_SCHEMAS = {"public", "information_schema"}
+_RESERVED_USERS = {
+    "postgres",
+    "rdsadmin",
+    "rds_superuser",
+    "rds_iam",
+    "rds_replication",
+    "rds_password",
+    "public",
+    "none",
+}
+
+
+def _matching(pattern: re.Pattern[str], hint: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(f"is {value!r}; {hint}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _password(value: SecretStr) -> SecretStr:
+    if not _PASSWORD.fullmatch(value.get_secret_value()):
+        raise ValueError(
+            "must be 12 to 128 characters out of A-Z a-z 0-9 . _ - (the chart hands it through sed, an ini file and a URI, "
+            "which silently change other characters); leave it out to have one generated"
+        )
+    return value
+
+
+def _not_empty(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value():
+        raise ValueError("is empty; set it with `pulumi config set --secret --path`")
+    return value
+
+
+def _cidr(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"is {value!r}: {error}; write a network such as 203.0.113.0/24") from None
+
+
+def _host_and_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"is {value!r}; write host:port, for example localhost:15432")
+    return value
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(value)
+    if value != "*" and (parts.scheme not in {"http", "https"} or not parts.netloc or parts.path or parts.query):
+        raise ValueError(
+            f"is {value!r}; write scheme and host without a path, for example https://notebooks.example.com"
+        )
+    return value
+
+
+Host = Annotated[
+    str, _matching(_HOST, "write a DNS name in lower case without scheme or port, for example mlflow.example.com")
+]
+Identifier = Annotated[
+    str,
+    _matching(
+        _IDENTIFIER, "write a PostgreSQL name of a-z, 0-9 and _ that starts with a letter, at most 63 characters"
+    ),
+]
+DnsLabel = Annotated[str, _matching(_DNS_LABEL, "write a Kubernetes name of a-z, 0-9 and -, at most 63 characters")]
+Quantity = Annotated[str, _matching(_QUANTITY, 'write a Kubernetes quantity as a string, for example "500m" or "2Gi"')]
+Cidr = Annotated[str, AfterValidator(_cidr)]
+Password = Annotated[SecretStr, AfterValidator(_password)]
+ForeignPassword = Annotated[SecretStr, AfterValidator(_not_empty)]
+Origin = Annotated[str, AfterValidator(_origin)]
+HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
+
+
+def _arn(service: str, example: str) -> AfterValidator:
+    return _matching(
+        re.compile(rf"arn:aws[a-z-]*:{service}:[a-z0-9-]*:[0-9]{{12}}:\S+"), f"write an ARN such as {example}"
+    )
+
+
+class _Section(BaseModel):
+    """A structured setting: camelCase in YAML, unknown keys refused, values never repeated in messages that hold secrets."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class Cluster(_Section):
+    """The cluster that exists already."""
+
+    name: (
+        Annotated[str, _matching(re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}"), "write the EKS cluster's name")] | None
+    ) = None
+    """Name of the EKS cluster. Its VPC, subnets, security group, API endpoint and OIDC issuer are looked up from it."""
+    kube_context: str | None = Field(default=None, min_length=1)
+    """Context of the kubeconfig instead: any cluster. With ``postgres.existing`` nothing touches AWS then."""
+
+    @model_validator(mode="after")
+    def _one_way_to_the_cluster(self) -> Self:
+        if (self.name is None) == (self.kube_context is None):
+            raise ValueError("needs either `name` (an EKS cluster) or `kubeContext` (any cluster), not both")
+        return self
+
+
+class ExistingPostgres(_Section):
+    """A PostgreSQL server that is there already; the program makes role, database and schema on it and nothing else."""
+
+    host: str = Field(min_length=1)
+    """Address at which the pods reach the server."""
+    port: int = Field(default=5432, ge=1, le=65535)
+    """TCP port."""
+    admin_username: str = Field(default="postgres", min_length=1)
+    """A role with CREATEDB and CREATEROLE; a superuser is not needed."""
+    admin_password: ForeignPassword
+    """Its password, a secret. Any characters."""
+
+
+class AllowFrom(_Section):
+    """Who may open a connection to the database, beside or instead of the cluster."""
+
+    cidrs: list[Cidr] = []
+    """Networks."""
+    security_groups: list[
+        Annotated[str, _matching(re.compile(r"sg-[0-9a-f]+"), "write a security group's id, sg-…")]
+    ] = []
+    """Security groups."""
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if not self.cidrs and not self.security_groups:
+            raise ValueError("lets nobody in; list `cidrs` or `securityGroups`, or write cluster (the default) or vpc")
+        return self
+
+
+class Postgres(_Section):
+    """The private RDS instance."""
+
+    existing: ExistingPostgres | None = None
+    """Use this server and create none."""
+    subnet_ids: list[Annotated[str, _matching(re.compile(r"subnet-[0-9a-f]+"), "write a subnet's id, subnet-…")]] = []
+    """Subnets of the instance: private, in two zones at least. Default: the cluster's private subnets."""
+    allow_from: Annotated[
+        Annotated[Literal["cluster", "vpc"], Tag("name")] | Annotated[AllowFrom, Tag("list")],
+        Discriminator(lambda value: "name" if isinstance(value, str) else "list"),
+    ] = "cluster"
+    """Who may connect: ``cluster`` (its security group), ``vpc`` (everything in the VPC: the guide's rule), or a list."""
+    engine_version: Annotated[
+        str,
+        _matching(
+            re.compile(r"1[5-9]|2[0-9]"),
+            'write the major version as a string, for example "17": minor ones are automatic',
+        ),
+    ] = "17"
+    """Major version. Minor upgrades are automatic, so a minor version here would turn into an impossible downgrade."""
+    instance_class: Annotated[
+        str, _matching(re.compile(r"db\.[a-z0-9]+\.[a-z0-9]+"), "write a class such as db.t3.micro")
+    ] = "db.t3.micro"
+    """Instance class. ``docs/sizing.md`` says which class carries which team."""
+    allocated_storage: int = Field(default=20, ge=20, le=65536)
+    """GiB at the start."""
+    max_allocated_storage: int = Field(default=100, ge=0, le=65536)
+    """GiB up to which storage grows by itself; 0 turns that off."""
+    storage_type: Literal["gp2", "gp3"] = "gp3"
+    """EBS volume type."""
+    multi_az: bool = False
+    """A standby in a second zone: about twice the price, a failover of a minute or two instead of an outage."""
+    backup_retention_days: int = Field(default=7, ge=1, le=35)
+    """Days of point-in-time recovery. 0 would turn backups off and is refused."""
+    monitoring_interval: Literal[0, 1, 5, 10, 15, 30, 60] = 60
+    """Seconds between two points of enhanced monitoring; 0 turns it off."""
+    master_username: Identifier = "postgres"
+    """Name of the master role (not a superuser on RDS)."""
+    master_password: Password | None = None
+    """Its password, a secret. Generated when absent."""
+    alarm_topic_arn: Annotated[str, _arn("sns", "arn:aws:sns:eu-west-1:123456789012:alarms")] | None = None
+    """SNS topic for alarms (CPU, memory, storage, connections) and RDS events. None are made without it."""
+    kms_key_arn: Annotated[str, _arn("kms", "arn:aws:kms:eu-west-1:123456789012:key/…")] | None = None
+    """KMS key for storage and Performance Insights. Default: the account's ``aws/rds`` key."""
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        if self.max_allocated_storage and self.max_allocated_storage * 10 < self.allocated_storage * 11:
+            raise ValueError(
+                f"`maxAllocatedStorage` is {self.max_allocated_storage}; RDS wants at least 10 % more than allocatedStorage "
+                f"({self.allocated_storage}): write {-(-self.allocated_storage * 11 // 10)} or more, or 0 to turn growth off"
+            )
+        if self.subnet_ids and len(set(self.subnet_ids)) < 2:
+            raise ValueError("`subnetIds` names one subnet; RDS needs two at least, in different zones")
+        if self.master_username in {"rdsadmin", "rds_superuser", "admin", "public"}:
+            raise ValueError(
+                f"`masterUsername` {self.master_username!r} is reserved by RDS; write another, for example postgres"
+            )
+        return self
+
+
+class Database(_Section):
+    """The database of MLflow on that server."""
+
+    name: Identifier = "mlflow"
+    """Name of the database."""
+    user: Identifier = "mlflow_user"
+    """Login role of MLflow; a second one, ``<user>_2``, takes turns with it (see ``rotation``)."""
+    schema_name: Identifier = Field(default="mlflow", alias="schema")
+    """Schema for all of MLflow's tables, on the roles' search path. Never ``public``."""
+    password: Password | None = None
+    """Password of the role whose turn it is, a secret. Generated when absent."""
+    rotation: int = Field(default=0, ge=0)
+    """Raise it by one for a new password: the other role gets it and takes over while running pods keep theirs."""
+    admin_address: HostAndPort | None = None
+    """``host:port`` at which this machine reaches the server (an SSM tunnel, a bastion). Default: the server itself."""
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        if self.schema_name in _RESERVED_SCHEMAS or self.schema_name.startswith("pg_"):
+            raise ValueError(
+                f"`schema` {self.schema_name!r} belongs to PostgreSQL; write a name of its own, for example mlflow"
+            )
+        if self.user in _RESERVED_USERS or self.user.startswith("pg_") or len(self.user) > 61:
+            raise ValueError(
+                f"`user` {self.user!r} is reserved or longer than 61 characters; write another, for example mlflow_user"
+            )
+        if self.name in {"postgres", "template0", "template1", "rdsadmin"}:
+            raise ValueError(
+                f"`name` {self.name!r} is there already on every server; write another, for example mlflow"
+            )
+        return self
+
+
+class Artifacts(_Section):
+    """Where artifacts are kept. MLflow proxies them, so that clients need no AWS credentials."""
+
+    bucket: Annotated[str, _matching(_BUCKET, "write a bucket's name, for example my-mlflow-artifacts")] | None = None
+    """A bucket that exists. One is made when absent."""
+    identity: Literal["podIdentity", "irsa"] = "podIdentity"
+    """How the pods get the role: EKS Pod Identity (its agent add-on must run) or IRSA (the cluster's OIDC provider must exist)."""
+
+
+class Ingress(_Section):
+    """The HAProxy ingress controller, its load balancer and TLS."""
+
+    install: bool = True
+    """Install the controller; false uses the one that serves ``className`` already."""
+    class_name: DnsLabel = "haproxy"
+    """Ingress class."""
+    namespace: DnsLabel = "haproxy"
+    """Namespace of the controller."""
+    chart_version: Annotated[str, _matching(re.compile(r"\d+\.\d+\.\d+"), "write a chart version such as 1.52.1")] = (
+        "1.52.1"
+    )
+    """Version of haproxytech/kubernetes-ingress."""
+    replicas: int = Field(default=2, ge=1, le=20)
+    """Controller pods."""
+    scheme: Literal["internal", "internet-facing"] = "internal"
+    """Whether the load balancer has public addresses. The guide's is public; the safe default is not."""
+    load_balancer_class: str | None = None
+    """Class of the load balancer. Default on EKS: ``service.k8s.aws/nlb`` (AWS Load Balancer Controller); EKS Auto Mode: ``eks.amazonaws.com/nlb``."""
+    allowed_cidrs: list[Cidr] = []
+    """Client networks that the load balancer lets in. Default: all that can reach it."""
+    address: Host | None = None
+    """Address of the load balancer when the controller is not ours (``install: false``), for the DNS record."""
+    certificate_arn: Annotated[str, _arn("acm", "arn:aws:acm:eu-west-1:123456789012:certificate/…")] | None = None
+    """TLS on the load balancer with this ACM certificate."""
+    tls_secret_name: DnsLabel | None = None
+    """TLS in HAProxy with this Secret (in MLflow's namespace)."""
+    cluster_issuer: DnsLabel | None = None
+    """TLS in HAProxy with a certificate from this cert-manager ClusterIssuer."""
+    plain_http: bool = False
+    """No TLS at all: passwords and data cross the network in clear. The guide's way; for a closed network only."""
+    service_monitor: bool = False
+    """A ServiceMonitor for HAProxy's metrics; the Prometheus operator must be installed."""
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        ways = {
+            "certificateArn": self.certificate_arn,
+            "tlsSecretName": self.tls_secret_name,
+            "clusterIssuer": self.cluster_issuer,
+            "plainHttp": self.plain_http,
+        }
+        chosen = [name for name, value in ways.items() if value]
+        if len(chosen) > 1:
+            raise ValueError(f"has {' and '.join(f'`{name}`' for name in chosen)}; choose one way of TLS")
+        if not self.install:
+            ours = {
+                "certificateArn": self.certificate_arn,
+                "allowedCidrs": self.allowed_cidrs,
+                "serviceMonitor": self.service_monitor,
+            }
+            for name, value in ours.items():
+                if value:
+                    raise ValueError(
+                        f"`{name}` belongs to a controller that this program installs; drop it or `install: false`"
+                    )
+        elif self.address:
+            raise ValueError(
+                "`address` is for a controller that is not ours; drop it, the load balancer's address is read"
+            )
+        return self
+
+
+class Ldap(_Section):
+    """The directory that checks passwords (``mlflowstack.auth.ldap`` in the chart's image)."""
+
+    uri: Annotated[
+        str,
+        _matching(
+            re.compile(r"ldaps?://[^\s/]+(/\S*)?"), "write a URI such as ldaps://ldap.example.com:636/dc=example,dc=com"
+        ),
+    ]
+    """``ldaps://host:port/base``."""
+    lookup_bind: Annotated[str, _matching(re.compile(r"[^%\n]*%s[^%\n]*"), "write the user's DN with %s for the name")]
+    """DN of a user with ``%s`` for the name, for example ``uid=%s,ou=people,dc=example,dc=com``."""
+    group_search_base: str = Field(min_length=1)
+    """Base DN of the group search."""
+    group_search_filter: Annotated[
+        str, _matching(re.compile(r"\([^%\n]*%s[^%\n]*\)"), "write an LDAP filter with %s for the user")
+    ] = "(&(objectclass=groupOfUniqueNames)(uniquemember=%s))"
+    """Filter of the group search with ``%s`` for the user's DN."""
+    admin_group_dn: str = Field(min_length=1)
+    """DN of the group whose members are MLflow admins."""
+    user_group_dn: str = Field(min_length=1)
+    """DN of the group whose members may log in."""
+    group_attribute: str = "dn"
+    """Attribute of a found group that is compared with the DNs above."""
+    tls_verify: Literal["required", "optional", "none"] = "required"
+    """Whether the directory's certificate is checked."""
+    ca_secret_name: DnsLabel | None = None
+    """Secret (in MLflow's namespace, key ``ca.crt``) with the directory's CA."""
+
+
+class Auth(_Section):
+    """The login."""
+
+    mode: Literal["basic", "ldap", "none"] = "basic"
+    """``basic``: MLflow's own users. ``ldap``: a directory checks passwords. ``none``: everybody may do everything."""
+    admin_username: Annotated[
+        str, _matching(re.compile(r"[A-Za-z0-9._-]{1,64}"), "write 1 to 64 characters out of A-Z a-z 0-9 . _ -")
+    ] = "admin"
+    """First administrator."""
+    admin_password: Password | None = None
+    """Its password, a secret. Generated when absent. MLflow reads it at its first start only: see ``docs/rotation.md``."""
+    default_permission: Literal["NO_PERMISSIONS", "READ", "EDIT", "MANAGE"] = "NO_PERMISSIONS"
+    """What a user may do with the experiments and models of others."""
+    cache_seconds: int = Field(default=60, ge=0, le=3600)
+    """Seconds for which a checked password is remembered (a check costs 213 ms of CPU). A removed user can enter for up to that
+    long. 0 checks every request. Chart 1.8.1 ignores it."""
+    ldap: Ldap | None = None
+    """The directory, with ``mode: ldap``."""
+
+    @model_validator(mode="after")
+    def _one_login(self) -> Self:
+        if self.mode == "ldap" and self.ldap is None:
+            raise ValueError(
+                "`mode` is ldap but `ldap` is missing; give its uri, lookupBind, groupSearchBase, adminGroupDn and userGroupDn"
+            )
+        if self.mode != "ldap" and self.ldap is not None:
+            raise ValueError(
+                f"`ldap` is given but `mode` is {self.mode}; basic and LDAP exclude each other: write mode: ldap or drop ldap"
+            )
+        if self.mode == "none" and self.admin_password is not None:
+            raise ValueError(
+                "`adminPassword` is given but `mode` is none: nobody logs in; drop it or write mode: basic"
+            )
+        return self
+
+
+class Resources(_Section):
+    """CPU and memory of one MLflow pod. Measured need of 3.15.1 with one worker: 413 MiB idle."""
+
+    cpu_request: Quantity = "500m"
+    """CPU that the scheduler keeps free. There is no CPU limit: throttling would only make requests slow."""
+    memory_request: Quantity = "768Mi"
+    """Memory that the scheduler keeps free."""
+    memory_limit: Quantity = "2Gi"
+    """Memory at which the pod is killed."""
+
+
+class Autoscaling(_Section):
+    """A HorizontalPodAutoscaler on CPU and memory at 80 %."""
+
+    min_replicas: int = Field(default=2, ge=1, le=100)
+    """Fewest pods."""
+    max_replicas: int = Field(default=5, ge=1, le=100)
+    """Most pods; the connection budget is reckoned with it."""
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(
+                f"`maxReplicas` ({self.max_replicas}) is below `minReplicas` ({self.min_replicas}); raise it"
+            )
+        return self
+
+
+class ConnectionPool(_Section):
+    """SQLAlchemy's pool, per worker and engine."""
+
+    size: int = Field(default=5, ge=1, le=100)
+    """Connections kept open."""
+    overflow: int = Field(default=10, ge=0, le=100)
+    """Connections beyond that under load."""
+
+
+class Mlflow(_Section):
+    """The tracking server."""
+
+    host: Host
+    """DNS name under which people reach MLflow."""
+    url: Annotated[Origin, AfterValidator(lambda value: value if value != "*" else _origin("/"))] | None = None
+    """What people type, when it is not ``https://<host>``: another port behind a port-forward, for example."""
+    namespace: DnsLabel = "mlflow"
+    """Namespace."""
+    chart_version: Literal["1.11.5", "1.8.1"] = "1.11.5"
+    """Version of community-charts/mlflow: 1.11.5 is MLflow 3.15.1, 1.8.1 (the guide's) is MLflow 3.7.0 with known holes."""
+    replicas: int = Field(default=1, ge=1, le=100)
+    """Pods."""
+    autoscaling: Autoscaling | None = None
+    """Let the number of pods follow the load instead of ``replicas``."""
+    workers: int = Field(default=1, ge=1, le=32)
+    """Server processes per pod. Two or more add about 40 ms to each keep-alive request: prefer replicas."""
+    resources: Resources = Resources()
+    """CPU and memory of a pod."""
+    pool: ConnectionPool = ConnectionPool()
+    """Database connections of a worker."""
+    auth: Auth = Auth()
+    """The login."""
+    cors_allowed_origins: list[Origin] = []
+    """Origins beside the site's own whose pages may call the API. ``*`` lets every web site act with a visitor's login."""
+    allowed_hosts: list[
+        Annotated[str, _matching(re.compile(r"[A-Za-z0-9*.:-]+"), "write a Host header, * matches any part")]
+    ] = []
+    """Host headers to accept beside the host's own and the in-cluster name."""
+    dns_zone: Host | None = None
+    """Route 53 zone for the host's record. Without it the record to create is an output."""
+    timeout_seconds: int = Field(default=600, ge=60, le=3600)
+    """How long an install or upgrade may take before it is rolled back."""
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        if self.dns_zone and self.host != self.dns_zone and not self.host.endswith(f".{self.dns_zone}"):
+            raise ValueError(
+                f"`host` {self.host} is not in `dnsZone` {self.dns_zone}; write a host that ends in .{self.dns_zone}"
+            )
+        if self.url and urlsplit(self.url).hostname != self.host:
+            raise ValueError(
+                f"`url` {self.url} is for another host than `host` {self.host}; only scheme and port may differ"
+            )
+        return self
+
+
+class Images(_Section):
+    """Where images come from."""
+
+    registry: (
+        Annotated[
+            str, _matching(re.compile(r"[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?"), "write registry/path without https://")
+        ]
+        | None
+    ) = None
+    """Registry (and path) that mirrors ``burakince/mlflow``, ``library/busybox`` and ``haproxytech/kubernetes-ingress``."""
+    pull_secret: DnsLabel | None = None
+    """Secret of type dockerconfigjson, in both namespaces."""
+
+
+class Settings(_Section):
+    """All settings of a stack."""
+
+    cluster: Cluster
+    """The cluster that exists already."""
+    mlflow: Mlflow
+    """The tracking server."""
+    postgres: Postgres = Postgres()
+    """The private RDS instance, or a server that exists."""
+    database: Database = Database()
+    """The database on it."""
+    artifacts: Artifacts = Artifacts()
+    """Where artifacts are kept."""
+    ingress: Ingress = Ingress()
+    """The ingress controller."""
+    images: Images = Images()
+    """Where images come from."""
+    protect: bool = True
+    """Refuse to destroy database and bucket (Pulumi's protect, RDS's deletion protection, a final snapshot). False makes a stack
+    that goes away whole with ``pulumi destroy``, and applies changes to the instance at once instead of in the maintenance window."""
+    tags: dict[str, str] = {}
+    """Tags for every AWS resource, beside ``Project`` and ``Stack``."""
+
+    @property
+    def on_eks(self) -> bool:
+        """Whether the cluster is an EKS cluster, that is, whether AWS is in play at all."""
+        return self.cluster.name is not None
+
+    @property
+    def url(self) -> str:
+        """Where people find MLflow."""
+        return self.mlflow.url or f"{'http' if self.ingress.plain_http else 'https'}://{self.mlflow.host}"
+
+    @property
+    def most_replicas(self) -> int:
+        """The largest number of pods that serve at the same time, without those of a rollout."""
+        return self.mlflow.autoscaling.max_replicas if self.mlflow.autoscaling else self.mlflow.replicas
+
+    @model_validator(mode="after")
+    def _cross_rules(self) -> Self:
+        problems = [*self._without_aws(), *self._shared_storage(), *self._connection_budget()]
+        if self.mlflow.dns_zone and not self.ingress.install and not self.ingress.address:
+            problems.append(
+                "ingress.address is missing: with install: false the record of mlflow.dnsZone needs the load balancer's name"
+            )
+        if self.url.startswith("http:") and not self.ingress.plain_http:
+            problems.append(
+                f"mlflow.url is {self.url} but TLS is on; write https, or ingress.plainHttp: true with what that costs"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _without_aws(self) -> list[str]:
+        if self.on_eks:
+            return []
+        needs_aws = {
+            "postgres.existing is missing: with cluster.kubeContext there is no VPC to put a database in": self.postgres.existing
+            is None,
+            "artifacts.bucket needs cluster.name: the pods' identity for a bucket comes from EKS": self.artifacts.bucket,
+            "ingress.certificateArn needs cluster.name: only an AWS load balancer takes an ACM certificate": self.ingress.certificate_arn,
+            "mlflow.dnsZone needs cluster.name: the zone is in Route 53": self.mlflow.dns_zone,
+        }
+        return [message for message, wrong in needs_aws.items() if wrong]
+
+    def _shared_storage(self) -> list[str]:
+        if self.on_eks or self.most_replicas == 1:
+            return []
+        key = "autoscaling" if self.mlflow.autoscaling else "replicas"
+        return [
+            f"mlflow.{key} needs a bucket, which only cluster.name has: several pods cannot share one pod's artifacts; write replicas: 1"
+        ]
+
+    def _connection_budget(self) -> list[str]:
+        limit = max_connections(self.postgres.instance_class)
+        if not self.on_eks or self.postgres.existing or limit is None:
+            return []
+        pods = self.most_replicas + 1
+        pool = self.mlflow.pool.size + self.mlflow.pool.overflow
+        engines = 1 if self.mlflow.auth.mode == "none" else 2
+        needed = pods * self.mlflow.workers * pool * engines
+        if needed <= limit:
+            return []
+        return [
+            f"mlflow.replicas/workers need too many connections: ({self.most_replicas} pods + 1 in a rollout) x {self.mlflow.workers} workers "
+            f"x {pool} (pool {self.mlflow.pool.size} + overflow {self.mlflow.pool.overflow}) x {engines} "
+            f"{'(tracking and login)' if engines == 2 else '(tracking)'} = {needed}, and {self.postgres.instance_class} has about {limit}; "
+            "write fewer of them, a smaller mlflow.pool, or a larger postgres.instanceClass"
+        ]
+
+    def warnings(self) -> list[str]:
+        """What is allowed but has a price, a sentence each, for the log of every preview."""
+        ingress, mlflow = self.ingress, self.mlflow
+        public = self.on_eks and ingress.install and ingress.scheme == "internet-facing" and not ingress.allowed_cidrs
+        no_certificate = not (
+            ingress.certificate_arn or ingress.tls_secret_name or ingress.cluster_issuer or ingress.plain_http
+        )
+        rules = {
+            "mlflow.chartVersion 1.8.1 runs MLflow 3.7.0: pages of other sites can write through /ajax-api, a user without permission can "
+            "download artifacts there, and POST /v1/traces and the jobs API are open without a login. 1.11.5 (the default) closes all of "
+            "these.": mlflow.chart_version == "1.8.1",
+            "ingress.plainHttp: passwords and data cross the network in clear.": ingress.plain_http,
+            "ingress: no certificate is set, so HAProxy serves its self-signed one: encrypted, but browsers warn and clients need "
+            "MLFLOW_TRACKING_INSECURE_TLS=true. Set certificateArn, tlsSecretName or clusterIssuer.": no_certificate
+            and ingress.install,
+            "ingress.scheme internet-facing without allowedCidrs: the login is all that stands between the internet and MLflow.": public,
+            "mlflow.auth.mode none: everybody who reaches the host may read, change and delete everything.": mlflow.auth.mode
+            == "none",
+            "mlflow.corsAllowedOrigins *: every web site that a logged-in person visits can act with that login.": "*"
+            in mlflow.cors_allowed_origins,
+            "postgres.allowFrom vpc: every machine in the VPC can try to log in to the database, not just the cluster.": self.on_eks
+            and self.postgres.allow_from == "vpc",
+            "artifacts: without a bucket they live in the pod and go with it.": not self.on_eks,
+        }
+        return [sentence for sentence, applies in rules.items() if applies]
+
+
+_GIB_OF_LARGE = {"t": 8, "m": 8, "r": 16, "x": 32}
+_SIZES = {"micro": 1 / 8, "small": 1 / 4, "medium": 1 / 2, "large": 1.0, "xlarge": 2.0}
+
+
+def max_connections(instance_class: str) -> int | None:
+    """Connections that RDS allows on an instance class, or None for a class that is not known.
+
+    RDS's default is LEAST(memory in bytes / 9531392, 5000) of what the system leaves, about 0.24 GiB less than the class has: about
+    85 on 1 GiB and 198 on 2 GiB.
+    """
+    match = re.fullmatch(r"db\.([a-z])[a-z0-9]*\.(\d*)(micro|small|medium|large|xlarge)", instance_class)
+    if not match or match[1] not in _GIB_OF_LARGE:
+        return None
+    gib = _GIB_OF_LARGE[match[1]] * _SIZES[match[3]] * int(match[2] or 1)
+    return min(int((gib - 0.24) * 2**30 / 9531392), 5000)
+
+
+def load() -> Settings:
+    """Read and check the settings of the current stack.
+
+    Raises:
+        pulumi.RunError: one message that lists every problem with its key and what to write instead.
+    """
+    prefix = f"{PROJECT}:"
+    config = pulumi.Config(PROJECT)
+    keys = [key.removeprefix(prefix) for key in pulumi.runtime.config.CONFIG.get() if key.startswith(prefix)]
+    problems: list[str] = []
+    raw: dict[str, Any] = {}
+    for key in keys:
+        try:
+            raw[key] = config.get_object(key)
+        except pulumi.ConfigTypeError:
+            problems.append(f"{key} is a plain string; write a structured value (see Pulumi.yaml)")
+    secret_keys = {key for key in keys if pulumi.runtime.config.is_config_secret(prefix + key)}
+    settings, found = parse(raw, secret_keys)
+    problems += found
+    if settings is None or problems:
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        raise pulumi.RunError(
+            f"{len(problems)} problem(s) in the settings of this stack (Pulumi.{pulumi.get_stack()}.yaml):\n{lines}"
+        )
+    return settings
+
+
+def parse(raw: Mapping[str, Any], secret_keys: set[str]) -> tuple[Settings | None, list[str]]:
+    """Check structured values.
+
+    Args:
+        raw: section name to its value, camelCase.
+        secret_keys: the sections that were set with ``--secret``.
+
+    Returns:
+        The settings, or None, and the problems found.
+    """
+    problems = [
+        f"{path} is in plain text; it is a secret: `pulumi config set --secret --path 'mlflow-eks:{path}'`"
+        for path in _secrets_in(Settings, raw)
+        if path.split(".")[0] not in secret_keys
+    ]
+    try:
+        settings = Settings.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        for details in error.errors(include_url=False, include_input=False, include_context=False):
+            problems += _sentences(details["loc"], details["type"], details["msg"])
+        return None, problems
+    return settings, problems
+
+
+def _secrets_in(section: type[BaseModel], raw: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for name, field in section.model_fields.items():
+        alias = field.alias or name
+        value = raw.get(alias)
+        if value is None:
+            continue
+        kinds = _kinds(field.annotation)
+        if any(kind is SecretStr for kind in kinds):
+            found.append(prefix + alias)
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(value, Mapping):
+                found += _secrets_in(kind, value, f"{prefix}{alias}.")  # pyright: ignore[reportUnknownArgumentType]
+    return found
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    inner = getattr(annotation, "__args__", None)
+    if not inner:
+        return [annotation]
+    return [kind for argument in inner for kind in _kinds(argument)]
+
+
+def _sentences(location: tuple[int | str, ...], kind: str, message: str) -> list[str]:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    path = re.sub(r"(?<=allowFrom)\.(name|list)", "", path)
+    if kind == "extra_forbidden":
+        return [f"{path} is unknown{_nearest(location)}"]
+    if kind == "missing":
+        return [f"{path} is missing; set it with `pulumi config set --path 'mlflow-eks:{path}' …`"]
+    text = message.removeprefix("Value error, ")
+    if not path:
+        return text.split("\n")
+    return [f"{path} {text}" if kind == "value_error" else f"{path}: {text[0].lower()}{text[1:]}"]
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    section: type[BaseModel] | None = Settings
+    for part in location[:-1]:
+        fields = {field.alias or name: field for name, field in section.model_fields.items()} if section else {}
+        kinds = _kinds(fields[str(part)].annotation) if str(part) in fields else []
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    known = [field.alias or name for name, field in section.model_fields.items()] if section else []
+    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(sorted(known))}"
