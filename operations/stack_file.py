@@ -1,0 +1,52 @@
+"""Reads the settings of a stack file without an engine, and without its secrets."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from settings import PROJECT, Settings, parse
+
+ROOT = Path(__file__).parents[1]
+PLACEHOLDER = "a-secret-that-is-not-read"
+
+
+def config(stack: str) -> dict[str, Any]:
+    """Read the config block of ``Pulumi.<stack>.yaml``, with a placeholder for each secret.
+
+    Raises:
+        SystemExit: with one message, when there is no such file.
+    """
+    path = ROOT / f"Pulumi.{stack}.yaml"
+    if not path.exists():
+        stacks = sorted(found.name.split(".")[1] for found in ROOT.glob("Pulumi.*.yaml"))
+        raise SystemExit(f"There is no {path.name}; the stacks here are {', '.join(stacks)}.")
+    found: Any = yaml.safe_load(path.read_text())
+    return _without_secrets(found["config"])
+
+
+def read(stack: str) -> Settings:
+    """Parse the settings in ``Pulumi.<stack>.yaml``.
+
+    Args:
+        stack: name of the stack.
+
+    Raises:
+        SystemExit: with one message, when the file is missing or its settings are wrong.
+    """
+    prefix = f"{PROJECT}:"
+    sections = {key.removeprefix(prefix): value for key, value in config(stack).items() if key.startswith(prefix)}
+    settings, problems = parse(sections, set(sections))
+    if settings is None or problems:
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        raise SystemExit(f"{len(problems)} problem(s) in Pulumi.{stack}.yaml:\n{lines}")
+    return settings
+
+
+def _without_secrets(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    mapping = cast("dict[str, Any]", value)
+    if set(mapping) == {"secure"}:
+        return PLACEHOLDER
+    return {key: _without_secrets(item) for key, item in mapping.items()}
