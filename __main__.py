@@ -52,6 +52,8 @@ if settings.mlflow.dns_zone and load_balancer:
 pulumi.export("url", settings.url)
 pulumi.export("loadBalancerAddress", load_balancer)
 pulumi.export("databaseAddress", server.host)
+if postgres:
+    pulumi.export("databaseIdentifier", postgres.identifier)
 if not settings.mlflow.dns_zone:
     pulumi.export("dnsRecordToCreate", {"name": settings.mlflow.host, "type": "CNAME", "value": load_balancer})
 if release.admin_password is not None:
