@@ -7,21 +7,55 @@ import json
 import logging
 import runpy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pulumi
+import yaml
+from google.protobuf import json_format
 from pulumi.runtime import mocks as pulumi_mocks
 from pulumi.runtime import rpc
+from pulumi.runtime.settings import SETTINGS
+from pulumi.runtime.stack import run_pulumi_func
 
 ROOT = Path(__file__).parents[2]
 SECRET_SIGNATURE = rpc._special_sig_key
 SECRET = rpc._special_secret_sig
+UNKNOWN = rpc.UNKNOWN
 
 CLUSTER_SECURITY_GROUP = "sg-0c1u57e2"
 PRIVATE_A, PRIVATE_B, PUBLIC, ELSEWHERE = "subnet-0aa", "subnet-0bb", "subnet-0cc", "subnet-0dd"
+
+MINIMAL: Mapping[str, Any] = {"cluster": {"name": "my-cluster"}, "mlflow": {"host": "mlflow.example.com"}}
+"""The two settings that a stack needs."""
+ANY_CLUSTER: Mapping[str, Any] = {
+    "cluster": {"kubeContext": "kind"},
+    "mlflow": {"host": "mlflow.example.com"},
+    "postgres": {"existing": {"host": "db.example.com", "adminPassword": "it's 100% secret"}},
+}
+"""A cluster that is not EKS and a server that exists; deploy it with ``secrets=["postgres"]``."""
+LDAP: Mapping[str, Any] = {
+    "uri": "ldaps://ldap.example.com/dc=example,dc=com",
+    "lookupBind": "uid=%s,ou=people,dc=example,dc=com",
+    "groupSearchBase": "ou=groups,dc=example,dc=com",
+    "adminGroupDn": "cn=mlflow-admins,ou=groups,dc=example,dc=com",
+    "userGroupDn": "cn=mlflow,ou=groups,dc=example,dc=com",
+}
+"""A directory, with the settings that have no default."""
+
+
+class InvokeError(grpc.RpcError):
+    """What the engine answers when a provider's function fails; anything else would take another way through the SDK."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNKNOWN
+
+    def details(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass
@@ -30,13 +64,21 @@ class Account:
 
     cluster_subnets: list[str] = field(default_factory=lambda: [PRIVATE_A, PRIVATE_B, PUBLIC])
     zones: dict[str, str] = field(
-        default_factory=lambda: {PRIVATE_A: "eu-west-1a", PRIVATE_B: "eu-west-1b", PUBLIC: "eu-west-1a", ELSEWHERE: "eu-west-1c"}
+        default_factory=lambda: {
+            PRIVATE_A: "eu-west-1a",
+            PRIVATE_B: "eu-west-1b",
+            PUBLIC: "eu-west-1a",
+            ELSEWHERE: "eu-west-1c",
+        }
     )
     vpcs: dict[str, str] = field(default_factory=lambda: {ELSEWHERE: "vpc-0f0e"})
     """VPC of a subnet that is not in the cluster's."""
     main_table_is_public: bool = False
-    own_tables: dict[str, str] = field(default_factory=lambda: {PRIVATE_A: "rtb-private", PRIVATE_B: "rtb-private", PUBLIC: "rtb-public"})
+    own_tables: dict[str, str] = field(
+        default_factory=lambda: {PRIVATE_A: "rtb-private", PRIVATE_B: "rtb-private", PUBLIC: "rtb-public"}
+    )
     versions: set[str] = field(default_factory=lambda: {"15", "16", "17", "18"})
+    partition: str = "aws"
 
     def answer(self, token: str, args: Mapping[str, Any]) -> dict[str, Any]:
         table = {
@@ -54,11 +96,15 @@ class Account:
     def _cluster(self, args: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "name": args["name"],
-            "arn": f"arn:aws:eks:eu-west-1:123456789012:cluster/{args['name']}",
+            "arn": f"arn:{self.partition}:eks:eu-west-1:123456789012:cluster/{args['name']}",
             "endpoint": "https://0123.gr7.eu-west-1.eks.amazonaws.com",
             "certificateAuthorities": [{"data": "Y2E="}],
             "identities": [{"oidcs": [{"issuer": "https://oidc.eks.eu-west-1.amazonaws.com/id/0123"}]}],
-            "vpcConfig": {"vpcId": "vpc-0c1", "subnetIds": self.cluster_subnets, "clusterSecurityGroupId": CLUSTER_SECURITY_GROUP},
+            "vpcConfig": {
+                "vpcId": "vpc-0c1",
+                "subnetIds": self.cluster_subnets,
+                "clusterSecurityGroupId": CLUSTER_SECURITY_GROUP,
+            },
         }
 
     def _subnet(self, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +114,13 @@ class Account:
     def _route_table(self, args: Mapping[str, Any]) -> dict[str, Any]:
         table = args["routeTableId"]
         public = table == "rtb-public" or (table == "rtb-main" and self.main_table_is_public)
-        routes = [{"cidrBlock": "10.0.0.0/16", "gatewayId": "local"}, {"cidrBlock": "0.0.0.0/0", "gatewayId": "igw-01" if public else ""}]
+        routes = [
+            {"cidrBlock": "10.0.0.0/16", "gatewayId": "local"},
+            # What a private subnet has instead: the provider leaves the gateway's id empty then.
+            {"cidrBlock": "0.0.0.0/0", "gatewayId": "igw-01"}
+            if public
+            else {"cidrBlock": "0.0.0.0/0", "gatewayId": "", "natGatewayId": "nat-01"},
+        ]
         associations = [{"main": False, "subnetId": subnet} for subnet, own in self.own_tables.items() if own == table]
         if table == "rtb-main":
             associations.append({"main": True, "subnetId": ""})
@@ -76,7 +128,7 @@ class Account:
 
     def _engine_version(self, args: Mapping[str, Any]) -> dict[str, Any]:
         if args["version"] not in self.versions:
-            raise LookupError("no matching RDS Engine Version found")
+            raise InvokeError("no matching RDS Engine Version found")
         return {"version": f"{args['version']}.6", "parameterGroupFamily": f"postgres{args['version']}"}
 
 
@@ -87,14 +139,16 @@ class Resource:
     type: str
     name: str
     inputs: dict[str, Any]
-    """With secrets wrapped, see `plain` and `is_secret`."""
+    """As they go to the engine: secrets wrapped where they stand, see `plain` and `is_secret`; unknown ones are `UNKNOWN`."""
     parent: str
     protect: bool
     depends_on: Sequence[str]
+    """Names of what it waits for, through its options or through its inputs."""
     ignore_changes: Sequence[str]
     provider: str
     custom: bool
     read: bool = False
+    timeouts: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> Any:
         return plain(self.inputs[key])
@@ -107,6 +161,9 @@ class Deployment:
     resources: list[Resource]
     calls: list[str]
     outputs: dict[str, Any]
+    component_outputs: dict[str, dict[str, Any]]
+    """What a component registered as its outputs, by its name."""
+    log: list[str]
     warnings: list[str]
 
     def of_type(self, kind: str) -> list[Resource]:
@@ -114,8 +171,43 @@ class Deployment:
 
     def named(self, name: str) -> Resource:
         found = [resource for resource in self.resources if resource.name == name]
-        assert len(found) == 1, f"{len(found)} resources are called {name}; there are {sorted(r.name for r in self.resources)}"
+        assert len(found) == 1, (
+            f"{len(found)} resources are called {name}; there are {sorted(r.name for r in self.resources)}"
+        )
         return found[0]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Values of the MLflow chart."""
+        return self.named("mlflow-release")["values"]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Variables of the MLflow server."""
+        return self.values["extraEnvVars"]
+
+    @property
+    def controller(self) -> dict[str, Any]:
+        """Values of the ingress chart, which all stand under one key."""
+        return self.named("ingress-release")["values"]["controller"]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """How a run of the program ended that did not get through."""
+
+    error: BaseException
+    deployment: Deployment
+    """What had been registered until then."""
+
+    @property
+    def message(self) -> str:
+        return str(self.error)
+
+    @property
+    def problems(self) -> list[str]:
+        """The lines of the list in the message."""
+        return [line.removeprefix("  - ") for line in self.message.splitlines() if line.startswith("  - ")]
 
 
 def is_secret(value: Any) -> bool:
@@ -130,6 +222,20 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(item) for item in value]
     return value
+
+
+def unwrapped(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every string that stands outside a secret, with the path to it: what state, diffs and logs would show."""
+    if is_secret(value):
+        return
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from unwrapped(item, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from unwrapped(item, f"{path}[{index}]")
+    elif isinstance(value, str):
+        yield path.lstrip("."), value
 
 
 class _Provider(pulumi_mocks.Mocks):
@@ -148,9 +254,11 @@ class _Provider(pulumi_mocks.Mocks):
         # A name that the provider would make up.
         state.setdefault("name", args.name)
         kind = args.typ.rsplit(":", 1)[-1]
+        # New keepers are a new password, as with the real provider.
+        keepers = "".join(f"-{value}" for value in (args.inputs.get("keepers") or {}).values())
         state |= {
             "Instance": {"address": "db.local", "identifier": args.name, "arn": f"arn:aws:rds:::{args.name}"},
-            "RandomPassword": {"result": f"generated-{args.name}"},
+            "RandomPassword": {"result": f"generated-{args.name}{keepers}"},
             "RandomId": {"hex": "0a0b0c0d"},
             "Bucket": {"bucket": f"{args.name}-1234567", "arn": f"arn:aws:s3:::{args.name}-1234567"},
             "Role": {"arn": f"arn:aws:iam::123456789012:role/{args.name}"},
@@ -168,52 +276,98 @@ class _Recorder(pulumi_mocks.MockMonitor):
     def __init__(self, provider: _Provider) -> None:
         super().__init__(provider)
         self.recorded: list[Resource] = []
+        self.component_outputs: dict[str, dict[str, Any]] = {}
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802  (the engine's name)
         if request.type != "pulumi:pulumi:Stack":
-            self._record(request, json.loads(json.dumps(rpc.deserialize_properties(request.object), default=str)))
+            self._record(request, _as_sent(request.object))
         return super().RegisterResource(request)
 
+    def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802
+        self.component_outputs[_name(request.urn)] = _as_sent(request.outputs)
+        return super().RegisterResourceOutputs(request)
+
     def ReadResource(self, request: Any) -> Any:  # noqa: N802
-        self._record(request, {}, read=True)
+        self._record(request, {"id": request.id}, read=True)
         return super().ReadResource(request)
 
     def _record(self, request: Any, inputs: dict[str, Any], read: bool = False) -> None:
+        timeouts = getattr(request, "customTimeouts", None)
         self.recorded.append(
             Resource(
                 type=request.type,
                 name=request.name,
                 inputs=inputs,
-                parent=request.parent.rsplit("::", 1)[-1],
+                parent=_name(request.parent),
                 protect=getattr(request, "protect", False),
-                depends_on=[urn.rsplit("::", 1)[-1] for urn in request.dependencies],
+                depends_on=[_name(urn) for urn in request.dependencies],
                 ignore_changes=list(getattr(request, "ignoreChanges", [])),
-                provider=request.provider,
+                provider=_name(request.provider.rsplit("::", 1)[0]),
                 custom=getattr(request, "custom", True),
                 read=read,
+                timeouts={what: getattr(timeouts, what) for what in ("create", "update", "delete")} if timeouts else {},
             )
         )
 
 
-class _Warnings(logging.Handler):
+def _name(urn: str) -> str:
+    return urn.rsplit("::", 1)[-1]
+
+
+def _as_sent(struct: Any) -> dict[str, Any]:
+    """Read a message without the SDK, which would move the mark of a nested secret to the whole property around it."""
+    return _integers(json_format.MessageToDict(struct))
+
+
+def _integers(value: Any) -> Any:
+    # The wire knows one kind of number.
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _integers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_integers(item) for item in value]
+    return value
+
+
+class _Log(logging.Handler):
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
+        super().__init__(logging.DEBUG)
+        self.records: list[tuple[int, str]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
+        self.records.append((record.levelno, record.getMessage()))
 
 
 def stack_config(stack: str) -> dict[str, Any]:
     """The settings of a committed stack file, without the project's prefix."""
-    import yaml
-
     config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
     return {key.removeprefix("mlflow-eks:"): value for key, value in config.items() if key.startswith("mlflow-eks:")}
 
 
+def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of settings with some of them different, named as in messages: ``mlflow.auth.mode``; None takes one out."""
+    result: Any = copy.deepcopy(dict(config))
+    for path, value in changes.items():
+        *sections, last = path.split(".")
+        section = result
+        for key in sections:
+            section = section.setdefault(key, {})
+        if value is None:
+            section.pop(last, None)
+        else:
+            section[last] = value
+    return result
+
+
 def deploy(
-    config: Mapping[str, Any], *, secrets: Sequence[str] = (), account: Account | None = None, preview: bool = False, stack: str = "test"
+    config: Mapping[str, Any],
+    *,
+    secrets: Sequence[str] = (),
+    account: Account | None = None,
+    preview: bool = False,
+    stack: str = "test",
+    as_written: Mapping[str, str] | None = None,
 ) -> Deployment:
     """Run the program.
 
@@ -223,23 +377,62 @@ def deploy(
         account: the AWS account that it finds.
         preview: as the first preview of a new stack: what resources would return is unknown.
         stack: name of the stack.
+        as_written: sections that somebody set as a plain string.
     """
-    provider = _Provider(account or Account(), preview)
+    deployment, error = _run(config, secrets, account or Account(), preview, stack, as_written or {})
+    if error is not None:
+        raise error
+    return deployment
+
+
+def refused(
+    config: Mapping[str, Any],
+    *,
+    secrets: Sequence[str] = (),
+    account: Account | None = None,
+    preview: bool = False,
+    stack: str = "test",
+    as_written: Mapping[str, str] | None = None,
+) -> Refusal:
+    """Run the program, which must not get through; arguments as for `deploy`."""
+    deployment, error = _run(config, secrets, account or Account(), preview, stack, as_written or {})
+    assert error is not None, "the program accepted this"
+    return Refusal(error, deployment)
+
+
+def _run(
+    config: Mapping[str, Any],
+    secrets: Sequence[str],
+    account: Account,
+    preview: bool,
+    stack: str,
+    as_written: Mapping[str, str],
+) -> tuple[Deployment, BaseException | None]:
+    provider = _Provider(account, preview)
     monitor = _Recorder(provider)
-    warnings = _Warnings()
+    said = _Log()
     logger = logging.Logger("program")
-    logger.addHandler(warnings)
+    logger.addHandler(said)
     outputs: dict[str, Any] = {}
 
     def run() -> None:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
+        # One thread is the engine: the order of registrations does not depend on how busy the machine is.
+        engine = ThreadPoolExecutor(1, initializer=lambda: asyncio.set_event_loop(asyncio.new_event_loop()))
+        loop.set_default_executor(engine)
         # What a wrong setting is about reaches the person as the exception; asyncio's log of other awaiters would only repeat it.
         loop.set_exception_handler(lambda _loop, _context: None)
+        # A run that was refused leaves outputs behind that nobody will ever fulfil.
+        SETTINGS.outputs.clear()
         try:
-            pulumi.runtime.set_mocks(provider, project="mlflow-eks", stack=stack, preview=preview, logger=logger, monitor=monitor)
+            pulumi.runtime.set_mocks(
+                provider, project="mlflow-eks", stack=stack, preview=preview, logger=logger, monitor=monitor
+            )
             pulumi.runtime.set_all_config(
-                {f"mlflow-eks:{key}": json.dumps(value) for key, value in config.items()}, [f"mlflow-eks:{key}" for key in secrets]
+                {f"mlflow-eks:{key}": json.dumps(value) for key, value in config.items()}
+                | {f"mlflow-eks:{key}": value for key, value in as_written.items()},
+                [f"mlflow-eks:{key}" for key in secrets],
             )
 
             async def program() -> None:
@@ -254,13 +447,26 @@ def deploy(
                     if await output.is_secret():
                         outputs[name] = {SECRET_SIGNATURE: SECRET, "value": outputs[name]}
 
-            loop.run_until_complete(pulumi_mocks.run_pulumi_func(program))
+            loop.run_until_complete(run_pulumi_func(program))
         finally:
+            engine.submit(lambda: asyncio.get_event_loop().close()).result()
+            engine.shutdown()
             loop.close()
 
+    error: BaseException | None = None
     sys.path.insert(0, str(ROOT))
     try:
         contextvars.Context().run(run)
+    except Exception as caught:
+        error = caught
     finally:
         sys.path.remove(str(ROOT))
-    return Deployment(monitor.recorded, provider.calls, outputs, warnings.lines)
+    deployment = Deployment(
+        resources=monitor.recorded,
+        calls=provider.calls,
+        outputs=outputs,
+        component_outputs=monitor.component_outputs,
+        log=[line for _, line in said.records],
+        warnings=[line for level, line in said.records if level == logging.WARNING],
+    )
+    return deployment, error

@@ -1,0 +1,494 @@
+"""What `community-charts/mlflow` makes of its values, for the two versions and the values that this project uses.
+
+`render` is pure; tests/contract/test_chart_mlflow.py holds it against recordings of the real chart. Two things are this
+stand-in's own: the script in the `mlflow-migrations` ConfigMap and the one in `mlflow-dbchecker`, which have the same effect.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from local.charts import Values, ValuesError, with_defaults
+
+APP_VERSIONS = {"1.8.1": "3.7.0", "1.11.5": "3.15.1"}
+"""Chart version to MLflow version."""
+
+CONTAINER_PORT = 5000
+READINESS_PATH = "/health"
+
+_BUSYBOX_TAGS = {"1.8.1": "1.32", "1.11.5": "1.38.0"}
+
+_DEFAULTS: Values = {
+    "affinity": {},
+    "artifactRoot": {
+        "defaultArtifactsDestination": "./mlartifacts",
+        "proxiedArtifactStorage": False,
+        "s3": {"enabled": False, "bucket": "", "path": ""},
+    },
+    "auth": {
+        "enabled": False,
+        "defaultPermission": "READ",
+        "authorizationFunction": "mlflow.server.auth:authenticate_request_basic_auth",
+        "existingAdminSecret": {"name": "", "usernameKey": "username", "passwordKey": "password"},
+        "postgres": {
+            "enabled": False,
+            "host": "",
+            "port": 5432,
+            "database": "",
+            "user": "",
+            "password": "",
+            "driver": "",
+            "existingSecret": {"name": "", "usernameKey": "username", "passwordKey": "password"},
+        },
+    },
+    "autoscaling": {
+        "enabled": False,
+        "minReplicas": 1,
+        "maxReplicas": 5,
+        "metrics": [
+            {
+                "type": "Resource",
+                "resource": {"name": name, "target": {"type": "Utilization", "averageUtilization": 80}},
+            }
+            for name in ("memory", "cpu")
+        ],
+    },
+    "backendStore": {
+        "databaseConnectionCheck": False,
+        "databaseMigration": False,
+        "existingDatabaseSecret": {"name": "", "usernameKey": "username", "passwordKey": "password"},
+        "postgres": {
+            "enabled": False,
+            "host": "",
+            "port": 5432,
+            "database": "",
+            "user": "",
+            "password": "",
+            "driver": "",
+        },
+    },
+    "extraArgs": {},
+    "extraEnvVars": {},
+    "extraVolumeMounts": [],
+    "extraVolumes": [],
+    "image": {"repository": "burakince/mlflow"},
+    "imagePullSecrets": [],
+    "ingress": {"enabled": False, "className": "", "annotations": {}, "hosts": [], "tls": []},
+    "initImages": {
+        "dbchecker": {"repository": "busybox", "tag": ""},
+        "mlflowDbMigration": {"repository": "burakince/mlflow", "tag": ""},
+        "iniFileInitializer": {"repository": "busybox", "tag": ""},
+    },
+    "log": {"enabled": True, "level": "info"},
+    "nodeSelector": {},
+    "podAnnotations": {},
+    "podSecurityContext": {"fsGroup": 1001, "fsGroupChangePolicy": "OnRootMismatch"},
+    "replicaCount": 1,
+    "resources": {},
+    "serviceAccount": {"create": True, "name": "", "automount": True, "annotations": {}},
+    "tolerations": [],
+}
+_FREE = {
+    "affinity",
+    "extraArgs",
+    "extraEnvVars",
+    "ingress.annotations",
+    "nodeSelector",
+    "podAnnotations",
+    "podSecurityContext",
+    "resources",
+    "serviceAccount.annotations",
+}
+
+# The model registry's store creates or upgrades every table and, unlike the tracking store, no experiment: the first experiment
+# keeps the artifact location of whoever makes it, and that must be the server.
+_MIGRATIONS = """\
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+
+SqlAlchemyStore("{uri}")
+"""
+_DBCHECKER = """\
+#!/bin/sh
+until python -c 'import os, socket; socket.create_connection((os.environ["PGHOST"], os.environ["PGPORT"]), 2)'; do
+  sleep 1
+done
+"""
+_INI_MOUNT = "/etc/mlflow/auth/basic_auth.ini"
+
+
+@dataclass(frozen=True)
+class SecretKey:
+    """A value that a container gets from a Secret."""
+
+    secret: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A volume, or one file of it, as a container sees it."""
+
+    volume: str
+    path: str
+    sub_path: str | None = None
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of the pod."""
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    args: tuple[str, ...]
+    env: Mapping[str, str | SecretKey]
+    env_from: tuple[tuple[str, str], ...]
+    """Kind (`ConfigMap` or `Secret`) and name; `env` wins over them."""
+    mounts: tuple[Mount, ...]
+
+
+@dataclass(frozen=True)
+class Pod:
+    """The pod template: what is the same in two of these is the same pod."""
+
+    annotations: Mapping[str, str]
+    security_context: Mapping[str, Any]
+    service_account: str
+    resources: Mapping[str, Any]
+    init_containers: tuple[Container, ...]
+    container: Container
+    volumes: tuple[Mapping[str, Any], ...]
+    config_maps_checksum: Mapping[str, Mapping[str, str]]
+    """The ConfigMaps whose change the chart turns into new pods."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What the chart would make of its values."""
+
+    app_version: str
+    fullname: str
+    pod: Pod
+    config_maps: Mapping[str, Mapping[str, str]]
+    flask_secret: str
+    """The Secret that the chart fills with a random key at the first install and keeps."""
+    environment_secret: str
+    service: Mapping[str, Any]
+    replicas: int | None
+    """None where an autoscaler was asked for, whether the chart makes one or not."""
+    hpa: Mapping[str, Any] | None
+    ingress: Mapping[str, Any] | None
+    objects: tuple[str, ...]
+
+
+def check(version: str, values: Values) -> None:
+    """Refuse a chart version and values that `render` does not know, before all of the values are known."""
+    if version not in APP_VERSIONS:
+        raise ValuesError(f"chart mlflow {version}: the local stack knows {' and '.join(APP_VERSIONS)}")
+    with_defaults(values, _DEFAULTS, _FREE)
+
+
+def render(version: str, release: str, namespace: str, values: Values) -> Rendered:
+    """What the chart of that version would run."""
+    check(version, values)
+    known = with_defaults(values, _DEFAULTS, _FREE)
+    _refuse_unsupported(known)
+    fullname = release if "mlflow" in release else f"{release}-mlflow"
+    ingress = known["ingress"]
+    config_maps = _config_maps(version, fullname, known)
+    service_account = known["serviceAccount"]["name"] or (fullname if known["serviceAccount"]["create"] else "default")
+    hpa = _hpa(fullname, known)
+    objects = [f"ConfigMap/{name}" for name in config_maps]
+    objects += [f"{kind}/{fullname}" for kind in ("Deployment", "Service")]
+    objects += [f"Secret/{fullname}-env-secret", f"Secret/{fullname}-flask-server-secret-key"]
+    if known["serviceAccount"]["create"]:
+        objects.append(f"ServiceAccount/{service_account}")
+    if hpa:
+        objects.append(f"HorizontalPodAutoscaler/{fullname}")
+    if ingress["enabled"]:
+        objects.append(f"Ingress/{fullname}")
+    return Rendered(
+        app_version=APP_VERSIONS[version],
+        fullname=fullname,
+        pod=Pod(
+            annotations=known["podAnnotations"],
+            security_context=known["podSecurityContext"],
+            service_account=service_account,
+            resources=known["resources"],
+            init_containers=_init_containers(version, fullname, known),
+            container=_server(version, fullname, known),
+            volumes=_volumes(version, fullname, known),
+            config_maps_checksum={
+                name: data for name, data in config_maps.items() if not name.endswith("-auth-ini-template")
+            },
+        ),
+        config_maps=config_maps,
+        flask_secret=f"{fullname}-flask-server-secret-key",
+        environment_secret=f"{fullname}-env-secret",
+        service={
+            "type": "ClusterIP",
+            "ports": [{"port": 80, "targetPort": "mlflow", "protocol": "TCP", "name": "http"}],
+            "selector": {
+                "app": "mlflow",
+                "app.kubernetes.io/name": "mlflow",
+                "app.kubernetes.io/instance": release,
+            },
+        },
+        replicas=None if known["autoscaling"]["enabled"] else known["replicaCount"],
+        hpa=hpa,
+        ingress=_ingress(fullname, ingress) if ingress["enabled"] else None,
+        objects=tuple(sorted(objects)),
+    )
+
+
+def _refuse_unsupported(known: Values) -> None:
+    backend, auth = known["backendStore"], known["auth"]
+    problems: list[str] = []
+    if not backend["postgres"]["enabled"]:
+        problems.append("backendStore.postgres.enabled must be true: the local stack knows no other database")
+    if not backend["existingDatabaseSecret"]["name"]:
+        problems.append("backendStore.existingDatabaseSecret.name is missing")
+    if auth["enabled"] and not auth["existingAdminSecret"]["name"]:
+        problems.append("auth.existingAdminSecret.name is missing")
+    if auth["postgres"]["enabled"] and not auth["postgres"]["existingSecret"]["name"]:
+        problems.append("auth.postgres.existingSecret.name is missing")
+    for path, section in (("backendStore", backend), ("auth", auth)):
+        database = section["postgres"]
+        if database["enabled"] and not (database["host"] and database["database"]):
+            problems.append(f"{path}.postgres needs host and database")
+        if database["user"] or database["password"]:
+            problems.append(f"{path}.postgres: user and password belong in a Secret, not in the values")
+    for name in ("extraArgs", "extraEnvVars", "podAnnotations"):
+        problems += [
+            f"{name}.{key} must be a string" for key, value in known[name].items() if not isinstance(value, str)
+        ]
+    if problems:
+        raise ValuesError("; ".join(problems))
+
+
+def _scheme(driver: str) -> str:
+    return f"postgresql+{driver}://" if driver else "postgresql://"
+
+
+def _config_maps(version: str, fullname: str, known: Values) -> dict[str, dict[str, str]]:
+    backend, log = known["backendStore"], known["log"]
+    environment = {
+        "PGHOST": backend["postgres"]["host"],
+        "PGPORT": str(backend["postgres"]["port"]),
+        "PGDATABASE": backend["postgres"]["database"],
+        "MLFLOW_CONFIGURE_LOGGING": str(log["enabled"]).lower(),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+    }
+    if log["enabled"]:
+        environment["MLFLOW_LOGGING_LEVEL"] = log["level"].upper()
+    ingress = known["ingress"]
+    if version != "1.8.1" and ingress["enabled"]:
+        hosts = [host["host"] for host in ingress["hosts"]]
+        scheme = "https" if ingress["tls"] else "http"
+        environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(hosts)
+        environment["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(f"{scheme}://{host}" for host in hosts)
+    result = {f"{fullname}-env-configmap": environment}
+    if backend["databaseMigration"]:
+        uri = _scheme(backend["postgres"]["driver"])
+        result[f"{fullname}-migrations"] = {"migrations.py": _MIGRATIONS.format(uri=uri)}
+    if backend["databaseConnectionCheck"]:
+        result[f"{fullname}-dbchecker"] = {"dbchecker.sh": _DBCHECKER}
+    if known["auth"]["enabled"]:
+        result[f"{fullname}-auth-ini-template"] = {"auth_template.ini": _auth_ini(known["auth"])}
+    return result
+
+
+def _auth_ini(auth: Values) -> str:
+    database_uri = "sqlite:///basic_auth.db"
+    if auth["postgres"]["enabled"]:
+        database = auth["postgres"]
+        login = "$(POSTGRES_USERNAME_PLACEHOLDER):$(POSTGRES_PASSWORD_PLACEHOLDER)"
+        server = f"{database['host']}:{database['port']}/{database['database']}"
+        database_uri = f"{_scheme(database['driver'])}{login}@{server}"
+    # The chart writes this value into a YAML block that is indented by four, so that many spaces of its further lines vanish.
+    first, *more = auth["authorizationFunction"].split("\n")
+    if any(not line.startswith("    ") for line in more):
+        raise ValuesError("auth.authorizationFunction: further lines must begin with four spaces")
+    return "\n".join(
+        [
+            "[mlflow]",
+            f"default_permission = {auth['defaultPermission']}",
+            f"database_uri = {database_uri}",
+            "admin_username = $(ADMIN_USERNAME_PLACEHOLDER)",
+            "admin_password = $(ADMIN_PASSWORD_PLACEHOLDER)",
+            f"authorization_function = {first}",
+            *(line[4:] for line in more),
+            "",
+        ]
+    )
+
+
+def _database_env(backend: Values) -> dict[str, str | SecretKey]:
+    secret = backend["existingDatabaseSecret"]
+    return {
+        "PGUSER": SecretKey(secret["name"], secret["usernameKey"]),
+        "PGPASSWORD": SecretKey(secret["name"], secret["passwordKey"]),
+    }
+
+
+def _env_from(fullname: str) -> tuple[tuple[str, str], ...]:
+    return (
+        ("ConfigMap", f"{fullname}-env-configmap"),
+        ("Secret", f"{fullname}-env-secret"),
+        ("Secret", f"{fullname}-flask-server-secret-key"),
+    )
+
+
+def _tmp_mounts(version: str) -> tuple[Mount, ...]:
+    return () if version == "1.8.1" else (Mount("tmp", "/tmp"),)  # noqa: S108 -- a path in the container
+
+
+def _init_containers(version: str, fullname: str, known: Values) -> tuple[Container, ...]:
+    backend, auth, images = known["backendStore"], known["auth"], known["initImages"]
+
+    def image(name: str, default_tag: str) -> str:
+        return f"{images[name]['repository']}:{images[name]['tag'] or default_tag}"
+
+    containers: list[Container] = []
+    if backend["databaseConnectionCheck"]:
+        containers.append(
+            Container(
+                name="dbchecker",
+                image=image("dbchecker", _BUSYBOX_TAGS[version]),
+                command=("/script/dbchecker.sh",),
+                args=(),
+                env=_database_env(backend),
+                env_from=_env_from(fullname)[:1],
+                mounts=(*_tmp_mounts(version), Mount("dbchecker", "/script/dbchecker.sh", "dbchecker.sh")),
+            )
+        )
+    if backend["databaseMigration"]:
+        containers.append(
+            Container(
+                name="mlflow-db-migration",
+                image=image("mlflowDbMigration", APP_VERSIONS[version]),
+                command=("python",),
+                args=("/opt/mlflow/migrations.py",),
+                env=_database_env(backend),
+                env_from=_env_from(fullname),
+                mounts=(
+                    *_tmp_mounts(version),
+                    Mount("migrations-config", "/opt/mlflow/migrations.py", "migrations.py"),
+                ),
+            )
+        )
+    if auth["enabled"]:
+        admin, database = auth["existingAdminSecret"], auth["postgres"]["existingSecret"]
+        env: dict[str, str | SecretKey] = {
+            "ADMIN_USERNAME": SecretKey(admin["name"], admin["usernameKey"]),
+            "ADMIN_PASSWORD": SecretKey(admin["name"], admin["passwordKey"]),
+        }
+        variables = {"ADMIN_USERNAME": "ADMIN_USERNAME", "ADMIN_PASSWORD": "ADMIN_PASSWORD"}
+        if auth["postgres"]["enabled"]:
+            env["DB_USERNAME"] = SecretKey(database["name"], database["usernameKey"])
+            env["DB_PASSWORD"] = SecretKey(database["name"], database["passwordKey"])
+            variables |= {"POSTGRES_USERNAME": "DB_USERNAME", "POSTGRES_PASSWORD": "DB_PASSWORD"}
+        expressions = " \\\n    ".join(
+            f'-e "s/\\$({placeholder}_PLACEHOLDER)/${{{variable}}}/g"' for placeholder, variable in variables.items()
+        )
+        containers.append(
+            Container(
+                name="ini-file-initializer",
+                image=image("iniFileInitializer", _BUSYBOX_TAGS[version]),
+                command=("sh", "-c"),
+                args=(f"sed {expressions} \\\n    /template/auth_template.ini > /config/auth_result.ini\n",),
+                env=env,
+                env_from=(),
+                mounts=(Mount("auth-ini-template-file", "/template"), Mount("ini-file", "/config")),
+            )
+        )
+    return tuple(containers)
+
+
+def _server(version: str, fullname: str, known: Values) -> Container:
+    backend, auth, artifacts = known["backendStore"], known["auth"], known["artifactRoot"]
+    args = [
+        "server",
+        "--host=0.0.0.0",
+        f"--port={CONTAINER_PORT}",
+        f"--backend-store-uri={_scheme(backend['postgres']['driver'])}",
+    ]
+    s3 = artifacts["s3"]
+    bucket = f"s3://{s3['bucket']}/{s3['path']}" if s3["enabled"] else None
+    if artifacts["proxiedArtifactStorage"]:
+        args += [f"--artifacts-destination={bucket or artifacts['defaultArtifactsDestination']}", "--serve-artifacts"]
+    else:
+        args.append(f"--default-artifact-root={bucket or './mlruns'}")
+    if auth["enabled"]:
+        args.append("--app-name=basic-auth")
+    if known["log"]["enabled"]:
+        server = "gunicorn" if version == "1.8.1" else "uvicorn"
+        args.append(f"--{server}-opts='--log-level={known['log']['level']}'")
+    args += [f"--{_kebab(key)}={value}" for key, value in sorted(known["extraArgs"].items())]
+    env: dict[str, str | SecretKey] = {"MLFLOW_VERSION": APP_VERSIONS[version], **_database_env(backend)}
+    mounts = [*_tmp_mounts(version)]
+    if auth["enabled"]:
+        env["MLFLOW_AUTH_CONFIG_PATH"] = _INI_MOUNT
+        mounts.append(Mount("ini-file", _INI_MOUNT, "auth_result.ini"))
+    env |= {key.upper() if version == "1.8.1" else key: value for key, value in known["extraEnvVars"].items()}
+    mounts += [Mount(mount["name"], mount["mountPath"], mount.get("subPath")) for mount in known["extraVolumeMounts"]]
+    return Container(
+        name="mlflow",
+        image=f"{known['image']['repository']}:{APP_VERSIONS[version]}",
+        command=("mlflow",),
+        args=tuple(args),
+        env=env,
+        env_from=_env_from(fullname),
+        mounts=tuple(mounts),
+    )
+
+
+def _kebab(camel: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", camel).lower()
+
+
+def _volumes(version: str, fullname: str, known: Values) -> tuple[Mapping[str, Any], ...]:
+    backend = known["backendStore"]
+    volumes: list[Mapping[str, Any]] = []
+    if version != "1.8.1":
+        volumes.append({"name": "tmp", "emptyDir": {}})
+    if backend["databaseConnectionCheck"]:
+        volumes.append({"name": "dbchecker", "configMap": {"name": f"{fullname}-dbchecker", "defaultMode": 0o777}})
+    if backend["databaseMigration"]:
+        volumes.append({"name": "migrations-config", "configMap": {"name": f"{fullname}-migrations"}})
+    if known["auth"]["enabled"]:
+        template = {"name": f"{fullname}-auth-ini-template"}
+        volumes += [{"name": "ini-file", "emptyDir": {}}, {"name": "auth-ini-template-file", "configMap": template}]
+    return (*volumes, *known["extraVolumes"])
+
+
+def _hpa(fullname: str, known: Values) -> Mapping[str, Any] | None:
+    auth, autoscaling = known["auth"], known["autoscaling"]
+    shared = known["artifactRoot"]["s3"]["enabled"] and (not auth["enabled"] or auth["postgres"]["enabled"])
+    if not (autoscaling["enabled"] and shared):
+        return None
+    return {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": fullname},
+        "minReplicas": autoscaling["minReplicas"],
+        "maxReplicas": autoscaling["maxReplicas"],
+        "metrics": autoscaling["metrics"],
+    }
+
+
+def _ingress(fullname: str, ingress: Values) -> Mapping[str, Any]:
+    backend = {"service": {"name": fullname, "port": {"number": 80}}}
+    spec: dict[str, Any] = {
+        "ingressClassName": ingress["className"],
+        "rules": [
+            {
+                "host": host["host"],
+                "http": {"paths": [{**path, "backend": backend} for path in host["paths"]]},
+            }
+            for host in ingress["hosts"]
+        ],
+    }
+    if ingress["tls"]:
+        spec["tls"] = ingress["tls"]
+    return {"annotations": ingress["annotations"] or None, "spec": spec}

@@ -1,0 +1,214 @@
+"""What Helm releases of the two known charts do to the cluster, atomically: all of it, or nothing."""
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from local import paths
+from local.charts import haproxy, mlflow
+from local.cluster import ClusterError
+from local.cluster.ingress import IngressController
+from local.cluster.objects import Object, Objects, identity, make, make_secret
+from local.cluster.pods import Pods, remaining
+from local.machine import Machine
+
+CHARTS = {
+    "mlflow": "https://community-charts.github.io/helm-charts",
+    "kubernetes-ingress": "https://haproxytech.github.io/helm-charts",
+}
+"""Chart to the repository that it comes from."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release as it is asked for."""
+
+    name: str
+    namespace: str
+    chart: str
+    version: str
+    values: Mapping[str, Any]
+    timeout: float
+    """Seconds."""
+
+
+class Cluster:
+    """The parts of the cluster, and Helm's verbs."""
+
+    def __init__(self, stack_dir: Path) -> None:
+        folder = stack_dir / "cluster"
+        paths.make_private(folder)
+        machine = Machine(stack_dir)
+        self.objects = Objects(folder / "objects")
+        self.pods = Pods(folder / "pods", self.objects, machine)
+        self.ingress = IngressController(folder / "ingress", self.objects, machine)
+
+    def install(self, release: Release) -> Object:
+        """Install a release that is not there, and return its record."""
+        self.objects.require_namespace(release.namespace)
+        if self.objects.get("Release", release.namespace, release.name) is not None:
+            raise ClusterError(f"release {release.name}: cannot re-use a name that is still in use")
+        return self._apply(release, None)
+
+    def upgrade(self, release: Release) -> Object:
+        """Upgrade a release that is there, and return its record."""
+        old = self.objects.get("Release", release.namespace, release.name)
+        if old is None or old["chart"] != release.chart:
+            raise ClusterError(f'"{release.name}" has no deployed releases of the chart {release.chart}')
+        return self._apply(release, old)
+
+    def uninstall(self, namespace: str, name: str) -> None:
+        """Remove a release and what it runs. One that is gone is fine too."""
+        record = self.objects.get("Release", namespace, name)
+        if record is None:
+            return
+        for kind, item in record["objects"]:
+            self.objects.remove(kind, namespace, item)
+        self.objects.remove("Release", namespace, name)
+        if record["chart"] == "kubernetes-ingress":
+            self.ingress.stop(namespace, record["controller"])
+        self.ingress.follow()
+        for pod in record.get("pods", []):
+            self.pods.delete(namespace, pod)
+
+    def _apply(self, release: Release, old: Object | None) -> Object:
+        apply = {"mlflow": self._apply_mlflow, "kubernetes-ingress": self._apply_ingress}[release.chart]
+        return apply(release, old, time.monotonic() + release.timeout)
+
+    def _record(self, release: Release, old: Object | None, app_version: str, items: Sequence[Object]) -> Object:
+        status = {
+            "name": release.name,
+            "namespace": release.namespace,
+            "chart": release.chart,
+            "version": release.version,
+            "appVersion": app_version,
+            "revision": old["status"]["revision"] + 1 if old else 1,
+            "status": "deployed",
+        }
+        objects = [[item["kind"], item["metadata"]["name"]] for item in items]
+        record = make("helm.sh/v3", "Release", release.namespace, release.name)
+        asked = {"chart": release.chart, "version": release.version, "values": release.values}
+        return {**record, **asked, "status": status, "objects": objects}
+
+    @contextmanager
+    def _changed(self, release: Release, old: Object | None, items: Sequence[Object]) -> Generator[None]:
+        """Put objects, and put things back where the block fails; then remove those that only the former revision had."""
+        before = [(identity(item), self.objects.get(*identity(item))) for item in items]
+        try:
+            for item in items:
+                self.objects.put(item)
+            yield
+        except BaseException:
+            for place, item in before:
+                self.objects.put(item) if item else self.objects.remove(*place)
+            self.ingress.follow()
+            raise
+        kept = {(kind, name) for (kind, _, name), _ in before}
+        for kind, name in old["objects"] if old else ():
+            if (kind, name) not in kept:
+                self.objects.remove(kind, release.namespace, name)
+
+    # The mlflow chart
+
+    def _apply_mlflow(self, release: Release, old: Object | None, deadline: float) -> Object:
+        namespace = release.namespace
+        rendered = mlflow.render(release.version, release.name, namespace, release.values)
+        items = self._mlflow_objects(namespace, rendered)
+        record = self._record(release, old, rendered.app_version, items)
+        running: list[str] = old["pods"] if old else []
+        pods = _pod_names(rendered)
+        new = [pod for pod in pods if pod not in running]
+        for item in items:
+            if item["kind"] == "Ingress":
+                self.ingress.issue_certificates(namespace, item)
+        try:
+            with self._changed(release, old, items):
+                self.ingress.follow()
+                self._start(namespace, new, rendered, deadline)
+                for pod in pods:
+                    self.pods.wait(namespace, pod, deadline)
+        except BaseException:
+            for pod in new:
+                self.pods.delete(namespace, pod)
+            raise
+        servers = {pod: self.pods.address(namespace, pod) for pod in pods}
+        self.ingress.move_requests(namespace, rendered.fullname, servers)
+        ready = {"servers": servers, "readinessPath": mlflow.READINESS_PATH}
+        endpoints = make("v1", "Endpoints", namespace, rendered.fullname, **ready)
+        self.objects.put(endpoints)
+        record["objects"].append(["Endpoints", rendered.fullname])
+        self.objects.put({**record, "pods": pods})
+        self.ingress.follow()
+        for pod in running:
+            if pod not in pods:
+                self.pods.delete(namespace, pod)
+        return record
+
+    def _mlflow_objects(self, namespace: str, rendered: mlflow.Rendered) -> list[Object]:
+        flask = self.objects.get("Secret", namespace, rendered.flask_secret)
+        key = {"MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32)}
+        items = [
+            make_secret(namespace, rendered.environment_secret, {}),
+            flask or make_secret(namespace, rendered.flask_secret, key),
+            make("v1", "ServiceAccount", namespace, rendered.pod.service_account),
+            make("v1", "Service", namespace, rendered.fullname, spec=rendered.service),
+        ]
+        items += [make("v1", "ConfigMap", namespace, name, data=data) for name, data in rendered.config_maps.items()]
+        if rendered.ingress:
+            item = make("networking.k8s.io/v1", "Ingress", namespace, rendered.fullname, spec=rendered.ingress["spec"])
+            item["metadata"]["annotations"] = rendered.ingress["annotations"]
+            items.append(item)
+        return items
+
+    def _start(self, namespace: str, pods: Sequence[str], rendered: mlflow.Rendered, deadline: float) -> None:
+        # The first one alone: it makes the tables, and two that do so at once disturb each other.
+        for pod in pods[:1]:
+            self.pods.start(namespace, pod, rendered, deadline)
+        with ThreadPoolExecutor() as pool:
+            others = [pool.submit(self.pods.start, namespace, pod, rendered, deadline) for pod in pods[1:]]
+        for other in others:
+            other.result()
+
+    # The ingress chart
+
+    def _apply_ingress(self, release: Release, old: Object | None, deadline: float) -> Object:
+        namespace = release.namespace
+        rendered = haproxy.render(release.version, release.name, namespace, release.values)
+        specification = rendered.ingress_class["spec"]
+        items = [make("networking.k8s.io/v1", "IngressClass", "", rendered.class_name, spec=specification)]
+        for name, service in rendered.services.items():
+            item = make("v1", "Service", namespace, name, spec=service["spec"])
+            item["metadata"]["annotations"] = service["annotations"]
+            if service["spec"]["type"] == "LoadBalancer":
+                item["status"] = {"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}]}}
+            items.append(item)
+        self.ingress.make_certificate(namespace, rendered.default_certificate, [f"{rendered.fullname}.{namespace}"])
+        record = self._record(release, old, haproxy.APP_VERSION, items)
+        record["objects"].append(["Secret", rendered.default_certificate])
+        try:
+            with self._changed(release, old, items):
+                self.ingress.run(namespace, rendered, remaining(deadline))
+        except BaseException:
+            if old is None:
+                self.ingress.stop(namespace, rendered.fullname)
+                self.objects.remove("Secret", namespace, rendered.default_certificate)
+            raise
+        self.objects.put({**record, "controller": rendered.fullname})
+        # What changed while there was no record yet.
+        self.ingress.follow()
+        return record
+
+
+def _pod_names(rendered: mlflow.Rendered) -> list[str]:
+    """The names of the wanted pods: as in a Deployment, another template gives other names."""
+    template = json.dumps(asdict(rendered.pod), sort_keys=True)
+    digest = hashlib.sha256(template.encode()).hexdigest()[:10]
+    replicas = rendered.hpa["minReplicas"] if rendered.hpa else rendered.replicas or 1
+    return [f"{rendered.fullname}-{digest}-{number}" for number in range(1, replicas + 1)]

@@ -1,0 +1,218 @@
+"""The ingress controller's part: a real HAProxy that follows the Ingress objects, the endpoints and the certificates.
+
+Also what cert-manager would do: certificates, though only from the one issuer that needs nobody else.
+"""
+
+import fcntl
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from local import paths, tools
+from local.charts import haproxy
+from local.cluster import ClusterError
+from local.cluster.objects import Object, Objects, make_secret, write
+from local.machine import Machine, ProcessSpec
+
+ISSUER = "selfsigned"
+"""The one cert-manager ClusterIssuer of the local cluster."""
+
+
+class IngressController:
+    """The controllers of all ingress releases; with the ports that the load balancer has on this machine, there can be one."""
+
+    def __init__(self, folder: Path, objects: Objects, machine: Machine) -> None:
+        self.folder = folder
+        self.objects = objects
+        self.machine = machine
+
+    def follow(self) -> None:
+        """Serve the objects as they are now."""
+        for namespace, rendered in self._installed():
+            self.run(namespace, rendered, timeout=30)
+
+    def run(self, namespace: str, rendered: haproxy.Rendered, timeout: float) -> None:
+        """Start HAProxy or have it load what is new, and wait until it serves that."""
+        folder = self._folder(namespace, rendered)
+        paths.make_private(folder)
+        # Operations change objects side by side; the last configuration must be that of the last state.
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._check(self._files(folder / "candidate", namespace, rendered), folder / "candidate")
+            files = self._files(folder, namespace, rendered)
+            spec = ProcessSpec(
+                f"{namespace}.{rendered.fullname}",
+                # The control socket's path is relative because it may have 107 characters only.
+                [str(tools.haproxy_bin()), "-W", "-S", "unix@control", "-f", f"{folder}/haproxy.cfg"],
+                env={},
+                cwd=str(folder),
+                files=files,
+                ready={"tcp": f"127.0.0.1:{_ports()['http']}"},
+                reload_signal="SIGUSR2",
+            )
+            self.machine.put(spec, timeout)
+            self._wait_until_loaded(folder, files[f"{folder}/haproxy.cfg"], timeout)
+
+    def stop(self, namespace: str, fullname: str) -> None:
+        """End the HAProxy of a release."""
+        self.machine.delete(f"{namespace}.{fullname}")
+
+    def move_requests(self, namespace: str, service: str, servers: Mapping[str, str]) -> None:
+        """Have new requests to a Service go to these pods and to no others, without a reload.
+
+        A worker that a reload leaves behind still has its clients' idle connections, and the next request on one of those must not
+        meet a pod that is gone.
+        """
+        for controller_namespace, rendered in self._installed():
+            folder = self._folder(controller_namespace, rendered)
+            prefix = haproxy.backend_prefix(namespace, service)
+            for worker in re.findall(r"^(\d+)\s+worker", _ask(folder, "show proc"), re.MULTILINE):
+                state = _ask(folder, f"@!{worker} show servers state")
+                known = re.findall(rf"^\d+ ({re.escape(prefix)}\S+) \d+ (\S+) ", state, re.MULTILINE)
+                commands = [f"set server {backend}/{pod} state drain" for backend, pod in known if pod not in servers]
+                for backend in {backend for backend, _ in known}:
+                    for pod, address in servers.items():
+                        if (backend, pod) not in known:
+                            # First of all: between the two there must be no moment without a server.
+                            commands.insert(0, f"enable server {backend}/{pod}")
+                            commands.insert(0, f"add server {backend}/{pod} {address}")
+                for command in commands:
+                    _ask(folder, f"@!{worker} {command}")
+
+    def issue_certificates(self, namespace: str, ingress: Object) -> None:
+        """Make the TLS Secrets that an Ingress asks cert-manager for."""
+        annotations: dict[str, str] = ingress["metadata"].get("annotations") or {}
+        issuer = annotations.get("cert-manager.io/cluster-issuer")
+        if issuer not in {None, ISSUER}:
+            raise ClusterError(f'clusterissuers "{issuer}" not found: the local cluster has only {ISSUER}')
+        tls_blocks: list[Object] = ingress["spec"].get("tls", []) if issuer else []
+        for tls in tls_blocks:
+            self.make_certificate(namespace, tls["secretName"], tls["hosts"])
+
+    def make_certificate(self, namespace: str, name: str, hosts: Sequence[str]) -> None:
+        """Have a TLS Secret of that name: the one that is there, or one with a self-signed certificate for these hosts."""
+        if self.objects.get("Secret", namespace, name) is None:
+            self.objects.put(make_secret(namespace, name, _self_signed(hosts), "kubernetes.io/tls"))
+
+    def _installed(self) -> list[tuple[str, haproxy.Rendered]]:
+        result: list[tuple[str, haproxy.Rendered]] = []
+        for record in self.objects.all("Release"):
+            if record["chart"] == "kubernetes-ingress":
+                name, namespace = record["metadata"]["name"], record["metadata"]["namespace"]
+                result.append((namespace, haproxy.render(record["version"], name, namespace, record["values"])))
+        return result
+
+    def _folder(self, namespace: str, rendered: haproxy.Rendered) -> Path:
+        return self.folder / f"{namespace}.{rendered.fullname}"
+
+    def _files(self, folder: Path, namespace: str, rendered: haproxy.Rendered) -> dict[str, str]:
+        certificates = self._certificates()
+        return haproxy.files(
+            str(folder),
+            rendered,
+            [
+                haproxy.Ingress(
+                    item["metadata"]["namespace"],
+                    item["metadata"]["name"],
+                    item["metadata"].get("annotations") or {},
+                    item["spec"],
+                )
+                for item in self.objects.all("Ingress")
+                if item["spec"]["ingressClassName"] == rendered.class_name
+            ],
+            backends={
+                (item["metadata"]["namespace"], item["metadata"]["name"]): haproxy.Backend(
+                    item["servers"], item["readinessPath"]
+                )
+                for item in self.objects.all("Endpoints")
+            },
+            certificates=certificates,
+            default_certificate=certificates[namespace, rendered.default_certificate],
+            ports=_ports(),
+        )
+
+    def _certificates(self) -> dict[tuple[str, str], str]:
+        result: dict[tuple[str, str], str] = {}
+        for item in self.objects.all("Secret"):
+            namespace, name = item["metadata"]["namespace"], item["metadata"]["name"]
+            if item["type"] == "kubernetes.io/tls":
+                data = self.objects.secret_data(namespace, name)
+                result[namespace, name] = f"{data['tls.crt']}\n{data['tls.key']}"
+        return result
+
+    def _check(self, files: Mapping[str, str], folder: Path) -> None:
+        for path, content in files.items():
+            write(Path(path), content)
+        command = [tools.haproxy_bin(), "-c", "-f", folder / "haproxy.cfg"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        for path in files:
+            Path(path).unlink()
+        if result.returncode != 0:
+            raise ClusterError(
+                f"HAProxy refuses what the Ingress objects and the controller's settings ask for:\n{result.stderr}"
+            )
+
+    def _wait_until_loaded(self, folder: Path, configuration: str, timeout: float) -> None:
+        (description,) = re.findall(r"^  description (\w+)$", configuration, re.MULTILINE)
+        deadline = time.monotonic() + timeout
+        while description not in _ask(folder, "@1 show info"):
+            if time.monotonic() > deadline:
+                raise ClusterError(f"HAProxy did not load its new configuration, {folder}/haproxy.cfg")
+            time.sleep(0.05)
+
+
+def _ports() -> dict[str, int]:
+    return {
+        "http": int(os.environ.get("MLFLOW_EKS_HTTP_PORT", "8080")),
+        "https": int(os.environ.get("MLFLOW_EKS_HTTPS_PORT", "8443")),
+    }
+
+
+def _ask(folder: Path, command: str) -> str:
+    """What HAProxy's master answers; nothing while it does not listen."""
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(f"/proc/self/fd/{descriptor}/control")
+            connection.sendall(f"{command}\n".encode())
+            # The master answers and then waits for more, unless it sees the end.
+            connection.shutdown(socket.SHUT_WR)
+            with connection.makefile() as answer:
+                return answer.read()
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+
+
+def _self_signed(hosts: Sequence[str]) -> dict[str, str]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    # A common name has 64 characters at most; clients look at the alternative names.
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + timedelta(days=365))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return {"tls.crt": certificate.public_bytes(pem).decode(), "tls.key": private.decode()}

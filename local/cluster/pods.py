@@ -1,0 +1,128 @@
+"""The kubelet's part: a pod's volumes, environment and containers, as processes of the machine.
+
+A container's image is the MLflow of that version on the PATH, its network is a loopback port of its own, and the paths of its mounts
+are replaced by those of the pod's folder.
+"""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from local import paths, tools
+from local.charts import mlflow
+from local.cluster import ClusterError
+from local.cluster.objects import Objects, write
+from local.machine import Machine, ProcessSpec
+
+# What a node gives its pods without their asking: here, the way to the local AWS.
+_NODE_ENVIRONMENT = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
+_TERMINATION_GRACE_SECONDS = 30
+
+
+class Pods:
+    """The pods of MLflow releases."""
+
+    def __init__(self, folder: Path, objects: Objects, machine: Machine) -> None:
+        self.folder = folder
+        self.objects = objects
+        self.machine = machine
+
+    def start(self, namespace: str, pod: str, rendered: mlflow.Rendered, deadline: float) -> None:
+        """Run the pod's init containers to their end, then its server, and wait until that is ready.
+
+        A container that fails is an error at once: nothing about the machine would be different at the next try.
+        """
+        process = f"{namespace}.{pod}"
+        folder = self.folder / process
+        for volume in rendered.pod.volumes:
+            self._fill(namespace, folder / volume["name"], volume, rendered)
+        for container in rendered.pod.init_containers:
+            argv, env = self._command(namespace, folder, container, rendered)
+            spec = ProcessSpec(f"{process}.{container.name}", argv, env, cwd=str(folder))
+            self.machine.run(spec, remaining(deadline))
+        argv, env = self._command(namespace, folder, rendered.pod.container, rendered)
+        address = self.address(namespace, pod)
+        port = address.rpartition(":")[2]
+        here = {"--host=0.0.0.0": "--host=127.0.0.1", f"--port={mlflow.CONTAINER_PORT}": f"--port={port}"}
+        server = ProcessSpec(
+            process,
+            [here.get(word, word) for word in argv],
+            env,
+            cwd=str(folder),
+            ready={"http": f"http://{address}{mlflow.READINESS_PATH}"},
+            stop_timeout=_TERMINATION_GRACE_SECONDS,
+        )
+        self.machine.put(server, remaining(deadline))
+
+    def wait(self, namespace: str, pod: str, deadline: float) -> None:
+        """Wait until a pod that runs already is ready: it can have died a moment ago."""
+        process = f"{namespace}.{pod}"
+        while (status := self.machine.get(process)) is None or not status.ready:
+            if time.monotonic() > deadline:
+                raise ClusterError(f"pod {pod} is not ready; its log is {self.machine.log(process)}")
+            time.sleep(0.2)
+
+    def delete(self, namespace: str, pod: str) -> None:
+        """Stop the pod, which finishes its requests first, and remove what it wrote."""
+        process = f"{namespace}.{pod}"
+        self.machine.delete(process)
+        shutil.rmtree(self.folder / process, ignore_errors=True)
+
+    def address(self, namespace: str, pod: str) -> str:
+        """Where the pod listens."""
+        return f"127.0.0.1:{self.machine.free_port(f'{namespace}.{pod}')}"
+
+    def _fill(self, namespace: str, folder: Path, volume: Mapping[str, Any], rendered: mlflow.Rendered) -> None:
+        paths.make_private(folder.parent)
+        paths.make_private(folder)
+        match volume:
+            case {"configMap": {"name": name, **options}} if name in rendered.config_maps:
+                # Executable for its owner where the volume says so.
+                mode = 0o600 | options.get("defaultMode", 0) & 0o100
+                files = rendered.config_maps[name]
+            case {"secret": {"secretName": name}}:
+                mode = 0o600
+                files = self.objects.secret_data(namespace, name)
+            case {"emptyDir": _}:
+                return
+            case _:
+                raise ClusterError(f"volume {volume['name']}: the local stack knows secret and emptyDir")
+        for file, text in files.items():
+            write(folder / file, text, mode)
+
+    def _command(
+        self, namespace: str, folder: Path, container: mlflow.Container, rendered: mlflow.Rendered
+    ) -> tuple[list[str], dict[str, str]]:
+        """The container's argv and environment on this machine."""
+        python = tools.mlflow_python(rendered.app_version)
+        env = {name: os.environ[name] for name in _NODE_ENVIRONMENT if name in os.environ}
+        env |= {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(folder)}
+        for kind, name in container.env_from:
+            env |= rendered.config_maps[name] if kind == "ConfigMap" else self.objects.secret_data(namespace, name)
+        for name, value in container.env.items():
+            env[name] = _here(value, container, folder) if isinstance(value, str) else self._secret(namespace, value)
+        return [_here(word, container, folder) for word in (*container.command, *container.args)], env
+
+    def _secret(self, namespace: str, wanted: mlflow.SecretKey) -> str:
+        data = self.objects.secret_data(namespace, wanted.secret)
+        if wanted.key not in data:
+            raise ClusterError(f"couldn't find key {wanted.key} in Secret {namespace}/{wanted.secret}")
+        return data[wanted.key]
+
+
+def remaining(deadline: float) -> float:
+    """The seconds until a moment of the monotonic clock, for what has to be given a little time in any case."""
+    return max(deadline - time.monotonic(), 0.1)
+
+
+def _here(text: str, container: mlflow.Container, folder: Path) -> str:
+    for mount in container.mounts:
+        # A pod's /tmp is this machine's: nothing of ours is in it.
+        if mount.volume != "tmp":
+            local = str(folder / mount.volume / (mount.sub_path or ""))
+            text = re.sub(rf"(?<![\w.:/-]){re.escape(mount.path)}(?![\w.-])", lambda _, path=local: path, text)
+    return text

@@ -1,0 +1,177 @@
+# moto is typed inside, but not for strict use from outside.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportPrivateImportUsage=false
+"""moto, as the local account's API: on loopback, and with a memory.
+
+moto forgets everything when it ends. So each request that changes something is written to a journal before it is carried out,
+and a new moto carries the journal out again: a restarted account has the same buckets, ids and passwords.
+"""
+
+import base64
+import json
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from moto.backends import SERVICE_NAMES, get_backend
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.iam.access_control import PermissionResult
+from moto.moto_api._internal import mock_random
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.s3 import models as s3_models
+from werkzeug.serving import make_server
+
+from local import account
+
+_SEEDED = "seeded"
+_SERVICES: tuple[SERVICE_NAMES, ...] = ("cloudwatch", "ec2", "eks", "iam", "kms", "rds", "route53", "s3", "sns", "sts")
+_READS = re.compile(r"(Describe|Get|List|Head|BatchGet|Lookup)")
+
+Start = Callable[..., Any]
+Application = Callable[[dict[str, Any], Start], Iterable[bytes]]
+
+
+class Journal:
+    """moto as a WSGI application that survives its process.
+
+    One request at a time: the order in the file is then the order in which they happened, and each has random numbers of its
+    own, so that carrying them out again makes the same ids.
+    """
+
+    def __init__(self, application: Application, file: Path) -> None:
+        self.application = application
+        self.file = file
+        self.lock = threading.Lock()
+        self.count = 0
+        self.ready = False
+
+    def __call__(self, environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        """Answer one request."""
+        if environ["PATH_INFO"] == account.READY_PATH:
+            start_response("200 OK" if self.ready else "503 Service Unavailable", [])
+            return []
+        body = _body(environ)
+        with self.lock:
+            if _changes_something(environ, body):
+                self.append({"environ": _serializable(environ), "body": base64.b64encode(body).decode()})
+            return self._carry_out(environ, body, start_response)
+
+    def append(self, entry: object) -> None:
+        """Write one entry, for good."""
+        self.count += 1
+        with self.file.open("a") as journal:
+            journal.write(json.dumps(entry) + "\n")
+
+    def replay(self) -> bool:
+        """Carry out everything in the file; False when the account in it is not complete."""
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        # The last line may be half a line when the process was killed: nobody got an answer to that request.
+        complete = [line for line in lines if line.endswith("}") or json.dumps(_SEEDED) == line]
+        if json.dumps(_SEEDED) not in complete:
+            self.file.unlink(missing_ok=True)
+            return False
+        if complete != lines:
+            self.file.write_text("".join(f"{line}\n" for line in complete))
+        for line in complete:
+            self.count += 1
+            entry = json.loads(line)
+            if entry != _SEEDED:
+                body = base64.b64decode(entry["body"])
+                for _ in self._carry_out(entry["environ"], body, lambda *_: None):
+                    pass
+        return True
+
+    def _carry_out(self, environ: dict[str, Any], body: bytes, start_response: Start) -> list[bytes]:
+        mock_random.seed(self.count)
+        rest = {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body)), "wsgi.errors": sys.stderr}
+        # The whole answer within the lock: moto streams only what it has in memory anyway.
+        return list(self.application({**environ, **rest}, start_response))
+
+
+def _body(environ: dict[str, Any]) -> bytes:
+    stream = environ["wsgi.input"]
+    # werkzeug has taken a chunked body apart already and marks where it ends.
+    if environ.get("wsgi.input_terminated"):
+        return cast(bytes, stream.read())
+    return cast(bytes, stream.read(int(environ.get("CONTENT_LENGTH") or 0)))
+
+
+def _serializable(environ: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value for key, value in environ.items() if isinstance(value, (str, bool, int)) or key == "wsgi.version"
+    }
+
+
+def _changes_something(environ: dict[str, Any], body: bytes) -> bool:
+    if environ["REQUEST_METHOD"] in {"GET", "HEAD", "OPTIONS"}:
+        return False
+    target = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+    action = re.search(rb"(?:^|&)Action=(\w+)", body[:4096]) if not target else None
+    return not _READS.match(target or (action[1].decode() if action else ""))
+
+
+def _load_services() -> None:
+    """Make the ids of everything depend on the journal alone.
+
+    A service that is loaded by its first request takes random numbers from that request, whichever it is; so all that this
+    program uses are loaded first. The ids of S3's multipart uploads do not come from moto's random numbers: here they do.
+    """
+    mock_random.seed(0)
+    for service in _SERVICES:
+        backends = get_backend(service)[DEFAULT_ACCOUNT_ID]
+        _ = backends[account.REGION if account.REGION in backends.regions else "aws"]
+    s3_models.__dict__["os"] = SimpleNamespace(urandom=mock_random.randbytes)
+
+
+def _keep_policies_only() -> None:
+    """Keep bucket policies without enforcing them: moto takes every condition it does not know, such as TLS, for a denial."""
+
+    def neutral(self: s3_models.FakeBucket, action: str, resource: str) -> PermissionResult:
+        return PermissionResult.NEUTRAL
+
+    s3_models.FakeBucket.get_permission = neutral
+
+
+def _complete_cluster() -> None:
+    """Give moto's cluster what EKS makes with one: its security group, and an issuer of its own."""
+    ec2: Any = get_backend("ec2")[DEFAULT_ACCOUNT_ID][account.REGION]
+    cluster: Any = get_backend("eks")[DEFAULT_ACCOUNT_ID][account.REGION].clusters[account.CLUSTER]
+    (group,) = ec2.describe_security_groups(filters={"group-name": [account.CLUSTER_SECURITY_GROUP]})
+    cluster.resources_vpc_config |= {
+        "vpcId": group.vpc_id,
+        "clusterSecurityGroupId": group.id,
+        "publicAccessCidrs": ["0.0.0.0/0"],
+    }
+    cluster.identity = {"oidc": {"issuer": f"https://oidc.eks.{account.REGION}.amazonaws.com/id/{'0' * 31}1"}}
+
+
+class _RequestHandler(MotoRequestHandler):
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        # Without werkzeug's colours, which a file does not show, and without the machine's probes.
+        if self.path != account.READY_PATH:
+            self.log("info", "%s %s %s", self.command, self.path, code)
+
+
+def main(port: int, file: Path) -> None:
+    """Serve the account on that port."""
+    _load_services()
+    _keep_policies_only()
+    journal = Journal(DomainDispatcherApplication(create_backend_app), file)
+    known = journal.replay()
+    server = make_server("127.0.0.1", port, journal, threaded=True, request_handler=_RequestHandler)
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    if not known:
+        account.seed(f"http://127.0.0.1:{port}")
+        journal.append(_SEEDED)
+    _complete_cluster()
+    journal.ready = True
+    serving.join()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

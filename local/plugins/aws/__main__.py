@@ -1,0 +1,49 @@
+# botocore has no types of its own.
+# pyright: reportMissingTypeStubs=false
+"""The plugin."""
+
+from importlib.metadata import version
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from local.machine import MachineError
+from local.plugins.aws import cloudwatch, ec2, iam, rds, route53, s3
+from local.plugins.aws.functions import FUNCTIONS
+from local.plugins.provider import Provider
+from local.tools import ToolError
+
+
+class Aws(Provider):
+    """The package."""
+
+    package = "aws"
+    version = version("pulumi-aws")
+    errors = (BotoCoreError, ClientError, MachineError, ToolError)
+
+    def __init__(self) -> None:
+        resources = [
+            cloudwatch.MetricAlarm(),
+            ec2.SecurityGroup(),
+            ec2.SecurityGroupIngressRule(),
+            iam.PodIdentityAssociation(),
+            iam.Role(),
+            iam.RolePolicy(),
+            iam.RolePolicyAttachment(),
+            rds.EventSubscription(),
+            rds.Instance(),
+            rds.ParameterGroup(),
+            rds.SubnetGroup(),
+            route53.Record(),
+            s3.Bucket(),
+            s3.BucketLifecycleConfiguration(),
+            s3.BucketOwnershipControls(),
+            s3.BucketPolicy(),
+            s3.BucketPublicAccessBlock(),
+            s3.BucketServerSideEncryptionConfiguration(),
+            s3.BucketVersioning(),
+        ]
+        super().__init__(resources, FUNCTIONS)
+
+
+if __name__ == "__main__":
+    Aws().main()

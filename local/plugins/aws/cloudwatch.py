@@ -1,0 +1,23 @@
+# ruff: noqa: D102, RUF012, S105 - `Resource` describes the methods and types the tables; a token is a type's name
+"""CloudWatch: alarms."""
+
+from typing import Any
+
+from local.plugins.aws.api import ApiResource
+
+
+class MetricAlarm(ApiResource):
+    """A CloudWatch alarm."""
+
+    token = "aws:cloudwatch/metricAlarm:MetricAlarm"
+    service = "cloudwatch"
+    calls = ("put_metric_alarm", "describe_alarms", "put_metric_alarm", "delete_alarms")
+    found = "MetricAlarms[0]"
+    key = "AlarmName"
+    written = {"name": key}
+    shown = {"arn": "AlarmArn"}
+    autoname = "name"
+    replace = frozenset({"name"})
+
+    def identify(self, resource_id: str) -> dict[str, Any]:
+        return {"AlarmNames": [resource_id]}

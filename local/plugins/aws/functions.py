@@ -1,0 +1,122 @@
+# boto3 and jmespath have no types of their own.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""What the program looks up in the account."""
+
+import jmespath
+
+from local.plugins.aws import server
+from local.plugins.aws.api import call
+from local.plugins.provider import Function, OperationError, Properties
+
+
+def get_cluster(arguments: Properties) -> Properties:
+    """An EKS cluster."""
+    cluster = call("eks", "describe_cluster", name=arguments["name"])["cluster"]
+    authority = jmespath.search("certificateAuthority.data", cluster) or ""
+    issuer = jmespath.search("identity.oidc.issuer", cluster) or ""
+    return {
+        "id": cluster["name"],
+        "name": cluster["name"],
+        "arn": cluster["arn"],
+        "endpoint": cluster["endpoint"],
+        "version": cluster["version"],
+        "status": cluster["status"],
+        "roleArn": cluster["roleArn"],
+        "vpcConfig": cluster["resourcesVpcConfig"],
+        "identities": [{"oidcs": [{"issuer": issuer}]}],
+        "certificateAuthorities": [{"data": authority}],
+        "tags": cluster.get("tags", {}),
+    }
+
+
+def get_vpc(arguments: Properties) -> Properties:
+    """A VPC by its id."""
+    vpc = call("ec2", "describe_vpcs", VpcIds=[arguments["id"]])["Vpcs"][0]
+    return {"id": vpc["VpcId"], "cidrBlock": vpc["CidrBlock"], "ownerId": vpc.get("OwnerId")}
+
+
+def get_subnet(arguments: Properties) -> Properties:
+    """A subnet by its id."""
+    subnet = call("ec2", "describe_subnets", SubnetIds=[arguments["id"]])["Subnets"][0]
+    return {
+        "id": subnet["SubnetId"],
+        "vpcId": subnet["VpcId"],
+        "availabilityZone": subnet["AvailabilityZone"],
+        "cidrBlock": subnet["CidrBlock"],
+        "mapPublicIpOnLaunch": subnet["MapPublicIpOnLaunch"],
+    }
+
+
+def get_route_tables(arguments: Properties) -> Properties:
+    """The ids of a VPC's route tables."""
+    filters = [{"Name": "vpc-id", "Values": [arguments["vpcId"]]}]
+    tables = call("ec2", "describe_route_tables", Filters=filters)["RouteTables"]
+    return {"id": arguments["vpcId"], "vpcId": arguments["vpcId"], "ids": [table["RouteTableId"] for table in tables]}
+
+
+def get_route_table(arguments: Properties) -> Properties:
+    """A route table by its id."""
+    table = call("ec2", "describe_route_tables", RouteTableIds=[arguments["routeTableId"]])["RouteTables"][0]
+    return {
+        "id": table["RouteTableId"],
+        "routeTableId": table["RouteTableId"],
+        "vpcId": table["VpcId"],
+        "associations": [
+            {
+                "main": association["Main"],
+                "routeTableAssociationId": association["RouteTableAssociationId"],
+                "routeTableId": association["RouteTableId"],
+                "subnetId": association.get("SubnetId", ""),
+                "gatewayId": association.get("GatewayId", ""),
+            }
+            for association in table["Associations"]
+        ],
+        "routes": [
+            {"cidrBlock": route.get("DestinationCidrBlock", ""), "gatewayId": route.get("GatewayId", "")}
+            # The real provider leaves out the route to the VPC itself.
+            for route in table["Routes"]
+            if route.get("GatewayId") != "local"
+        ],
+    }
+
+
+def get_engine_version(arguments: Properties) -> Properties:
+    """The newest minor version of a PostgreSQL; moto lacks it, and the local stack has one."""
+    major = server.VERSION.partition(".")[0]
+    if arguments["engine"] != "postgres" or arguments.get("version") not in {major, server.VERSION}:
+        raise OperationError(f"no RDS engine versions match the criteria; the local stack has postgres {major} only")
+    return {
+        "id": server.VERSION,
+        "engine": "postgres",
+        "version": server.VERSION,
+        "versionActual": server.VERSION,
+        "parameterGroupFamily": f"postgres{major}",
+        "status": "available",
+    }
+
+
+def get_zone(arguments: Properties) -> Properties:
+    """A hosted zone by its name."""
+    name = arguments["name"].rstrip(".")
+    for zone in call("route53", "list_hosted_zones_by_name", DNSName=name)["HostedZones"]:
+        if zone["Name"].rstrip(".") == name:
+            zone_id = zone["Id"].removeprefix("/hostedzone/")
+            return {"id": zone_id, "zoneId": zone_id, "name": name, "privateZone": zone["Config"]["PrivateZone"]}
+    raise OperationError(f"no matching Route 53 Hosted Zone found: {name}")
+
+
+def get_hosted_zone_id(arguments: Properties) -> Properties:
+    """The zone of the region's network load balancers, for alias records."""
+    return {"id": "Z2IFOLAFXWLO4F", "loadBalancerType": arguments.get("loadBalancerType")}
+
+
+FUNCTIONS: dict[str, Function] = {
+    "aws:ec2/getRouteTable:getRouteTable": get_route_table,
+    "aws:ec2/getRouteTables:getRouteTables": get_route_tables,
+    "aws:ec2/getSubnet:getSubnet": get_subnet,
+    "aws:ec2/getVpc:getVpc": get_vpc,
+    "aws:eks/getCluster:getCluster": get_cluster,
+    "aws:lb/getHostedZoneId:getHostedZoneId": get_hosted_zone_id,
+    "aws:rds/getEngineVersion:getEngineVersion": get_engine_version,
+    "aws:route53/getZone:getZone": get_zone,
+}

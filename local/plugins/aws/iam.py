@@ -1,0 +1,142 @@
+# ruff: noqa: D102, RUF012, S105 - `Resource` describes the methods and types the tables; a token is a type's name
+# boto3 and jmespath have no types of their own.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""IAM: roles and what they may do; EKS Pod Identity: whose they are."""
+
+import json
+import secrets
+import threading
+
+import jmespath
+
+from local import paths
+from local.plugins.aws.api import ApiResource, as_written, call, client, unless_gone
+from local.plugins.provider import OperationError, Properties, Resource, State
+
+
+class Role(ApiResource):
+    """An IAM role."""
+
+    token = "aws:iam/role:Role"
+    service = "iam"
+    calls = ("create_role", "get_role", "update_role", "delete_role")
+    found = "Role"
+    key = "RoleName"
+    written = {"name": key, "assumeRolePolicy": "AssumeRolePolicyDocument"}
+    shown = {"arn": "Arn", "uniqueId": "RoleId"}
+    computed = frozenset({"arn", "uniqueId"})
+    autoname = "name"
+    replace = frozenset({"name", "path"})
+
+    def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
+        call("iam", "update_assume_role_policy", RoleName=resource_id, PolicyDocument=inputs["assumeRolePolicy"])
+        return super().update(resource_id, old, inputs)
+
+
+class RolePolicy(Resource):
+    """A policy inside a role."""
+
+    token = "aws:iam/rolePolicy:RolePolicy"
+    supported = frozenset({"name", "policy", "role"})
+    replace = frozenset({"name", "role"})
+    autoname = "name"
+
+    def create(self, inputs: Properties) -> tuple[str, Properties]:
+        call(
+            "iam",
+            "put_role_policy",
+            RoleName=inputs["role"],
+            PolicyName=inputs["name"],
+            PolicyDocument=inputs["policy"],
+        )
+        return f"{inputs['role']}:{inputs['name']}", {}
+
+    def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
+        role, _, name = resource_id.partition(":")
+        answer = unless_gone("iam", "get_role_policy", RoleName=role, PolicyName=name)
+        if answer is None:
+            return None
+        policy = as_written(inputs.get("policy", "{}"), answer["PolicyDocument"])
+        return State(resource_id, {"role": role, "name": name, "policy": policy})
+
+    def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
+        return self.create(inputs)[1]
+
+    def delete(self, resource_id: str, properties: Properties) -> None:
+        role, _, name = resource_id.partition(":")
+        unless_gone("iam", "delete_role_policy", RoleName=role, PolicyName=name)
+
+
+class RolePolicyAttachment(Resource):
+    """A policy of AWS's or of the account, on a role."""
+
+    token = "aws:iam/rolePolicyAttachment:RolePolicyAttachment"
+    supported = frozenset({"policyArn", "role"})
+    replace = supported
+
+    def create(self, inputs: Properties) -> tuple[str, Properties]:
+        call("iam", "attach_role_policy", RoleName=inputs["role"], PolicyArn=inputs["policyArn"])
+        return f"{inputs['role']}/{inputs['policyArn']}", {}
+
+    def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
+        role, _, policy = resource_id.partition("/")
+        attached = unless_gone("iam", "list_attached_role_policies", RoleName=role) or {}
+        if policy not in jmespath.search("AttachedPolicies[].PolicyArn", attached):
+            return None
+        return State(resource_id, {"role": role, "policyArn": policy})
+
+    def delete(self, resource_id: str, properties: Properties) -> None:
+        role, _, policy = resource_id.partition("/")
+        unless_gone("iam", "detach_role_policy", RoleName=role, PolicyArn=policy)
+
+
+class PodIdentityAssociation(Resource):
+    """Which role a service account's pods get. moto lacks it: the associations are in a file of the stack."""
+
+    token = "aws:eks/podIdentityAssociation:PodIdentityAssociation"
+    supported = frozenset({"clusterName", "namespace", "roleArn", "serviceAccount", "tags"})
+    replace = frozenset({"clusterName", "namespace", "serviceAccount"})
+    computed = frozenset({"associationArn", "associationId"})
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def create(self, inputs: Properties) -> tuple[str, Properties]:
+        with self._lock:
+            known = self._known()
+            mine = tuple(inputs[name] for name in sorted(self.replace))
+            if any(mine == tuple(other[name] for name in sorted(self.replace)) for other in known.values()):
+                raise OperationError(
+                    f"service account {inputs['namespace']}/{inputs['serviceAccount']} has an association already"
+                )
+            association = f"a-{secrets.token_hex(8)}"
+            self._write(known | {association: inputs})
+        return association, self._outputs(association, inputs)
+
+    def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
+        actual = self._known().get(resource_id)
+        return None if actual is None else State(resource_id, actual, self._outputs(resource_id, actual))
+
+    def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
+        with self._lock:
+            self._write(self._known() | {resource_id: inputs})
+        return self._outputs(resource_id, inputs)
+
+    def delete(self, resource_id: str, properties: Properties) -> None:
+        with self._lock:
+            self._write({name: item for name, item in self._known().items() if name != resource_id})
+
+    @staticmethod
+    def _outputs(association: str, inputs: Properties) -> Properties:
+        region = client("eks").meta.region_name
+        arn = f"arn:aws:eks:{region}:123456789012:podidentityassociation/{inputs['clusterName']}/{association}"
+        return {"associationArn": arn, "associationId": association}
+
+    @staticmethod
+    def _known() -> dict[str, Properties]:
+        file = paths.stack_dir() / "pod-identity.json"
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    @staticmethod
+    def _write(associations: dict[str, Properties]) -> None:
+        (paths.stack_dir() / "pod-identity.json").write_text(json.dumps(associations, indent=1))

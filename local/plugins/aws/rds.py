@@ -1,0 +1,190 @@
+# ruff: noqa: D102, RUF012, S105 - `Resource` describes the methods and types the tables; a token is a type's name
+# boto3 and jmespath have no types of their own.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""RDS: instances, the groups they need, and event subscriptions."""
+
+from typing import Any
+
+from local.plugins.aws import server
+from local.plugins.aws.api import ApiResource, call, unless_gone
+from local.plugins.aws.server import DatabaseServer
+from local.plugins.provider import InvalidInput, OperationError, Properties, State, changed
+
+
+def _calls(noun: str) -> tuple[str, str, str, str]:
+    return f"create_{noun}", f"describe_{noun}s", f"modify_{noun}", f"delete_{noun}"
+
+
+class SubnetGroup(ApiResource):
+    """A DB subnet group."""
+
+    token = "aws:rds/subnetGroup:SubnetGroup"
+    service = "rds"
+    # moto loses a subnet group that is modified; creating it once more is the same to it.
+    calls = ("create_db_subnet_group", "describe_db_subnet_groups", "create_db_subnet_group", "delete_db_subnet_group")
+    found = "DBSubnetGroups[0]"
+    key = "DBSubnetGroupName"
+    written = {"name": key, "description": "DBSubnetGroupDescription"}
+    seen = {"subnetIds": "Subnets[].SubnetIdentifier"}
+    shown = {"arn": "DBSubnetGroupArn", "vpcId": "VpcId"}
+    autoname = "name"
+    replace = frozenset({"name"})
+
+
+class ParameterGroup(ApiResource):
+    """A DB parameter group; a change reaches the servers that use it at once."""
+
+    token = "aws:rds/parameterGroup:ParameterGroup"
+    service = "rds"
+    calls = _calls("db_parameter_group")
+    found = "DBParameterGroups[0]"
+    key = "DBParameterGroupName"
+    written = {"name": key, "family": "DBParameterGroupFamily"}
+    shown = {"arn": "DBParameterGroupArn"}
+    own = frozenset({"parameters"})
+    autoname = "name"
+    replace = frozenset({"name", "family", "description"})
+
+    def create(self, inputs: Properties) -> tuple[str, Properties]:
+        created = super().create(inputs)
+        self._set(inputs)
+        return created
+
+    def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
+        state = super().read(resource_id, inputs, outputs)
+        if state is not None:
+            actual = parameters_of(resource_id)
+            listed = [item | {"value": actual.get(item["name"])} for item in inputs.get("parameters", [])]
+            state.inputs["parameters"] = listed
+        return state
+
+    def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
+        kept = {item["name"] for item in inputs.get("parameters", [])}
+        removed = [item["name"] for item in old.get("parameters", []) if item["name"] not in kept]
+        if removed:
+            reset = [{"ParameterName": name, "ApplyMethod": "immediate"} for name in removed]
+            call("rds", "reset_db_parameter_group", DBParameterGroupName=resource_id, Parameters=reset)
+        self._set(inputs)
+        outputs = super().update(resource_id, old, inputs)
+        for instance in call("rds", "describe_db_instances")["DBInstances"]:
+            if instance["DBParameterGroups"][0]["DBParameterGroupName"] == resource_id:
+                DatabaseServer(instance["DBInstanceIdentifier"]).start(parameters_of(resource_id))
+        return outputs
+
+    def _set(self, inputs: Properties) -> None:
+        parameters = [
+            {
+                "ParameterName": item["name"],
+                "ParameterValue": item["value"],
+                "ApplyMethod": item.get("applyMethod", "immediate"),
+            }
+            for item in inputs.get("parameters", [])
+        ]
+        call("rds", "modify_db_parameter_group", DBParameterGroupName=inputs["name"], Parameters=parameters)
+
+
+def parameters_of(group: str) -> dict[str, str]:
+    """What a parameter group sets."""
+    answer = call("rds", "describe_db_parameters", DBParameterGroupName=group, Source="user")
+    return {item["ParameterName"]: item["ParameterValue"] for item in answer["Parameters"]}
+
+
+class Instance(ApiResource):
+    """A DB instance: the API's record of it, and a PostgreSQL on loopback."""
+
+    token = "aws:rds/instance:Instance"
+    service = "rds"
+    calls = _calls("db_instance")
+    found = "DBInstances[0]"
+    key = "DBInstanceIdentifier"
+    written = {
+        "identifier": key,
+        "instanceClass": "DBInstanceClass",
+        "username": "MasterUsername",
+        "parameterGroupName": "DBParameterGroupName",
+        "caCertIdentifier": "CACertificateIdentifier",
+        "iamDatabaseAuthenticationEnabled": "EnableIAMDatabaseAuthentication",
+        "enabledCloudwatchLogsExports": "EnableCloudwatchLogsExports",
+        "performanceInsightsEnabled": "EnablePerformanceInsights",
+    }
+    seen = {
+        "dbSubnetGroupName": "DBSubnetGroup.DBSubnetGroupName",
+        "enabledCloudwatchLogsExports": "EnabledCloudwatchLogsExports",
+        "iamDatabaseAuthenticationEnabled": "IAMDatabaseAuthenticationEnabled",
+        "parameterGroupName": "DBParameterGroups[0].DBParameterGroupName",
+        "tags": "TagList",
+        "vpcSecurityGroupIds": "VpcSecurityGroups[].VpcSecurityGroupId",
+    }
+    shown = {"arn": "DBInstanceArn", "resourceId": "DbiResourceId", "status": "DBInstanceStatus"}
+    own = frozenset({"deleteAutomatedBackups", "finalSnapshotIdentifier", "password", "skipFinalSnapshot"})
+    computed = frozenset({"address", "arn", "endpoint", "engineVersionActual", "port", "resourceId", "status"})
+    autoname = "identifier"
+    replace = frozenset({"engine", "identifier", "kmsKeyId", "storageEncrypted", "username"})
+
+    def check(self, inputs: Properties) -> Properties:
+        major = str(inputs.get("engineVersion", "")).partition(".")[0]
+        if inputs.get("engine") != "postgres" or major != server.VERSION.partition(".")[0]:
+            raise InvalidInput("engineVersion", f"the local stack has PostgreSQL {server.VERSION} and nothing else")
+        return super().check(inputs)
+
+    def parameters(self, operation: str, inputs: Properties) -> dict[str, Any]:
+        parameters = super().parameters(operation, inputs)
+        # The account keeps a record of its requests: the real password is between this file and the server.
+        return parameters | ({"MasterUserPassword": "kept-by-the-server"} if operation == self.calls[0] else {})
+
+    def create(self, inputs: Properties) -> tuple[str, Properties]:
+        identifier = inputs["identifier"]
+        call("rds", self.calls[0], **self.parameters(self.calls[0], inputs))
+        postgres = DatabaseServer(identifier)
+        postgres.start(parameters_of(inputs["parameterGroupName"]))
+        postgres.set_master(inputs["username"], inputs["password"])
+        return identifier, self.outputs(identifier)
+
+    def outputs(self, resource_id: str) -> Properties:
+        port = DatabaseServer(resource_id).port
+        here = {
+            "address": server.ADDRESS,
+            "port": port,
+            "endpoint": f"{server.ADDRESS}:{port}",
+            "engineVersionActual": server.VERSION,
+        }
+        return super().outputs(resource_id) | here
+
+    def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
+        return super().read(resource_id, inputs, outputs) if DatabaseServer(resource_id).exists else None
+
+    def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
+        if "enabledCloudwatchLogsExports" in changed(old, inputs):
+            before, after = (set(side.get("enabledCloudwatchLogsExports", [])) for side in (old, inputs))
+            logs = {"EnableLogTypes": sorted(after - before), "DisableLogTypes": sorted(before - after)}
+            call("rds", self.calls[2], DBInstanceIdentifier=resource_id, CloudwatchLogsExportConfiguration=logs)
+        super().update(resource_id, old, inputs)
+        postgres = DatabaseServer(resource_id)
+        postgres.start(parameters_of(inputs["parameterGroupName"]))
+        postgres.set_master(inputs["username"], inputs["password"])
+        return self.outputs(resource_id)
+
+    def delete(self, resource_id: str, properties: Properties) -> None:
+        final = properties.get("finalSnapshotIdentifier")
+        if not final and not properties.get("skipFinalSnapshot"):
+            raise OperationError("finalSnapshotIdentifier is required where skipFinalSnapshot is false")
+        snapshot = (
+            {"SkipFinalSnapshot": True} if properties.get("skipFinalSnapshot") else {"FinalDBSnapshotIdentifier": final}
+        )
+        unless_gone("rds", self.calls[3], DBInstanceIdentifier=resource_id, **snapshot)
+        DatabaseServer(resource_id).remove()
+
+
+class EventSubscription(ApiResource):
+    """What RDS tells an SNS topic."""
+
+    token = "aws:rds/eventSubscription:EventSubscription"
+    service = "rds"
+    calls = _calls("event_subscription")
+    found = "EventSubscriptionsList[0]"
+    key = "SubscriptionName"
+    written = {"name": key, "snsTopic": "SnsTopicArn"}
+    seen = {"eventCategories": "EventCategoriesList", "name": "CustSubscriptionId", "sourceIds": "SourceIdsList"}
+    shown = {"arn": "EventSubscriptionArn"}
+    autoname = "name"
+    replace = frozenset({"name", "sourceType"})

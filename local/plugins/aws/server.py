@@ -1,0 +1,181 @@
+"""What stands behind an RDS instance of the local stack: a real PostgreSQL with RDS's permission model.
+
+The superuser is `rdsadmin`, which nobody but the "service" (this file) can be; the master may create databases and roles and is a
+member of `rds_superuser`, but is no superuser. Connections are TLS only.
+"""
+
+import contextlib
+import datetime
+import ipaddress
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from psycopg.sql import SQL, Identifier, Literal
+
+from local import paths, tools
+from local.machine import Machine, ProcessSpec
+
+VERSION = "17.6"
+"""The PostgreSQL that `local.tools` installs."""
+ADDRESS = "127.0.0.1"
+
+_START_SECONDS = 60
+_CERTIFICATE_DAYS = 3650
+# PostgreSQL refuses to run as root.
+_USER = "nobody" if os.geteuid() == 0 else None
+
+
+class DatabaseServer:
+    """The PostgreSQL of one instance."""
+
+    def __init__(self, identifier: str) -> None:
+        self._process = f"rds-{identifier}"
+        self._folder = paths.stack_dir() / "postgres" / identifier
+        self._machine = Machine(paths.stack_dir())
+
+    @property
+    def exists(self) -> bool:
+        """Whether the machine runs it."""
+        return self._machine.get(self._process) is not None
+
+    @property
+    def port(self) -> int:
+        """Its TCP port."""
+        return self._machine.free_port(self._process)
+
+    def start(self, parameters: Mapping[str, str]) -> None:
+        """Run it with these parameters, making it first where it is new."""
+        data = self._folder / "data"
+        if not data.exists():
+            self._make(data)
+        settings = {
+            "hba_file": str(self._folder / "pg_hba.conf"),
+            "listen_addresses": ADDRESS,
+            "port": str(self.port),
+            "ssl": "on",
+            "ssl_cert_file": str(self._folder / "server.crt"),
+            "ssl_key_file": str(self._folder / "server.key"),
+            "unix_socket_directories": "",
+            # The `rds.` parameters are RDS's own; the one that matters here is in pg_hba.conf.
+            **{name: value for name, value in parameters.items() if not name.startswith("rds.")},
+        }
+        kind = "host" if parameters.get("rds.force_ssl") == "0" else "hostssl"
+        spec = self._spec(
+            self._process,
+            "postgres",
+            ["-D", str(data), *(part for name, value in settings.items() for part in ("-c", f"{name}={value}"))],
+            files={settings["hba_file"]: f"{kind} all all {ADDRESS}/32 scram-sha-256\n"},
+            ready={"tcp": f"{ADDRESS}:{self.port}"},
+            stop_signal="SIGINT",
+            stop_timeout=30,
+        )
+        self._machine.put(spec, _START_SECONDS)
+
+    def set_master(self, name: str, password: str) -> None:
+        """Make the master user, or give it another password."""
+        with self._rdsadmin() as connection:
+
+            def missing(role: str) -> bool:
+                return connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None
+
+            if missing("rds_superuser"):
+                connection.execute("CREATE ROLE rds_superuser NOLOGIN IN ROLE pg_monitor, pg_signal_backend")
+            if missing(name):
+                role = "CREATE ROLE {} LOGIN CREATEDB CREATEROLE IN ROLE rds_superuser"
+                connection.execute(SQL(role).format(Identifier(name)))
+            connection.execute(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(name), Literal(password)))
+
+    def remove(self) -> None:
+        """Stop it and delete its data."""
+        self._machine.delete(self._process)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _make(self, data: Path) -> None:
+        paths.make_traversable(self._folder.parent)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._give(self._folder)
+        certificate, key = _self_signed()
+        self._write("server.crt", certificate)
+        self._write("server.key", key)
+        password = self._write("rdsadmin-password", secrets.token_urlsafe(24).encode())
+        # Under another name until it is complete: an initdb that was interrupted starts over.
+        unfinished = self._folder / "data.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        arguments = ["-D", str(unfinished), "-U", "rdsadmin", f"--pwfile={password}"]
+        arguments += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"]
+        self._machine.run(self._spec(f"{self._process}-initdb", "initdb", arguments), _START_SECONDS)
+        unfinished.rename(data)
+
+    def _spec(self, name: str, program: str, arguments: list[str], **more: Any) -> ProcessSpec:
+        return ProcessSpec(
+            name=name,
+            argv=[str(tools.postgres_dir() / "bin" / program), *arguments],
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"},
+            cwd=str(self._folder),
+            user=_USER,
+            **more,
+        )
+
+    def _write(self, name: str, content: bytes) -> Path:
+        file = self._folder / name
+        file.touch(mode=0o600)
+        file.write_bytes(content)
+        self._give(file)
+        return file
+
+    def _give(self, path: Path) -> None:
+        if _USER is not None:
+            shutil.chown(path, _USER)
+
+    @contextlib.contextmanager
+    def _rdsadmin(self) -> Generator[psycopg.Connection]:
+        password = (self._folder / "rdsadmin-password").read_text()
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                connection = psycopg.connect(
+                    host=ADDRESS,
+                    port=self.port,
+                    user="rdsadmin",
+                    password=password,
+                    dbname="postgres",
+                    sslmode="require",
+                )
+                break
+            except psycopg.OperationalError:
+                # It listens a moment before it lets anybody in.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+        with connection:
+            yield connection
+
+
+def _self_signed() -> tuple[bytes, bytes]:
+    """A certificate for loopback and its key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, ADDRESS)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=_CERTIFICATE_DAYS))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(ADDRESS))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return certificate.public_bytes(pem), private

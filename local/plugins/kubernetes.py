@@ -1,0 +1,232 @@
+# ruff: noqa: D102, S105 - `Resource` describes the methods; a token is a type's name
+"""The stand-in for Pulumi's `kubernetes` provider: its resources in terms of the stand-in cluster."""
+
+import base64
+from importlib.metadata import version
+from typing import ClassVar, cast
+
+from local import paths
+from local.charts import ValuesError, haproxy, mlflow
+from local.cluster import ClusterError
+from local.cluster.helm import CHARTS, Cluster, Release
+from local.cluster.objects import Object, identity
+from local.machine import MachineError
+from local.plugins.provider import UNKNOWN, InvalidInput, OperationError, Plain, Properties, Provider, Resource, State
+from local.tools import ToolError
+
+
+class KubernetesObject(Resource):
+    """An object that the cluster just keeps."""
+
+    supported = frozenset({"apiVersion", "kind", "metadata", "spec"})
+    computed = frozenset({"status"})
+    kind: ClassVar[str]
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def check(self, inputs: Properties) -> Properties:
+        if "name" not in inputs.get("metadata", {}):
+            raise InvalidInput("metadata", f"the local stack needs a name for this {self.kind}")
+        return inputs
+
+    def create(self, inputs: Properties) -> tuple[str, Properties]:
+        stored = self.cluster.objects.create(self.to_object(inputs))
+        self.changed()
+        return _id(stored), stored
+
+    def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
+        stored = self.cluster.objects.get(self.kind, *_parts(resource_id))
+        return State(resource_id, inputs, stored) if stored else None
+
+    def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
+        wanted = self.to_object(inputs)
+        if _id(wanted) != resource_id:
+            raise OperationError(f"the local stack cannot rename {self.kind} {resource_id}: rename the resource too")
+        stored = self.cluster.objects.put(wanted)
+        self.changed()
+        return stored
+
+    def delete(self, resource_id: str, properties: Properties) -> None:
+        self.cluster.objects.remove(self.kind, *_parts(resource_id))
+        self.changed()
+
+    def to_object(self, inputs: Properties) -> Object:
+        """The object that these inputs describe."""
+        return {**inputs, "kind": self.kind}
+
+    def changed(self) -> None:
+        """Tell those who depend on objects of this kind."""
+
+
+class Namespace(KubernetesObject):
+    """A namespace."""
+
+    token = "kubernetes:core/v1:Namespace"
+    kind = "Namespace"
+
+
+class Secret(KubernetesObject):
+    """A Secret."""
+
+    token = "kubernetes:core/v1:Secret"
+    kind = "Secret"
+    supported = frozenset({"apiVersion", "data", "kind", "metadata", "stringData", "type"})
+    secret = frozenset({"data", "stringData"})
+
+    def to_object(self, inputs: Properties) -> Object:
+        plain: dict[str, str] = inputs.get("stringData", {})
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in plain.items()}
+        kept = {name: value for name, value in super().to_object(inputs).items() if name != "stringData"}
+        return {"type": "Opaque", **kept, "data": {**inputs.get("data", {}), **encoded}}
+
+    def changed(self) -> None:
+        # It can be a certificate.
+        self.cluster.ingress.follow()
+
+
+class ReplacedSecret(Secret):
+    """A Secret where the provider is not told `enableSecretMutable`: new data are a new object."""
+
+    replace = frozenset({"data", "stringData", "type"})
+    delete_before_replace = True
+
+
+class ConfigMap(KubernetesObject):
+    """A ConfigMap."""
+
+    token = "kubernetes:core/v1:ConfigMap"
+    kind = "ConfigMap"
+    supported = frozenset({"apiVersion", "data", "kind", "metadata"})
+
+
+class Service(KubernetesObject):
+    """A Service; the program only reads the ones that the charts make."""
+
+    token = "kubernetes:core/v1:Service"
+    kind = "Service"
+
+
+class NetworkPolicy(KubernetesObject):
+    """A NetworkPolicy, which the local stack keeps and does not enforce."""
+
+    token = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
+    kind = "NetworkPolicy"
+
+
+class PodDisruptionBudget(KubernetesObject):
+    """A PodDisruptionBudget; nothing evicts pods here."""
+
+    token = "kubernetes:policy/v1:PodDisruptionBudget"
+    kind = "PodDisruptionBudget"
+
+
+class HelmRelease(Resource):
+    """A release of one of the two charts that the local stack knows."""
+
+    token = "kubernetes:helm.sh/v3:Release"
+    computed = frozenset({"status"})
+    replace = frozenset({"name", "namespace"})
+    supported = frozenset(
+        {
+            "atomic",
+            "chart",
+            "cleanupOnFail",
+            "compat",
+            "name",
+            "namespace",
+            "repositoryOpts",
+            "timeout",
+            "values",
+            "version",
+        }
+    )
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def check(self, inputs: Properties) -> Properties:
+        for needed in ("name", "version"):
+            if needed not in inputs:
+                raise InvalidInput(needed, "the local stack needs it")
+        if not inputs.get("atomic"):
+            raise InvalidInput("atomic", "the local stack knows atomic releases only")
+        chart, repository = inputs["chart"], inputs.get("repositoryOpts", {}).get("repo")
+        if CHARTS.get(chart) != repository:
+            raise InvalidInput("chart", f"the local stack does not know the chart {chart} from {repository}")
+        values = _without_unknown(inputs.get("values", {}))
+        try:
+            if chart == "mlflow":
+                mlflow.check(inputs["version"], values)
+                haproxy.check_annotations(values.get("ingress", {}).get("annotations", {}))
+            else:
+                haproxy.check(inputs["version"], values)
+        except ValuesError as error:
+            raise InvalidInput("values", str(error)) from error
+        return inputs
+
+    def create(self, inputs: Properties) -> tuple[str, Properties]:
+        release = self.to_release(inputs)
+        record = self.cluster.install(release)
+        return f"{release.namespace}/{release.name}", {"status": record["status"]}
+
+    def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
+        record = self.cluster.objects.get("Release", *_parts(resource_id))
+        return State(resource_id, inputs, {"status": record["status"]}) if record else None
+
+    def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
+        return {"status": self.cluster.upgrade(self.to_release(inputs))["status"]}
+
+    def delete(self, resource_id: str, properties: Properties) -> None:
+        self.cluster.uninstall(*_parts(resource_id))
+
+    def to_release(self, inputs: Properties) -> Release:
+        """The release that these inputs ask for."""
+        return Release(
+            name=inputs["name"],
+            namespace=inputs.get("namespace", "default"),
+            chart=inputs["chart"],
+            version=inputs["version"],
+            values=inputs.get("values", {}),
+            timeout=inputs.get("timeout", 300),
+        )
+
+
+class Kubernetes(Provider):
+    """The package. Which cluster it is told to use does not matter: there is one."""
+
+    package = "kubernetes"
+    version = version("pulumi-kubernetes")
+    errors = (ClusterError, MachineError, ToolError, ValuesError)
+
+    def __init__(self) -> None:
+        self.cluster = Cluster(paths.stack_dir())
+        kept = (Namespace, ConfigMap, Service, NetworkPolicy, PodDisruptionBudget, HelmRelease)
+        super().__init__([*(resource(self.cluster) for resource in kept), ReplacedSecret(self.cluster)])
+
+    def configure(self, config: Properties) -> None:
+        if str(config.get("enableSecretMutable", "")).lower() == "true":
+            self.resources[Secret.token] = Secret(self.cluster)
+
+
+def _id(item: Object) -> str:
+    _, namespace, name = identity(item)
+    return f"{namespace}/{name}" if namespace else name
+
+
+def _parts(resource_id: str) -> tuple[str, str]:
+    namespace, _, name = resource_id.rpartition("/")
+    return namespace, name
+
+
+def _without_unknown(value: Plain) -> Plain:
+    if isinstance(value, dict):
+        items = cast(dict[str, Plain], value).items()
+        return {key: _without_unknown(item) for key, item in items if item is not UNKNOWN}
+    if isinstance(value, list):
+        return [_without_unknown(item) for item in cast(list[Plain], value) if item is not UNKNOWN]
+    return value
+
+
+if __name__ == "__main__":
+    Kubernetes().main()

@@ -1,0 +1,121 @@
+"""What a person sees of `make up` apart from pulumi's own output: steps with the time they took, and a box at the end."""
+
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+_TICK = 0.2
+_MARKS = {"waiting": "·", "running": "…", "done": "✓", "failed": "✗"}
+_COLOURS = {"waiting": "2", "running": "36", "done": "32", "failed": "31"}
+
+
+class Step:
+    """One line: a title, what is happening, for how long. It goes when it ends without having had anything to do."""
+
+    def __init__(self, progress: "Progress", title: str) -> None:
+        self.title = title
+        self.note = ""
+        self.state = "waiting"
+        self.started = self.ended = 0.0
+        self._progress = progress
+
+    def __enter__(self) -> Self:
+        self.started = time.monotonic()
+        self.state = "running"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ended = time.monotonic()
+        self.state = "failed" if kind else "done"
+        if self.note:
+            self.note = ""
+            self._progress.report(self)
+        else:
+            self._progress.forget(self)
+
+    def say(self, note: str) -> None:
+        """Show what is happening now."""
+        self.note = note
+        self._progress.report(self)
+
+    def text(self) -> str:
+        """The line, without colour."""
+        seconds = (self.ended or time.monotonic()) - self.started if self.started else 0
+        took = f"{seconds // 60:.0f}:{seconds % 60:02.0f}" if seconds >= 60 else f"{seconds:.1f} s"
+        return f"{_MARKS[self.state]} {self.title:<24} {took:>7}  {self.note}".rstrip()
+
+
+class Progress:
+    """Steps that run at the same time. On a terminal the lines are redrawn in place, elsewhere each change is a line."""
+
+    def __init__(self) -> None:
+        self._steps: list[Step] = []
+        self._live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._colour = self._live and "NO_COLOR" not in os.environ
+        self._lock = threading.Lock()
+        self._drawn = 0
+        self._ended = threading.Event()
+        self._drawer = threading.Thread(target=self._draw_until_ended)
+
+    def step(self, title: str) -> Step:
+        """A line for that title; enter it when it begins."""
+        step = Step(self, title)
+        self._steps.append(step)
+        return step
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._drawer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._live:
+            self._drawer.join()
+            self._draw()
+
+    def report(self, step: Step) -> None:
+        """Print a line where nothing can be redrawn."""
+        if not self._live:
+            with self._lock:
+                print(step.text(), flush=True)
+
+    def forget(self, step: Step) -> None:
+        """Take the line away."""
+        with self._lock:
+            self._steps.remove(step)
+
+    def _draw_until_ended(self) -> None:
+        while not self._ended.wait(_TICK):
+            self._draw()
+
+    def _draw(self) -> None:
+        with self._lock:
+            steps = list(self._steps)
+        width = shutil.get_terminal_size().columns
+        lines = [f"\033[{self._drawn}A" if self._drawn else "", "\033[J"]
+        for step in steps:
+            # A line that wraps would make two, and the next drawing would begin in the wrong place.
+            text = step.text()[: max(width - 1, 20)]
+            mark = f"\033[{_COLOURS[step.state]}m{text[0]}\033[0m" if self._colour else text[0]
+            lines.append(f"{mark}{text[1:]}\n")
+        self._drawn = len(steps)
+        sys.stdout.write("".join(lines))
+        sys.stdout.flush()
+
+
+def box(title: str, rows: Sequence[tuple[str, str]]) -> str:
+    """A frame around labelled lines."""
+    label_width = max(len(label) for label, _ in rows)
+    lines = [title, "", *(f"{label:<{label_width}}  {value}" for label, value in rows)]
+    width = max(len(line) for line in lines)
+    inside = "\n".join(f"│  {line:<{width}}  │" for line in lines)
+    edge = "─" * (width + 4)
+    return f"╭{edge}╮\n{inside}\n╰{edge}╯"

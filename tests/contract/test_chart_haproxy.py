@@ -1,0 +1,174 @@
+"""The local stack's idea of the ingress chart against what Helm made of the real one, and of its controller against HAProxy."""
+
+import json
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from local import tools
+from local.charts import ValuesError
+from local.charts.haproxy import Backend, Ingress, Rendered, check, files, render
+
+RECORDINGS = Path(__file__).resolve().parents[3] / "shared" / "charts" / "kubernetes-ingress-1.52.1"
+
+
+@pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"no recordings of the charts in {RECORDINGS}")
+@pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*.rendered.json")), ids=lambda path: path.name.split(".")[0])
+def test_the_chart_makes_these_objects(path: Path) -> None:
+    recorded = json.loads(path.read_text())
+    values = recorded["values"]
+    # The program sets no rate limit, and the local stack refuses it.
+    values["controller"].get("config", {}).pop("rate-limit-requests", None)
+    (recorded["config"] or {}).pop("rate-limit-requests", None)
+    ours = render("1.52.1", recorded["release"], recorded["namespace"], values)
+    assert list(ours.objects) == recorded["objects"]
+    assert ours.services == recorded["services"]
+    assert ours.ingress_class == recorded["ingressClass"]
+    assert ours.config == (recorded["config"] or {})
+    assert ours.replicas == recorded["replicas"]
+
+
+HOST = "mlflow.example.com"
+BACKENDS = {("mlflow", "mlflow"): Backend({"mlflow-1": "127.0.0.1:20001", "mlflow-2": "127.0.0.1:20002"}, "/health")}
+
+
+def controller(**config: str) -> Rendered:
+    return render("1.52.1", "ha-proxy-ingress", "haproxy", {"controller": {"config": config}})
+
+
+def ingress(*, tls: bool = True, **annotations: str) -> Ingress:
+    backend = {"service": {"name": "mlflow", "port": {"number": 80}}}
+    paths = [{"path": "/", "pathType": "Prefix", "backend": backend}]
+    spec: dict[str, Any] = {"rules": [{"host": HOST, "http": {"paths": paths}}]}
+    if tls:
+        spec["tls"] = [{"hosts": [HOST], "secretName": "mlflow-tls"}]
+    prefixed = {f"haproxy.org/{key.replace('_', '-')}": value for key, value in annotations.items()}
+    return Ingress("mlflow", "mlflow", prefixed, spec)
+
+
+def certificate() -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1)
+    )
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return (builder.sign(key, hashes.SHA256()).public_bytes(encoding) + private).decode()
+
+
+def configuration(rendered: Rendered, *ingresses: Ingress, folder: str = "/ingress") -> dict[str, str]:
+    pem = certificate()
+    ports = {"http": 8080, "https": 8443}
+    return files(
+        folder,
+        rendered,
+        ingresses,
+        backends=BACKENDS,
+        certificates={("mlflow", "mlflow-tls"): pem},
+        default_certificate=pem,
+        ports=ports,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rendered", "ingresses"),
+    [
+        pytest.param(controller(), [], id="no-ingress"),
+        pytest.param(controller(), [ingress()], id="tls"),
+        pytest.param(controller(), [ingress(tls=False)], id="plain"),
+        pytest.param(
+            controller(
+                **{"ssl-redirect-port": "443", "timeout-client": "300s", "proxy-protocol": "10.0.0.0/16, 10.1.0.1"}
+            ),
+            [
+                ingress(
+                    ssl_redirect="true",
+                    timeout_server="600s",
+                    response_set_header='Strict-Transport-Security "max-age=31536000; includeSubDomains"\nX-Part 50%',
+                )
+            ],
+            id="everything",
+        ),
+        pytest.param(
+            render(
+                "1.52.1",
+                "ha-proxy-ingress",
+                "haproxy",
+                {"controller": {"service": {"targetPorts": {"https": "http"}}, "config": {"ssl-redirect": "false"}}},
+            ),
+            [ingress(tls=False)],
+            id="tls-at-the-load-balancer",
+        ),
+    ],
+)
+def test_haproxy_accepts_the_configuration(tmp_path: Path, rendered: Rendered, ingresses: list[Ingress]) -> None:
+    for path, content in configuration(rendered, *ingresses, folder=str(tmp_path)).items():
+        Path(path).write_text(content)
+    try:
+        haproxy = tools.haproxy_bin()
+    except tools.ToolError as error:
+        pytest.skip(str(error))
+    command = [haproxy, "-c", "-f", tmp_path / "haproxy.cfg"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "WARNING" not in result.stderr
+
+
+def lines(rendered: Rendered, *ingresses: Ingress) -> list[str]:
+    return [line.strip() for line in configuration(rendered, *ingresses)["/ingress/haproxy.cfg"].splitlines()]
+
+
+def redirects(rendered: Rendered, *ingresses: Ingress) -> list[str]:
+    return [line.split()[3] for line in lines(rendered, *ingresses) if line.startswith("http-request redirect")]
+
+
+def test_an_ingress_with_tls_redirects_unless_the_configuration_says_no() -> None:
+    to_8443 = "https://%[req.hdr(host),host_only]:8443%[pathq]"
+    assert redirects(controller(), ingress()) == [to_8443]
+    assert redirects(controller(), ingress(tls=False)) == []
+    assert redirects(controller(**{"ssl-redirect": "false"}), ingress()) == []
+    assert redirects(controller(**{"ssl-redirect": "true"}), ingress(tls=False)) == [to_8443]
+    assert redirects(controller(**{"ssl-redirect": "false"}), ingress(ssl_redirect="true")) == [to_8443]
+    assert redirects(controller(**{"ssl-redirect-port": "443"}), ingress()) == [
+        "https://%[req.hdr(host),host_only]%[pathq]"
+    ]
+
+
+def test_the_ingress_certificate_is_used_beside_the_default_one() -> None:
+    (bind,) = (line for line in lines(controller(), ingress()) if " ssl " in line)
+    assert bind.split(" ssl ")[1] == "crt /ingress/default.pem crt /ingress/mlflow.mlflow-tls.pem alpn h2,http/1.1"
+    (bind,) = (line for line in lines(controller(), ingress(tls=False)) if " ssl " in line)
+    assert bind.split(" ssl ")[1] == "crt /ingress/default.pem alpn h2,http/1.1"
+
+
+def test_a_setting_of_the_ingress_wins_over_the_controllers() -> None:
+    text = lines(controller(**{"timeout-server": "300s"}), ingress(timeout_server="600s"))
+    assert "timeout server 300s" in text
+    assert text.index("timeout server 600s") > text.index("backend mlflow.mlflow.mlflow.example.com")
+
+
+def test_what_nobody_knows_is_named() -> None:
+    with pytest.raises(ValuesError, match=r"controller\.config: timeout-servers is nothing"):
+        check("1.52.1", {"controller": {"config": {"timeout-servers": "1s"}}})
+    with pytest.raises(ValuesError, match=r"controller\.replicas is not a value"):
+        check("1.52.1", {"controller": {"replicas": 2}})
+    with pytest.raises(ValuesError, match=r"controller\.config: ssl-redirect must be a string"):
+        render("1.52.1", "r", "n", {"controller": {"config": {"ssl-redirect": True}}})
+    with pytest.raises(ValuesError, match="does not know the annotation timeout-servers"):
+        configuration(controller(), ingress(timeout_servers="1s"))
+
+
+def test_an_annotation_cannot_add_a_directive() -> None:
+    text = lines(controller(), ingress(response_set_header='X-A "b" if { always_true }\nX-B c'))
+    assert [line for line in text if "set-header X-A" in line] == [
+        'http-response set-header X-A "b\\" if { always_true }"'
+    ]

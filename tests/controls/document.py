@@ -1,0 +1,84 @@
+"""Writes docs/security-controls.md from controls.yaml and waivers.yaml: `python -m tests.controls.document`."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.controls import gate
+
+PAGE = Path(__file__).parents[2] / "docs" / "security-controls.md"
+
+_INTRODUCTION = """\
+<!-- Written by `python -m tests.controls.document` from tests/controls/*.yaml; change those. -->
+
+# Security controls
+
+What AWS Foundational Security Best Practices and Checkov ask of a deployment like this one, and how the program answers. `tests/controls`
+runs the whole program for `Pulumi.prod.yaml` and `Pulumi.dev.yaml`, turns what it would create into a Terraform plan and Kubernetes
+manifests, and has Checkov check them together with assertions of its own for what Checkov does not look at (the ids without `CKV`).
+A check that fails and is not waived on this page fails the build; so does a waiver that excuses nothing any more.
+
+Two things to know when you use the page in a review. It is about the two stack files as they are committed: another setting can
+undo a control (run `make test TESTS=tests/controls` after you changed yours). And AWS Security Hub judges the account, not the program: controls on
+what exists already are listed as yours.
+
+✓ met, ✗ waived for the reason given, – not applicable.
+"""
+
+
+def render() -> str:
+    waivers = gate.waivers()
+    lines = [_INTRODUCTION]
+    for section, rows in gate.table().items():
+        lines += [
+            f"## {section}",
+            "",
+            "| AWS | Checks | Control | prod | dev | How, or why not |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += [_row(control, waivers) for control in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(control: gate.Control, waivers: Sequence[gate.Waiver]) -> str:
+    given = [waiver for waiver in waivers if set(waiver.checks) & set(control.checks)]
+    marks = [_mark(control, [waiver for waiver in given if stack in waiver.stacks], stack) for stack in gate.STACKS]
+    how = " ".join([*_means(control), *(_excuse(waiver) for waiver in given)])
+    return f"| {' | '.join([control.aws, ', '.join(control.checks), control.control, *marks, how])} |"
+
+
+def _mark(control: gate.Control, given: Sequence[gate.Waiver], stack: str) -> str:
+    if control.elsewhere:
+        return "yours"
+    if stack not in control.stacks:
+        return "–"
+    if not given:
+        return "✓"
+    # Waivers for pods leave the other pods, or the other containers, as they should be.
+    of_pods = all(waiver.resource.startswith(("Deployment.", "Pod.")) for waiver in given)
+    return "partly" if of_pods and list(_means(control)) else "✗"
+
+
+def _means(control: gate.Control) -> Iterator[str]:
+    files: dict[str, list[str]] = {}
+    for entry in control.by:
+        file, _, text = entry.partition(": ")
+        files.setdefault(file, []).append(f"`{text}`")
+    if files:
+        yield "; ".join(f"[{Path(file).name}](../{file}): {', '.join(texts)}" for file, texts in files.items()) + "."
+    if control.chart:
+        yield "The charts, unasked."
+    if control.elsewhere:
+        yield control.elsewhere
+
+
+def _excuse(waiver: gate.Waiver) -> str:
+    """The reason, with where it holds unless that is everywhere."""
+    of_one_chart = {"Deployment.mlflow.mlflow": ["MLflow"], "Deployment.haproxy.ha-proxy-ingress": ["HAProxy"]}
+    stacks = [] if set(waiver.stacks) == set(gate.STACKS) else list(waiver.stacks)
+    where = ", ".join([*stacks, *of_one_chart.get(waiver.resource, [])])
+    return f"{where}: {waiver.reason}" if where else waiver.reason
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render())

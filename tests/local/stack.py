@@ -1,0 +1,192 @@
+"""A local stack for a test: the real commands, in a folder and on ports of its own."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from ssl import CERT_NONE, SSLContext, create_default_context
+from typing import Any
+
+import psycopg
+
+from local import tools
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".venv" / "bin" / "python"
+MLFLOW_OF_CHART = {"1.11.5": "3.15.1", "1.8.1": "3.7.0"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+@dataclass
+class LocalStack:
+    """Runs `python -m local` as `make` does."""
+
+    folder: Path
+    http_port: int
+    https_port: int
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.https_port}"
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "MLFLOW_EKS_STACK_DIR": str(self.folder),
+            "MLFLOW_EKS_HTTP_PORT": str(self.http_port),
+            "MLFLOW_EKS_HTTPS_PORT": str(self.https_port),
+        }
+
+    def command(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [PYTHON, "-m", "local", *arguments],
+            cwd=ROOT,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=1500,
+        )
+        assert done.returncode == 0 or not ok, (
+            f"{' '.join(arguments)} failed:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+        )
+        return done
+
+    def up(self, **settings: str | int | bool) -> str:
+        """Bring it up, with settings changed: `database__rotation=1` stands for mlflow-eks:database.rotation."""
+        return self.command("up", *_overrides(settings)).stdout
+
+    def pulumi(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.command("run", *arguments, ok=ok)
+
+    def changes(self, *arguments: str, **settings: str | int | bool) -> dict[str, list[str]]:
+        """What an `up` would do: operation to logical names, without what stays the same."""
+        digest = json.loads(self.pulumi("preview", "--json", *arguments, *_overrides(settings)).stdout)
+        found: dict[str, list[str]] = {}
+        for step in digest["steps"]:
+            if step["op"] not in {"same", "read"}:
+                found.setdefault(step["op"], []).append(step["urn"].rsplit("::", 1)[-1])
+        return {operation: sorted(names) for operation, names in found.items()}
+
+    def outputs(self) -> dict[str, Any]:
+        return json.loads(self.pulumi("stack", "output", "--json", "--show-secrets").stdout)
+
+    def resources(self) -> dict[str, dict[str, Any]]:
+        """Logical name to what the state holds, secrets shown."""
+        exported = json.loads(self.pulumi("stack", "export", "--show-secrets").stdout)
+        return {resource["urn"].rsplit("::", 1)[-1]: resource for resource in exported["deployment"]["resources"]}
+
+    def password(self) -> str:
+        return self.outputs()["adminPassword"]
+
+    def connect(self, *, as_master: bool = False, sslmode: str = "require") -> psycopg.Connection[Any]:
+        found = self.resources()
+        server = found["postgres-instance"]["outputs"]
+        if as_master:
+            user, password = server["username"], _plain(server["password"])
+        else:
+            data = _plain(found["mlflow-postgres-database-secret"]["inputs"]["stringData"])
+            user, password = _plain(data["username"]), _plain(data["password"])
+        return psycopg.connect(
+            host=server["address"],
+            port=int(server["port"]),
+            dbname="mlflow",
+            user=user,
+            password=password,
+            sslmode=sslmode,
+            autocommit=True,
+        )
+
+    def get(
+        self,
+        path: str,
+        *,
+        login: tuple[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        url: str = "",
+    ) -> Answer:
+        request = urllib.request.Request(f"{url or self.url}{path}", headers=dict(headers or {}))
+        if login:
+            request.add_header("Authorization", "Basic " + b64encode(":".join(login).encode()).decode())
+        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_any_certificate()), _NoRedirect())
+        try:
+            with opener.open(request, timeout=30) as answer:
+                return Answer(answer.status, dict(answer.headers), answer.read().decode(errors="replace"))
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, dict(error.headers), error.read().decode(errors="replace"))
+
+    def client(self, script: str, *, user: str = "admin", password: str | None = None, version: str = "3.15.1") -> str:
+        """Run a script with the real MLflow client, logged in."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "MLFLOW_TRACKING_URI": self.url,
+            "MLFLOW_TRACKING_INSECURE_TLS": "true",
+            "MLFLOW_TRACKING_USERNAME": user,
+            "MLFLOW_TRACKING_PASSWORD": self.password() if password is None else password,
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+            "PYTHONWARNINGS": "ignore",
+        }
+        done = subprocess.run(
+            [tools.mlflow_python(version), "-c", script],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout.strip()
+
+
+def free_ports() -> tuple[int, int]:
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(2)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        first, second = (one.getsockname()[1] for one in sockets)
+    return first, second
+
+
+def _overrides(settings: Mapping[str, str | int | bool]) -> list[str]:
+    arguments = ["--config-path"] if settings else []
+    for key, value in settings.items():
+        section, *path = key.split("__")
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        arguments += ["--config", f"mlflow-eks:{'.'.join([section, *path])}={text}"]
+    return arguments
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict) and "plaintext" in value:
+        return json.loads(value["plaintext"])
+    return value
+
+
+def _any_certificate() -> SSLContext:
+    context = create_default_context()
+    context.check_hostname = False
+    context.verify_mode = CERT_NONE
+    return context
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+if sys.platform != "linux":
+    raise RuntimeError("the local stack needs Linux")

@@ -1,0 +1,134 @@
+"""The whole deployment on the real engine: what is there, who gets in, and that nothing changes by itself."""
+
+import json
+from typing import LiteralString
+
+import psycopg
+import pytest
+
+from tests.local.stack import LocalStack
+
+pytestmark = pytest.mark.local
+
+LOG_A_RUN = """
+import mlflow
+mlflow.set_experiment("tests")
+with mlflow.start_run() as run:
+    mlflow.log_param("depth", 3)
+    mlflow.log_metric("accuracy", 0.91)
+    mlflow.log_text("hello", "note.txt")
+back = mlflow.get_run(run.info.run_id)
+print(back.data.params["depth"], back.data.metrics["accuracy"], mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/note.txt"))
+"""
+
+
+def test_a_second_up_changes_nothing(stack: LocalStack) -> None:
+    assert stack.changes() == {}
+
+
+def test_a_refresh_finds_nothing_changed(stack: LocalStack) -> None:
+    assert stack.changes("--refresh") == {}
+
+
+def test_a_changed_setting_touches_only_the_release(stack: LocalStack) -> None:
+    assert stack.changes(mlflow__workers=2) == {"update": ["mlflow-release"]}
+
+
+def test_a_wrong_setting_is_refused_in_one_message_without_a_traceback(stack: LocalStack) -> None:
+    refused = stack.pulumi("preview", "--config-path", "--config", "mlflow-eks:mlflow.replcas=2", ok=False)
+    assert refused.returncode != 0
+    said = refused.stdout + refused.stderr
+    assert "mlflow.replcas is unknown; did you mean replicas?" in said
+    assert "Traceback" not in said
+
+
+def test_an_engine_version_that_is_not_offered_is_refused_without_a_traceback(stack: LocalStack) -> None:
+    refused = stack.pulumi("preview", "--config-path", "--config", 'mlflow-eks:postgres.engineVersion="29"', ok=False)
+    assert refused.returncode != 0
+    said = refused.stdout + refused.stderr
+    assert "postgres.engineVersion 29 is not offered" in said
+    assert "Traceback" not in said
+
+
+def test_all_of_mlflows_tables_are_in_its_own_schema(stack: LocalStack) -> None:
+    with stack.connect(as_master=True) as server:
+        tables = dict(server.execute("SELECT schemaname, count(*) FROM pg_tables GROUP BY schemaname").fetchall())
+    assert tables["mlflow"] > 50
+    assert "public" not in tables
+
+
+def test_the_tables_belong_to_the_role_that_both_logins_act_as(stack: LocalStack) -> None:
+    with stack.connect(as_master=True) as server:
+        owners = server.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'mlflow'").fetchall()
+    assert owners == [("mlflow_app",)]
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE public.t (n int)", "CREATE SCHEMA other", "CREATE TEMP TABLE t (n int)"]
+)
+def test_the_app_role_cannot_go_beyond_its_schema(stack: LocalStack, statement: LiteralString) -> None:
+    with stack.connect() as server, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        server.execute(statement)
+
+
+def test_every_connection_of_mlflow_is_encrypted(stack: LocalStack) -> None:
+    with stack.connect(as_master=True) as server:
+        encrypted = server.execute(
+            "SELECT ssl, count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename LIKE 'mlflow_user%' GROUP BY ssl"
+        ).fetchall()
+    assert [ssl for ssl, _ in encrypted] == [True]
+
+
+def test_the_server_refuses_connections_without_tls(stack: LocalStack) -> None:
+    with pytest.raises(psycopg.OperationalError, match="no encryption"):
+        stack.connect(sslmode="disable")
+
+
+def test_a_client_with_the_password_logs_a_run_and_reads_it_back(stack: LocalStack) -> None:
+    assert stack.client(LOG_A_RUN) == "3 0.91 hello"
+
+
+def test_the_printed_client_lines_are_enough_to_log_in(stack: LocalStack) -> None:
+    lines = stack.outputs()["client"]
+    assert f"MLFLOW_TRACKING_URI={stack.url}" in lines
+    assert "MLFLOW_TRACKING_USERNAME=admin" in lines
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/api/2.0/mlflow/experiments/search?max_results=1", "/ajax-api/2.0/mlflow/experiments/search?max_results=1"],
+)
+def test_without_a_password_nobody_gets_in(stack: LocalStack, path: str) -> None:
+    assert stack.get(path).status == 401
+    assert stack.get(path, login=("admin", "not-the-password")).status == 401
+
+
+def test_with_the_password_the_page_comes(stack: LocalStack) -> None:
+    assert stack.get("/", login=("admin", stack.password())).status == 200
+
+
+def test_a_foreign_host_header_gets_nothing_from_haproxy_and_403_from_mlflow(stack: LocalStack) -> None:
+    login = ("admin", stack.password())
+    assert stack.get("/", login=login, headers={"Host": "evil.example"}).status == 404
+    # Past the ingress, as another pod could.
+    log = (stack.folder / "cluster").rglob("*.json")
+    ports = {json.loads(file.read_text()).get("port") for file in log} - {None}
+    for port in ports:
+        assert (
+            stack.get("/", login=login, headers={"Host": "evil.example"}, url=f"http://127.0.0.1:{port}").status == 403
+        )
+
+
+def test_plain_http_is_redirected_to_https(stack: LocalStack) -> None:
+    answer = stack.get("/", url=f"http://localhost:{stack.http_port}")
+    assert answer.status in {301, 302, 307, 308}
+    assert answer.headers["location"].startswith(stack.url)
+
+
+def test_a_page_of_another_site_cannot_write(stack: LocalStack) -> None:
+    answer = stack.get(
+        "/ajax-api/2.0/mlflow/experiments/search?max_results=1",
+        login=("admin", stack.password()),
+        headers={"Origin": "https://evil.example"},
+    )
+    assert "access-control-allow-origin" not in {name.lower() for name in answer.headers}

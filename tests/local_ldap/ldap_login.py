@@ -1,0 +1,178 @@
+"""LDAP login for MLflow's basic-auth app: a directory checks passwords, and two of its groups say who may enter and who is admin.
+
+It runs in MLflow's pod, as `authorization_function = ldap_login:authenticate`, with the packages of the chart's image. That image
+has such a function too (`mlflowstack.auth.ldap`); docs/ldap.md says what was measured with it.
+"""
+# pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUnknownParameterType=false
+# pyright: reportUnknownArgumentType=false, reportUntypedBaseClass=false
+
+import hmac
+import logging
+import os
+import secrets
+import ssl
+import threading
+import time
+import unicodedata
+from urllib.parse import urlsplit
+
+import ldap3
+from cachetools import TTLCache
+from flask import Response, g, make_response, request
+from ldap3.core.exceptions import LDAPException
+from ldap3.utils.conv import escape_filter_chars
+from ldap3.utils.dn import escape_rdn, parse_dn
+from mlflow.exceptions import MlflowException
+from mlflow.server import auth
+from werkzeug.datastructures import Authorization
+
+URI = urlsplit(os.environ["LDAP_URI"])
+CA_FILE = os.environ.get("LDAP_CA") or None
+VERIFY = os.environ.get("LDAP_TLS_VERIFY", "required") != "none"
+START_TLS = URI.scheme == "ldap" and os.environ.get("LDAP_START_TLS", "true") == "true"
+LOOKUP_BIND = os.environ["LDAP_LOOKUP_BIND"]
+GROUP_BASE = os.environ["LDAP_GROUP_SEARCH_BASE_DN"]
+GROUP_FILTER = os.environ["LDAP_GROUP_SEARCH_FILTER"]
+GROUP_ATTRIBUTE = os.environ.get("LDAP_GROUP_ATTRIBUTE", "dn")
+ADMIN_GROUP = os.environ["LDAP_GROUP_ADMIN_DN"]
+USER_GROUP = os.environ["LDAP_GROUP_USER_DN"]
+CACHE_SECONDS = int(os.environ.get("LDAP_CACHE_SECONDS", "60"))
+TIMEOUT = 3
+"""Seconds for each step with the directory. A request thread that waits longer takes `/health`, and so the pod, down with it."""
+PAUSE = 5
+"""Seconds for which a directory that did not answer is asked by one login at a time."""
+TEMPORARY = {"busy", "unavailable", "timeLimitExceeded", "adminLimitExceeded", "operationsError", "protocolError"}
+
+_logger = logging.getLogger(__name__)
+_key = secrets.token_bytes(32)
+_checked: "TTLCache[bytes, None]" = TTLCache(maxsize=10_000, ttl=CACHE_SECONDS)
+_checked_lock = threading.Lock()
+_accounts_lock = threading.Lock()
+_retry_at = 0.0
+
+
+class _Unavailable(Exception):
+    """The directory cannot say."""
+
+
+def authenticate() -> Authorization | Response:
+    """Say who sent the current request, or refuse it. MLflow calls this up to five times in a request."""
+    if "ldap_login" not in g:
+        g.ldap_login = _authenticate()
+    return g.ldap_login
+
+
+def _authenticate() -> Authorization | Response:
+    given = request.authorization
+    # Without a password, LDAP's simple bind is an anonymous one, and succeeds.
+    if given is None or given.type != "basic" or not given.username or not given.password:
+        return auth.make_basic_auth_response()
+    name = account_name(given.username)
+    if name == account_name(auth.auth_config.admin_username):
+        # The first administrator stays MLflow's own: the way in when the directory is away, and nobody else's name.
+        return auth.authenticate_request_basic_auth()
+    if name is None:
+        return auth.make_basic_auth_response()
+    user = Authorization("basic", {"username": name, "password": given.password})
+    key = hmac.digest(_key, f"{name}\0{given.password}".encode(), "sha256")
+    with _checked_lock:
+        if key in _checked:
+            return user
+    try:
+        groups = _groups_of(name, given.password)
+    except _Unavailable as error:
+        _logger.error("the directory did not answer: %s", error)
+        # MLflow's client tries again after a 503, and gives up after a 401.
+        response = make_response("The directory that checks passwords does not answer. Please try again.", 503)
+        response.headers["Retry-After"] = str(PAUSE)
+        return response
+    is_admin = groups is not None and normal_dn(ADMIN_GROUP) in groups
+    if groups is None or not (is_admin or normal_dn(USER_GROUP) in groups):
+        _logger.warning("%r may not enter: %s", name, "password refused" if groups is None else "in neither group")
+        return auth.make_basic_auth_response()
+    _keep_account(name, is_admin)
+    with _checked_lock:
+        _checked[key] = None
+    return user
+
+
+def account_name(typed: str) -> str | None:
+    """Give the one spelling under which MLflow knows a person, who is one to the directory in any case and spacing."""
+    name = " ".join(unicodedata.normalize("NFKC", typed).split()).lower()
+    return name if name and name.isprintable() and len(name) <= 255 else None
+
+
+def normal_dn(dn: str) -> tuple[tuple[str, str], ...]:
+    """Make a DN comparable: case and the spaces around its parts do not count."""
+    return tuple((attribute.lower(), value.strip().lower()) for attribute, value, _ in parse_dn(dn, strip=True))
+
+
+def _groups_of(name: str, password: str) -> set[tuple[tuple[str, str], ...]] | None:
+    """Return the DNs of the person's groups, or None where the directory refuses the password."""
+    global _retry_at  # noqa: PLW0603  (one directory, one state)
+    if time.monotonic() < _retry_at:
+        raise _Unavailable("waiting before it is asked again")
+    if _retry_at:
+        _retry_at = time.monotonic() + PAUSE
+    try:
+        groups = _ask(name, password)
+    except (LDAPException, OSError) as error:
+        _retry_at = time.monotonic() + PAUSE
+        raise _Unavailable(f"{type(error).__name__}: {error}") from error
+    _retry_at = 0.0
+    return groups
+
+
+def _ask(name: str, password: str) -> set[tuple[tuple[str, str], ...]] | None:
+    encrypted = URI.scheme == "ldaps"
+    tls = ldap3.Tls(validate=ssl.CERT_REQUIRED if VERIFY else ssl.CERT_NONE, ca_certs_file=CA_FILE)
+    port = URI.port or (636 if encrypted else 389)
+    # Without the schema: a search for the pseudo-attribute `dn` would fail against it, and it is large.
+    server = ldap3.Server(URI.hostname, port, encrypted, tls=tls, get_info=ldap3.NONE, connect_timeout=TIMEOUT)
+    # An e-mail-like bind name (Active Directory's) is no DN, and has no escapes.
+    user = LOOKUP_BIND.replace("%s", escape_rdn(name) if "=" in LOOKUP_BIND else name)
+    # A referral would send the password to whatever host the answer names.
+    connection = ldap3.Connection(
+        server, user, password, receive_timeout=TIMEOUT, auto_referrals=False, read_only=True, check_names=False
+    )
+    try:
+        connection.open()
+        if START_TLS and not connection.start_tls():
+            raise _Unavailable("it does not do StartTLS")
+        if not connection.bind():
+            reason = connection.result["description"]
+            if reason in TEMPORARY:
+                raise _Unavailable(reason)
+            if reason != "invalidCredentials":
+                _logger.warning("the directory refuses the bind of %r: %s", name, reason)
+            return None
+        search = GROUP_FILTER.replace("%s", escape_filter_chars(user))
+        own_name = GROUP_ATTRIBUTE.lower() == "dn"
+        connection.search(GROUP_BASE, search, attributes=None if own_name else [GROUP_ATTRIBUTE])
+        reason = connection.result["description"]
+        if reason in TEMPORARY:
+            raise _Unavailable(reason)
+        if reason != "success":
+            _logger.warning("the directory refuses the search for the groups of %r: %s", name, reason)
+        entries = [entry for entry in connection.response or [] if entry["type"] == "searchResEntry"]
+    finally:
+        connection.unbind()
+    if own_name:
+        return {normal_dn(entry["dn"]) for entry in entries}
+    values = [entry["attributes"].get(GROUP_ATTRIBUTE, []) for entry in entries]
+    return {normal_dn(dn) for value in values for dn in ([value] if isinstance(value, str) else value)}
+
+
+def _keep_account(name: str, is_admin: bool) -> None:
+    """Have an account of that name in MLflow's database, for permissions to hang on, as admin or not."""
+    # A page of the UI asks many things at once; only the first of them shall make the account.
+    with _accounts_lock:
+        if not auth.store.has_user(name):
+            try:
+                # Nobody knows this password, and while the directory is asked nobody needs it.
+                auth.store.create_user(name, secrets.token_urlsafe(32), is_admin=is_admin)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+        if auth.store.get_user(name).is_admin != is_admin:
+            auth.store.update_user(name, is_admin=is_admin)

@@ -1,0 +1,203 @@
+"""The machine keeps what is declared running, says why it cannot, and leaves nothing behind."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from local.machine import Machine, MachineError, ProcessSpec, Status
+
+PYTHON = sys.executable
+ENV = {"PATH": os.environ["PATH"]}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    machine = Machine(tmp_path)
+    assert machine.start()
+    yield machine
+    machine.stop()
+
+
+def eventually(condition: Callable[[], object], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def status(machine: Machine, name: str) -> Status:
+    found = machine.get(name)
+    assert found is not None
+    return found
+
+
+def pid_of(machine: Machine, name: str) -> int:
+    pid = status(machine, name).pid
+    assert pid is not None
+    return pid
+
+
+def sleeper(name: str = "sleeper", seconds: int = 1000) -> ProcessSpec:
+    return ProcessSpec(name, ["sleep", str(seconds)], ENV)
+
+
+def web_server(machine: Machine, folder: Path) -> ProcessSpec:
+    port = machine.free_port("web")
+    argv = [PYTHON, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+    return ProcessSpec("web", argv, ENV, cwd=str(folder), ready={"http": f"http://127.0.0.1:{port}/"})
+
+
+def test_a_process_is_ready_when_it_answers(machine: Machine, tmp_path: Path) -> None:
+    machine.put(web_server(machine, tmp_path), timeout=20)
+    assert status(machine, "web").ready
+
+
+def test_an_identical_put_changes_nothing(machine: Machine) -> None:
+    machine.put(sleeper())
+    before = machine.list()
+    machine.put(sleeper())
+    assert machine.list() == before
+
+
+def test_a_different_spec_restarts_the_process(machine: Machine) -> None:
+    machine.put(sleeper(seconds=1000))
+    before = pid_of(machine, "sleeper")
+    machine.put(sleeper(seconds=1001))
+    assert pid_of(machine, "sleeper") != before
+    assert not alive(before)
+
+
+def test_a_process_that_dies_is_started_again(machine: Machine, tmp_path: Path) -> None:
+    machine.put(web_server(machine, tmp_path), timeout=20)
+    before = pid_of(machine, "web")
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: (now := status(machine, "web")).ready and now.pid != before)
+    assert status(machine, "web").restarts == 1
+
+
+def test_a_process_that_exits_raises_with_the_end_of_its_log(machine: Machine) -> None:
+    with pytest.raises(MachineError, match=r"(?s)broken exited with 3.*no such table"):
+        machine.put(ProcessSpec("broken", ["sh", "-c", "echo no such table; exit 3"], ENV))
+    machine.delete("broken")
+    assert machine.get("broken") is None
+
+
+def test_a_program_that_is_not_there_is_named(machine: Machine) -> None:
+    with pytest.raises(MachineError, match="no-such-program"):
+        machine.put(ProcessSpec("missing", ["/no-such-program"], ENV))
+
+
+def test_a_process_that_never_answers_raises_in_time(machine: Machine) -> None:
+    silent = replace(sleeper(), ready={"tcp": f"127.0.0.1:{machine.free_port('silent')}"})
+    with pytest.raises(MachineError, match=r"was not ready after 0\.5 s"):
+        machine.put(silent, timeout=0.5)
+
+
+def test_changed_files_are_reloaded_without_a_restart(machine: Machine, tmp_path: Path) -> None:
+    config, seen = tmp_path / "etc" / "config", tmp_path / "seen"
+    script = f"trap 'cp {config} {seen}' HUP; cp {config} {seen}; while :; do sleep 0.1; done"
+    spec = ProcessSpec("reloads", ["sh", "-c", script], ENV, files={str(config): "one"}, reload_signal="SIGHUP")
+    machine.put(spec)
+    before = pid_of(machine, "reloads")
+    assert seen.read_text() == "one"
+    assert config.stat().st_mode & 0o777 == 0o600
+    machine.put(replace(spec, files={str(config): "two"}))
+    eventually(lambda: seen.read_text() == "two")
+    assert pid_of(machine, "reloads") == before
+    machine.delete("reloads")
+    assert not config.exists()
+
+
+def test_delete_ends_what_the_process_has_forked(machine: Machine, tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    machine.put(ProcessSpec("forks", ["sh", "-c", f"sleep 1000 & echo $! > {child}; wait"], ENV))
+    pid = int(child.read_text())
+    machine.delete("forks")
+    assert not alive(pid)
+
+
+def test_a_process_that_ignores_the_stop_signal_is_killed(machine: Machine) -> None:
+    stubborn = ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]
+    machine.put(ProcessSpec("stubborn", stubborn, ENV, stop_timeout=0.3))
+    pid = pid_of(machine, "stubborn")
+    machine.delete("stubborn")
+    assert not alive(pid)
+
+
+def test_run_waits_for_the_end_and_raises_when_it_fails(machine: Machine, tmp_path: Path) -> None:
+    machine.run(ProcessSpec("init", ["sh", "-c", f"echo done > {tmp_path}/out"], ENV), timeout=10)
+    assert (tmp_path / "out").read_text() == "done\n"
+    with pytest.raises(MachineError, match=r"(?s)init exited with 1.*locked"):
+        machine.run(ProcessSpec("init", ["sh", "-c", "echo locked; exit 1"], ENV), timeout=10)
+    with pytest.raises(MachineError, match="was not done after"):
+        machine.run(ProcessSpec("init", ["sleep", "1000"], ENV), timeout=0.3)
+
+
+def test_a_port_is_remembered_by_its_name(machine: Machine, tmp_path: Path) -> None:
+    port = machine.free_port("postgres")
+    assert machine.free_port("moto") != port
+    machine.stop()
+    machine.start()
+    assert machine.free_port("postgres") == port
+
+
+def test_a_second_start_changes_nothing(machine: Machine) -> None:
+    machine.put(sleeper())
+    before = machine.list()
+    assert not machine.start()
+    assert machine.list() == before
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "guardian"])
+def test_a_killed_daemon_leaves_no_process_and_the_next_starts_them_again(
+    machine: Machine, tmp_path: Path, victim: str
+) -> None:
+    grandchild = tmp_path / "grandchild"
+    # The grandchild has a session of its own, as PostgreSQL's have: no process group leads to it.
+    machine.put(ProcessSpec("forks", ["sh", "-c", f"setsid sleep 1000 & echo $! > {grandchild}; wait"], ENV))
+    supervisor = int((machine.folder / "pid").read_text())
+    left = [pid_of(machine, "forks"), int(grandchild.read_text())]
+    guardian = int(Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(supervisor if victim == "supervisor" else guardian, signal.SIGKILL)
+    eventually(lambda: not alive(left[0]))
+    if victim == "supervisor":
+        eventually(lambda: not alive(left[1]))
+    with pytest.raises(MachineError, match="make up"):
+        eventually(lambda: not machine.list())
+    assert machine.start()
+    eventually(lambda: status(machine, "forks").ready)
+    if victim == "guardian":
+        os.kill(left[1], signal.SIGKILL)
+
+
+def test_a_stopped_machine_says_what_to_do(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "nowhere")
+    machine.stop()
+    with pytest.raises(MachineError, match="`make up` starts it"):
+        machine.list()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a process as another user")
+def test_a_process_can_run_as_another_user(machine: Machine, tmp_path: Path) -> None:
+    config = tmp_path / "etc" / "config"
+    for folder in tmp_path.parents:
+        if folder.name.startswith("pytest-"):
+            folder.chmod(0o711)
+    tmp_path.chmod(0o711)
+    script = f"id -un; cat {config}; exit 7"
+    spec = ProcessSpec("other", ["sh", "-c", script], ENV, user="nobody", files={str(config): "private"})
+    with pytest.raises(MachineError, match=r"(?s)exited with 7.*nobody\nprivate"):
+        machine.put(spec)

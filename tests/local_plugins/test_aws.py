@@ -1,0 +1,353 @@
+"""Every AWS resource reads back as it was written, notices what others change, and is gone after its deletion."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from local.plugins.aws import api, cloudwatch, ec2, functions, iam, rds, route53, s3, server
+from local.plugins.provider import InvalidInput, OperationError, Properties, Resource
+
+REGION = "eu-west-1"
+TRUST = json.dumps({"Version": "2012-10-17", "Statement": []})
+TOPIC = f"arn:aws:sns:{REGION}:123456789012:alerts"
+TAGS = {"app": "mlflow"}
+
+
+class Server:
+    """In place of the PostgreSQL behind an instance; the real one is in test_postgresql.py."""
+
+    started: dict[str, dict[str, str]] = {}
+    passwords: dict[str, str] = {}
+    port = 25432
+
+    def __init__(self, identifier: str) -> None:
+        self.identifier = identifier
+
+    @property
+    def exists(self) -> bool:
+        return self.identifier in self.started
+
+    def start(self, parameters: dict[str, str]) -> None:
+        self.started[self.identifier] = parameters
+
+    def set_master(self, name: str, password: str) -> None:
+        self.passwords[self.identifier] = password
+
+    def remove(self) -> None:
+        self.started.pop(self.identifier, None)
+
+
+@pytest.fixture(autouse=True)
+def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.setenv(name, REGION)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+    monkeypatch.setenv("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
+    monkeypatch.setenv("MLFLOW_EKS_STACK_DIR", str(tmp_path))
+    monkeypatch.setattr(rds, "DatabaseServer", Server)
+    Server.started, Server.passwords = {}, {}
+    with mock_aws():
+        api._new_client.cache_clear()
+        yield
+    api._new_client.cache_clear()
+
+
+@pytest.fixture
+def vpc() -> str:
+    return boto3.client("ec2").create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+
+
+@pytest.fixture
+def subnets(vpc: str) -> list[str]:
+    client = boto3.client("ec2")
+    return [
+        client.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{n}.0/24", AvailabilityZone=f"{REGION}{zone}")["Subnet"]["SubnetId"]
+        for n, zone in enumerate("ab")
+    ]
+
+
+@pytest.fixture
+def bucket() -> str:
+    return s3.Bucket().create({"bucket": "artifacts"})[0]
+
+
+def life(resource: Resource, inputs: Properties, change: Properties) -> None:
+    """Create, read, change in place, delete."""
+    assert resource.check(inputs) == inputs
+    resource_id, outputs = resource.create(inputs)
+    assert resource.computed <= outputs.keys()
+    assert all(outputs[name] is not None for name in resource.computed)
+    state = resource.read(resource_id, inputs, outputs)
+    assert state is not None
+    assert state.inputs == inputs
+    assert not change.keys() & resource.replace
+    if change:
+        assert resource.update(resource_id, inputs, inputs | change) == outputs
+        state = resource.read(resource_id, inputs | change, outputs)
+        assert state is not None
+        assert state.inputs == inputs | change
+    resource.delete(resource_id, inputs | outputs)
+    assert resource.read(resource_id, inputs, outputs) is None
+    resource.delete(resource_id, inputs | outputs)
+
+
+def test_subnet_group(subnets: list[str]):
+    inputs = {"name": "sg", "description": "d", "subnetIds": subnets[::-1], "tags": TAGS}
+    life(rds.SubnetGroup(), inputs, {"description": "other", "tags": {"b": "c"}})
+
+
+def test_parameter_group():
+    one = {"name": "rds.force_ssl", "value": "1"}
+    inputs = {"name": "pg", "family": "postgres17", "description": "d", "parameters": [one], "tags": TAGS}
+    life(rds.ParameterGroup(), inputs, {"parameters": [one | {"value": "0"}]})
+
+
+def test_event_subscription(instance: Properties):
+    rds.Instance().create(instance)
+    inputs = {
+        "name": "es",
+        "snsTopic": TOPIC,
+        "sourceType": "db-instance",
+        "sourceIds": [instance["identifier"]],
+        "eventCategories": ["failure", "availability"],
+        "tags": TAGS,
+    }
+    life(rds.EventSubscription(), inputs, {})
+
+
+def test_alarm():
+    inputs = {
+        "name": "cpu",
+        "alarmDescription": "d",
+        "namespace": "AWS/RDS",
+        "metricName": "CPUUtilization",
+        "dimensions": {"DBInstanceIdentifier": "db"},
+        "statistic": "Average",
+        "period": 300,
+        "evaluationPeriods": 3,
+        "comparisonOperator": "GreaterThanThreshold",
+        "threshold": 80,
+        "treatMissingData": "breaching",
+        "alarmActions": [TOPIC],
+        "okActions": [TOPIC],
+        "tags": TAGS,
+    }
+    life(cloudwatch.MetricAlarm(), inputs, {"threshold": 90, "dimensions": {"DBInstanceIdentifier": "other"}})
+
+
+def test_role():
+    other = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Deny"}]})
+    inputs = {"name": "r", "assumeRolePolicy": TRUST, "description": "d", "tags": TAGS}
+    life(iam.Role(), inputs, {"assumeRolePolicy": other, "description": "e", "tags": {}})
+
+
+def test_role_policy():
+    iam.Role().create({"name": "r", "assumeRolePolicy": TRUST})
+    life(iam.RolePolicy(), {"role": "r", "name": "p", "policy": TRUST}, {"policy": TRUST.replace("[]", '[{"Sid": "x"}]')})
+
+
+def test_role_policy_attachment():
+    iam.Role().create({"name": "r", "assumeRolePolicy": TRUST})
+    policy = "arn:aws:iam::aws:policy/service-role/AmazonRDSEnhancedMonitoringRole"
+    life(iam.RolePolicyAttachment(), {"role": "r", "policyArn": policy}, {})
+
+
+def test_pod_identity():
+    inputs = {"clusterName": "c", "namespace": "n", "serviceAccount": "s", "roleArn": "arn:r", "tags": TAGS}
+    life(iam.PodIdentityAssociation(), inputs, {"roleArn": "arn:other"})
+    iam.PodIdentityAssociation().create(inputs)
+    with pytest.raises(OperationError, match="n/s has an association already"):
+        iam.PodIdentityAssociation().create(inputs)
+
+
+def test_security_group(vpc: str):
+    group = ec2.SecurityGroup()
+    life(group, {"name": "sg", "description": "d", "vpcId": vpc, "tags": TAGS}, {"tags": {"b": "c"}})
+    resource_id, _ = group.create({"name": "sg", "vpcId": vpc})
+    described = boto3.client("ec2").describe_security_groups(GroupIds=[resource_id])["SecurityGroups"][0]
+    assert described["IpPermissionsEgress"] == [], "nothing gets out that was not allowed"
+
+
+@pytest.mark.parametrize("source", ["cidrIpv4", "referencedSecurityGroupId"])
+def test_ingress_rule(vpc: str, source: str):
+    group, _ = ec2.SecurityGroup().create({"name": "sg", "vpcId": vpc})
+    ports = {"ipProtocol": "tcp", "fromPort": 5432, "toPort": 5432}
+    inputs = {"securityGroupId": group, source: {"cidrIpv4": "10.0.0.0/16"}.get(source, group), "description": "d", **ports}
+    life(ec2.SecurityGroupIngressRule(), inputs | {"tags": TAGS}, {"fromPort": 5433, "toPort": 5433})
+
+
+def test_bucket_with_versions_in_it():
+    resource = s3.Bucket()
+    name, outputs = resource.create({"bucket": "full", "forceDestroy": True})
+    client = boto3.client("s3")
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    for key in ("kept", "deleted", "kept"):
+        client.put_object(Bucket=name, Key=key, Body=b"x")
+    client.delete_object(Bucket=name, Key="deleted")
+    resource.delete(name, {"bucket": name, "forceDestroy": True} | outputs)
+    assert resource.read(name, {}, {}) is None
+
+
+def test_bucket():
+    life(s3.Bucket(), {"bucket": "b-b-b", "tags": TAGS}, {"tags": {"b": "c"}})
+
+
+BLOCK = {"blockPublicAcls": True, "blockPublicPolicy": True, "ignorePublicAcls": True, "restrictPublicBuckets": True}
+EXPIRY = {
+    "id": "old-versions",
+    "status": "Enabled",
+    "filter": {"prefix": ""},
+    "noncurrentVersionExpiration": {"noncurrentDays": 30},
+    "abortIncompleteMultipartUpload": {"daysAfterInitiation": 7},
+}
+ENCRYPTION = {"applyServerSideEncryptionByDefault": {"sseAlgorithm": "aws:kms"}, "bucketKeyEnabled": True}
+POLICY = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Principal": "*", "Action": "s3:*"}]})
+
+
+@pytest.mark.parametrize(
+    ("resource", "inputs", "change"),
+    [
+        (s3.BucketPublicAccessBlock(), BLOCK, {"blockPublicAcls": False}),
+        (s3.BucketOwnershipControls(), {"rule": {"objectOwnership": "BucketOwnerEnforced"}}, {}),
+        (s3.BucketServerSideEncryptionConfiguration(), {"rules": [ENCRYPTION]}, {}),
+        (s3.BucketLifecycleConfiguration(), {"rules": [EXPIRY]}, {"rules": [EXPIRY | {"status": "Disabled"}]}),
+        (s3.BucketPolicy(), {"policy": POLICY}, {"policy": POLICY.replace("s3:*", "s3:PutObject")}),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Resource) else "",
+)
+def test_bucket_settings(bucket: str, resource: Resource, inputs: Properties, change: Properties):
+    life(resource, {"bucket": bucket, **inputs}, change)
+
+
+def test_versioning_can_only_be_suspended(bucket: str):
+    resource = s3.BucketVersioning()
+    inputs = {"bucket": bucket, "versioningConfiguration": {"status": "Enabled"}}
+    resource_id, _ = resource.create(inputs)
+    resource.delete(resource_id, inputs)
+    state = resource.read(resource_id, inputs, {})
+    assert state is not None
+    assert state.inputs["versioningConfiguration"] == {"status": "Suspended"}
+
+
+def test_record():
+    zone = boto3.client("route53").create_hosted_zone(Name="example.com", CallerReference="1")["HostedZone"]["Id"]
+    zone_id = functions.get_zone({"name": "example.com"})["zoneId"]
+    assert zone.endswith(zone_id)
+    alias = {"name": "lb.example.net", "zoneId": functions.get_hosted_zone_id({})["id"], "evaluateTargetHealth": False}
+    inputs = {"zoneId": zone_id, "name": "mlflow.example.com", "type": "A", "aliases": [alias]}
+    life(route53.Record(), inputs, {"aliases": [alias | {"name": "other.example.net"}]})
+
+
+@pytest.fixture
+def instance(subnets: list[str]) -> Properties:
+    rds.SubnetGroup().create({"name": "sg", "description": "d", "subnetIds": subnets})
+    rds.ParameterGroup().create(
+        {"name": "pg", "family": "postgres17", "description": "d", "parameters": [{"name": "log_statement", "value": "none"}]}
+    )
+    return {
+        "identifier": "db",
+        "engine": "postgres",
+        "engineVersion": "17",
+        "instanceClass": "db.t3.micro",
+        "allocatedStorage": 20,
+        "username": "postgres",
+        "password": "the-master-password",
+        "port": 5432,
+        "dbSubnetGroupName": "sg",
+        "parameterGroupName": "pg",
+        "multiAz": False,
+        "storageEncrypted": True,
+        "iamDatabaseAuthenticationEnabled": True,
+        "enabledCloudwatchLogsExports": ["upgrade", "postgresql"],
+        "performanceInsightsEnabled": True,
+        "skipFinalSnapshot": True,
+        "deleteAutomatedBackups": True,
+        "applyImmediately": True,
+        "allowMajorVersionUpgrade": True,
+        "tags": TAGS,
+    }
+
+
+def test_instance(instance: Properties):
+    life(rds.Instance(), instance, {"allocatedStorage": 30, "multiAz": True, "password": "another-password", "tags": {}})
+    assert Server.passwords["db"] == "another-password"
+
+
+def test_the_accounts_record_of_an_instance_has_no_password(instance: Properties):
+    parameters = rds.Instance().parameters("create_db_instance", instance)
+    assert instance["password"] not in json.dumps(parameters)
+
+
+def test_a_changed_parameter_reaches_the_server(instance: Properties):
+    rds.Instance().create(instance)
+    old = {"name": "pg", "family": "postgres17", "description": "d", "parameters": [{"name": "log_statement", "value": "none"}]}
+    rds.ParameterGroup().update("pg", old, old | {"parameters": [{"name": "rds.force_ssl", "value": "1"}]})
+    assert Server.started["db"] == {"rds.force_ssl": "1"}
+
+
+def test_a_protected_instance_is_not_deleted(instance: Properties):
+    protected = instance | {"deletionProtection": True}
+    rds.Instance().create(protected)
+    with pytest.raises(Exception, match="protection"):
+        rds.Instance().delete("db", protected)
+    assert Server("db").exists
+
+
+def test_a_final_snapshot_is_made(instance: Properties):
+    kept = instance | {"skipFinalSnapshot": False, "finalSnapshotIdentifier": "last"}
+    rds.Instance().create(kept)
+    rds.Instance().delete("db", kept)
+    assert boto3.client("rds").describe_db_snapshots(DBSnapshotIdentifier="last")["DBSnapshots"]
+
+
+def test_another_engine_version_is_refused(instance: Properties):
+    with pytest.raises(InvalidInput, match=server.VERSION):
+        rds.Instance().check(instance | {"engineVersion": "16"})
+    with pytest.raises(OperationError, match="match the criteria"):
+        functions.get_engine_version({"engine": "postgres", "version": "12"})
+
+
+def test_an_input_that_aws_does_not_have_is_refused(instance: Properties):
+    with pytest.raises(InvalidInput) as error:
+        rds.Instance().check(instance | {"colour": "blue"})
+    assert error.value.name == "colour"
+
+
+def test_networks(vpc: str, subnets: list[str]):
+    client = boto3.client("ec2")
+    gateway = client.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    client.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    (main,) = functions.get_route_tables({"vpcId": vpc})["ids"]
+    table = client.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    client.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
+    client.associate_route_table(RouteTableId=table, SubnetId=subnets[0])
+    described = functions.get_route_table({"routeTableId": table})
+    assert [route["gatewayId"] for route in described["routes"]] == [gateway]
+    assert [association["subnetId"] for association in described["associations"]] == [subnets[0]]
+    assert [association["main"] for association in functions.get_route_table({"routeTableId": main})["associations"]] == [True]
+    assert functions.get_subnet({"id": subnets[1]})["availabilityZone"] == f"{REGION}b"
+    assert functions.get_vpc({"id": vpc})["cidrBlock"] == "10.0.0.0/16"
+
+
+@pytest.mark.parametrize(
+    ("written", "actual", "seen"),
+    [
+        ({"sseAlgorithm": "aws:kms"}, {"SSEAlgorithm": "AES256"}, {"sseAlgorithm": "AES256"}),
+        (["b", "a"], ["a", "b"], ["b", "a"]),
+        (["b", "a"], ["a", "c"], ["a", "c"]),
+        ({"a": "1"}, [{"Key": "a", "Value": "2"}], {"a": "2"}),
+        ('{"a": 1}', {"a": 1}, '{"a": 1}'),
+        ('{"a": 1}', {"a": 2}, '{"a": 2}'),
+        ("kept", None, "kept"),
+    ],
+)
+def test_what_the_api_says_is_put_as_the_program_wrote_it(written: Any, actual: Any, seen: Any):
+    assert api.as_written(written, actual) == seen

@@ -1,0 +1,44 @@
+"""Every wrong configuration of `bad_settings.py` ends in one sentence that names the setting and what to write instead."""
+
+from collections import Counter
+from typing import Any
+
+import pulumi
+import pytest
+
+from settings import parse
+from tests.unit.bad_settings import BAD, Bad
+from tests.unit.harness import refused
+
+
+def cases() -> list[Any]:
+    return [
+        pytest.param(
+            bad, id=bad.what, marks=[pytest.mark.xfail(strict=True, reason=f"bug: {bad.bug}")] if bad.bug else []
+        )
+        for bad in BAD
+    ]
+
+
+@pytest.mark.parametrize("bad", cases())
+def test_it_is_refused_with_one_sentence_that_helps(bad: Bad) -> None:
+    # A second saved where nothing is refused: the rest of the program need not run to see that.
+    assert parse(bad.config, set(bad.secrets))[1] != []
+    refusal = refused(bad.config, secrets=bad.secrets)
+    # Anything else would reach the person as a traceback.
+    assert isinstance(refusal.error, pulumi.RunError)
+    assert refusal.message.startswith("1 problem(s) in the settings of this stack (Pulumi.test.yaml):\n")
+    (problem,) = refusal.problems
+    assert bad.key in problem
+    assert bad.fix in problem
+    for noise in ("Traceback", 'File "', "pydantic", "Value error", "\n  - \n"):
+        assert noise not in refusal.message
+    for secret in bad.hidden:
+        assert secret not in refusal.message
+    # Nor did anything happen: no resource, no question to AWS.
+    assert refusal.deployment.resources == []
+    assert refusal.deployment.calls == []
+
+
+def test_the_table_says_everything_once() -> None:
+    assert [what for what, count in Counter(bad.what for bad in BAD).items() if count > 1] == []

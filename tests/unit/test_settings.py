@@ -1,0 +1,425 @@
+"""Settings: what may be left out, what is refused, what is warned of; see `bad_settings.py` for the refusals one by one."""
+
+import configparser
+import fnmatch
+import re
+import string
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from components.mlflow_release import MlflowReleaseArgs, mlflow_values
+from settings import Mlflow, Postgres, Settings, max_connections, parse
+from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, changed, deploy, refused
+
+# The same examples every time: what a change broke must not depend on the day.
+hypothesis.settings.register_profile("unit", derandomize=True, database=None, max_examples=60)
+hypothesis.settings.load_profile("unit")
+
+
+def accepted(config: Mapping[str, Any], secrets: set[str] | None = None) -> Settings:
+    settings, problems = parse(config, secrets or set())
+    assert not problems
+    assert settings is not None
+    return settings
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from models_in(argument)
+
+
+def holds_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or any(map(holds_secret, getattr(annotation, "__args__", ())))
+
+
+def secret_settings(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+    """Every setting that is a secret, so that a new one is tested from the day it is there."""
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        if holds_secret(field.annotation):
+            yield path
+        for inner in models_in(field.annotation):
+            yield from secret_settings(inner, f"{path}.")
+
+
+def test_two_settings_suffice() -> None:
+    deployment = deploy(MINIMAL)
+    assert deployment.named("postgres-instance")["instanceClass"] == "db.t3.micro"
+    assert deployment.outputs["url"] == "https://mlflow.example.com"
+
+
+@pytest.mark.parametrize("left_out", ["cluster", "mlflow"])
+def test_neither_of_the_two_may_be_left_out(left_out: str) -> None:
+    assert refused(changed(MINIMAL, {left_out: None})).problems == [
+        f"{left_out} is missing; set it with `pulumi config set --path 'mlflow-eks:{left_out}' …`"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("postgres.engine_version", "17"),
+        ("postgres.instance_class", "db.t3.micro"),
+        ("postgres.allocated_storage", 20),
+        ("postgres.storage_type", "gp3"),
+        ("postgres.backup_retention_days", 7),
+        ("postgres.multi_az", False),
+        ("postgres.master_username", "postgres"),
+        ("database.name", "mlflow"),
+        ("database.user", "mlflow_user"),
+        ("ingress.install", True),
+        ("ingress.class_name", "haproxy"),
+        ("ingress.namespace", "haproxy"),
+        ("mlflow.namespace", "mlflow"),
+        ("mlflow.replicas", 1),
+        ("mlflow.auth.mode", "basic"),
+        ("mlflow.auth.default_permission", "NO_PERMISSIONS"),
+    ],
+)
+def test_a_default_is_the_guides_value(path: str, value: Any) -> None:
+    found: Any = accepted(MINIMAL)
+    for attribute in path.split("."):
+        found = getattr(found, attribute)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("protect", True),
+        ("database.schema_name", "mlflow"),
+        ("postgres.allow_from", "cluster"),
+        ("postgres.max_allocated_storage", 100),
+        ("artifacts.bucket", None),
+        ("artifacts.identity", "podIdentity"),
+        ("ingress.scheme", "internal"),
+        ("ingress.plain_http", False),
+        ("mlflow.chart_version", "1.11.5"),
+        ("mlflow.cors_allowed_origins", []),
+        ("mlflow.workers", 1),
+        ("mlflow.auth.cache_seconds", 60),
+    ],
+)
+def test_where_the_guides_value_is_unsafe_the_default_is_another(path: str, value: Any) -> None:
+    found: Any = accepted(MINIMAL)
+    for attribute in path.split("."):
+        found = getattr(found, attribute)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "nearest"),
+    [
+        ("postgress", {}, "postgres"),
+        ("cluster.nmae", "x", "name"),
+        ("postgres.multiAZ", True, "multiAz"),
+        ("postgres.existing.adminPasword", "x", "adminPassword"),
+        ("database.schemaName", "x", "schema"),
+        ("ingress.tlsSecret", "x", "tlsSecretName"),
+        ("mlflow.replica", 2, "replicas"),
+        ("mlflow.resources.memoryLimits", "2Gi", "memoryLimit"),
+        ("mlflow.autoscaling.maxReplica", 2, "maxReplicas"),
+        ("mlflow.auth.adminUser", "x", "adminUsername"),
+        ("images.pullSecretName", "x", "pullSecret"),
+        # snake_case is Python's, the YAML is camelCase.
+        ("postgres.instance_class", "db.t3.micro", "instanceClass"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(path: str, value: Any, nearest: str) -> None:
+    _, problems = parse(changed(MINIMAL, {path: value}), {"postgres"})
+    assert f"{path} is unknown; did you mean {nearest}?" in problems
+
+
+def test_an_unknown_key_that_resembles_none_is_answered_with_those_that_are_known() -> None:
+    _, problems = parse(changed(MINIMAL, {"images.zzz": 1}), set())
+    assert problems == ["images.zzz is unknown; known here: pullSecret, registry"]
+
+
+@pytest.mark.xfail(strict=True, reason="bug: the lists of allowFrom are looked up under a name that pydantic made up")
+def test_an_unknown_key_in_a_list_of_sources_is_named_with_the_nearest_known_one() -> None:
+    _, problems = parse(changed(MINIMAL, {"postgres.allowFrom": {"cidr": ["10.0.0.0/8"]}}), set())
+    assert "postgres.allowFrom.cidr is unknown; did you mean cidrs?" in problems
+
+
+def test_there_are_secret_settings_to_test() -> None:
+    assert set(secret_settings()) == {
+        "postgres.existing.adminPassword",
+        "postgres.masterPassword",
+        "database.password",
+        "mlflow.auth.adminPassword",
+    }
+
+
+@pytest.mark.parametrize("path", secret_settings())
+def test_a_password_in_plain_text_is_refused_and_not_repeated(path: str) -> None:
+    refusal = refused(changed({**MINIMAL, "postgres": {"existing": {"host": "db"}}}, {path: "hunter2-hunter2"}))
+    assert f"{path} is in plain text; it is a secret: `pulumi config set --secret --path 'mlflow-eks:{path}'`" in (
+        refusal.problems
+    )
+    assert "hunter2" not in refusal.message
+    assert "hunter2" not in repr(refusal.error)
+
+
+@pytest.mark.parametrize("path", secret_settings())
+def test_a_secret_is_accepted_where_its_section_was_set_as_one(path: str) -> None:
+    config = changed(
+        ANY_CLUSTER if "existing" in path else MINIMAL,
+        {path: "hunter2-hunter2"},
+    )
+    found: Any = accepted(config, {path.split(".", maxsplit=1)[0], "postgres"})
+    # Nor does the model show it, whatever prints it.
+    assert "hunter2" not in repr(found)
+
+
+def test_every_problem_is_in_one_message() -> None:
+    refusal = refused(
+        {
+            "cluster": {"nmae": "x"},
+            "mlflow": {"host": "https://x", "replicas": 0},
+            "postgres": {"instanceClass": "big", "backupRetentionDays": 0},
+            "database": {"schema": "public", "password": "in-plain-text"},
+            "ingress": {"plainHttp": True, "certificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/1"},
+            "tags": [],
+        }
+    )
+    for key in [
+        "cluster.nmae",
+        "mlflow.host",
+        "mlflow.replicas",
+        "postgres.instanceClass",
+        "postgres.backupRetentionDays",
+        "database `schema`",
+        "database.password",
+        "`plainHttp`",
+        "tags",
+    ]:
+        assert sum(key in problem for problem in refusal.problems) == 1, f"{key}: {refusal.message}"
+    assert refusal.message.startswith(f"{len(refusal.problems)} problem(s)")
+
+
+def test_every_broken_rule_between_sections_is_in_one_message() -> None:
+    _, problems = parse({"cluster": {"kubeContext": "kind"}, "mlflow": {"host": "a.example.com", "replicas": 2}}, set())
+    assert [problem.split(" ")[0] for problem in problems] == ["postgres.existing", "mlflow.replicas"]
+
+
+@pytest.mark.xfail(strict=True, reason="bug: a section's rules stop at the first that is broken")
+def test_every_broken_rule_of_a_section_is_in_one_message() -> None:
+    _, problems = parse(changed(MINIMAL, {"database": {"schema": "public", "user": "rdsadmin"}}), set())
+    assert len(problems) == 2
+
+
+def test_the_message_says_which_file_to_edit() -> None:
+    assert "Pulumi.staging.yaml" in refused({}, stack="staging").message
+
+
+@pytest.mark.parametrize("section", ["postgres", "tags", "protect"])
+def test_a_section_that_was_set_as_a_plain_string_is_named(section: str) -> None:
+    (problem,) = refused(MINIMAL, as_written={section: "no"}).problems
+    assert problem.startswith(f"{section} is a plain string")
+
+
+@pytest.mark.xfail(strict=True, reason="bug: a section that is there but no structure is reported as missing too")
+def test_a_required_section_that_was_set_as_a_plain_string_is_one_problem() -> None:
+    assert len(refused({"mlflow": MINIMAL["mlflow"]}, as_written={"cluster": "my-cluster"}).problems) == 1
+
+
+SAFE = changed(MINIMAL, {"ingress.clusterIssuer": "letsencrypt"})
+
+
+def test_safe_choices_are_not_warned_of() -> None:
+    assert accepted(SAFE).warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"mlflow.chartVersion": "1.8.1"}, "mlflow.chartVersion 1.8.1"),
+        ({"ingress": {"plainHttp": True}}, "ingress.plainHttp"),
+        ({"ingress": {}}, "no certificate is set"),
+        ({"ingress.scheme": "internet-facing"}, "ingress.scheme internet-facing"),
+        ({"mlflow.auth.mode": "none"}, "mlflow.auth.mode none"),
+        ({"mlflow.corsAllowedOrigins": ["*"]}, "mlflow.corsAllowedOrigins *"),
+        ({"postgres.allowFrom": "vpc"}, "postgres.allowFrom vpc"),
+        (
+            {"cluster": {"kubeContext": "kind"}, "postgres": {"existing": {"host": "db", "adminPassword": "x"}}},
+            "artifacts: without a bucket",
+        ),
+        pytest.param(
+            {"mlflow.auth": {"mode": "ldap", "ldap": {**LDAP, "uri": "ldap://ldap.example.com"}}},
+            "mlflow.auth.ldap.uri",
+            marks=pytest.mark.xfail(
+                strict=True, reason="bug: no warning of passwords that go to the directory in clear"
+            ),
+        ),
+        pytest.param(
+            {"mlflow.auth": {"mode": "ldap", "ldap": {**LDAP, "tlsVerify": "none"}}},
+            "mlflow.auth.ldap.tlsVerify",
+            marks=pytest.mark.xfail(
+                strict=True, reason="bug: no warning of a directory that anybody can pretend to be"
+            ),
+        ),
+    ],
+)
+def test_an_unsafe_choice_is_warned_of(changes: Mapping[str, Any], says: str) -> None:
+    (warning,) = accepted(changed(SAFE, changes), {"postgres"}).warnings()
+    assert says in warning
+
+
+def test_a_public_load_balancer_that_lets_only_some_in_is_not_warned_of() -> None:
+    config = changed(SAFE, {"ingress.scheme": "internet-facing", "ingress.allowedCidrs": ["203.0.113.0/24"]})
+    assert accepted(config).warnings() == []
+
+
+def test_a_warning_reaches_the_log_of_the_run() -> None:
+    assert any("artifacts: without a bucket" in line for line in deploy(ANY_CLUSTER, secrets=["postgres"]).warnings)
+
+
+@pytest.mark.parametrize(
+    ("instance_class", "connections"),
+    [
+        ("db.t3.micro", 85),
+        ("db.t4g.small", 198),
+        ("db.m7g.large", 874),
+        ("db.r6g.16xlarge", 5000),
+        ("db.z1d.large", None),
+    ],
+)
+def test_the_connections_of_a_class_are_known(instance_class: str, connections: int | None) -> None:
+    assert max_connections(instance_class) == connections
+
+
+def test_a_larger_class_has_room_for_what_a_small_one_has_not() -> None:
+    config = changed(MINIMAL, {"mlflow.replicas": 4, "mlflow.workers": 2})
+    _, problems = parse(config, set())
+    assert len(problems) == 1
+    accepted(changed(config, {"postgres.instanceClass": "db.m7g.large"}))
+
+
+def test_a_smaller_pool_makes_room_for_more_pods() -> None:
+    accepted(changed(MINIMAL, {"mlflow.replicas": 4, "mlflow.pool": {"size": 3, "overflow": 2}}))
+
+
+# Whatever the rules let through must survive the places that it goes to: the rules are a promise about those.
+
+SAFE_CHARACTERS = string.ascii_letters + string.digits + "._-"
+# One character that is not safe in a password that is: a rule that is too wide by one character is found out.
+PASSWORDS = st.tuples(
+    st.text(SAFE_CHARACTERS, min_size=6, max_size=30),
+    st.one_of(st.just(""), st.sampled_from(string.punctuation + " \t\n\r\0äß€☃")),
+    st.text(SAFE_CHARACTERS, min_size=6, max_size=30),
+).map("".join)
+
+
+def password_is_accepted(password: str) -> bool:
+    try:
+        Postgres.model_validate({"masterPassword": SecretStr(password)})
+    except ValidationError:
+        return False
+    return True
+
+
+def sed_replace(text: str, placeholder: str, replacement: str) -> str:
+    """``sed "s/PLACEHOLDER/REPLACEMENT/g"`` as the chart's init container runs it."""
+    assert "/" not in replacement, "ends the command"
+    assert "\n" not in replacement, "ends the command"
+    unescaped = re.sub(r"\\(.)|&", lambda match: match[1] or placeholder, replacement)
+    return text.replace(placeholder, unescaped)
+
+
+def uri_password(uri: str) -> str | None:
+    """As SQLAlchemy reads it: up to the first ``@``, then URL-decoded."""
+    match = re.match(
+        r"[\w+]+://(?:[^:/]*)(?::(?P<password>[^@]*))?@(?P<host>[^/:?]+):(?P<port>\d+)/(?P<database>\w+)$", uri
+    )
+    assert match, "no longer the URI that it was"
+    return unquote(match["password"])
+
+
+@hypothesis.given(PASSWORDS)
+def test_an_accepted_password_survives_the_charts_sed_ini_and_uri(password: str) -> None:
+    hypothesis.assume(password_is_accepted(password))
+    template = (
+        "[mlflow]\nadmin_password = $(PASSWORD)\ndatabase_uri = postgresql+psycopg2://user:$(PASSWORD)@db:5432/mlflow\n"
+    )
+    ini = configparser.ConfigParser()
+    ini.read_string(sed_replace(template, "$(PASSWORD)", password))
+    assert ini["mlflow"]["admin_password"] == password
+    assert uri_password(ini["mlflow"]["database_uri"]) == password
+
+
+@hypothesis.given(PASSWORDS)
+def test_an_accepted_password_survives_libpq_without_quotes(password: str) -> None:
+    hypothesis.assume(password_is_accepted(password))
+    assert conninfo_to_dict(f"host=db password={password} user=u")["password"] == password
+    assert conninfo_to_dict(f"postgresql://u:{password}@db/mlflow")["password"] == password
+
+
+@hypothesis.given(st.text(SAFE_CHARACTERS, min_size=12, max_size=128))
+def test_the_documented_alphabet_is_accepted(password: str) -> None:
+    assert password_is_accepted(password)
+
+
+def allowed_hosts(host: str) -> list[str]:
+    nothing = ""
+    args = MlflowReleaseArgs(
+        host=host,
+        url=f"https://{host}",
+        database_host=nothing,
+        database_port=5432,
+        database_name=nothing,
+        database_user=nothing,
+        database_password=nothing,
+        database_cidrs={},
+        ingress_class=nothing,
+        ingress_namespace=nothing,
+    )
+    return mlflow_values(args, nothing)["extraEnvVars"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+
+
+def host_is_allowed(header: str, host: str) -> bool:
+    """As MLflow does it."""
+    return any(fnmatch.fnmatch(header, pattern) for pattern in allowed_hosts(host))
+
+
+WORD = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=8)
+LABEL = st.lists(WORD, min_size=1, max_size=2).map("-".join)
+NAMES = st.lists(LABEL, min_size=1, max_size=4).map(".".join)
+# One character that has no place in a name; some of them are wildcards or separators in MLflow's list.
+HOSTS = st.one_of(NAMES, st.tuples(NAMES, st.sampled_from("*?[],: /_A\n"), NAMES).map("".join))
+
+
+def host_is_accepted(host: str) -> bool:
+    try:
+        Mlflow.model_validate({"host": host})
+    except ValidationError:
+        return False
+    return True
+
+
+@hypothesis.given(HOSTS, st.integers(1, 65535))
+def test_an_accepted_host_is_let_in_with_and_without_a_port(host: str, port: int) -> None:
+    hypothesis.assume(host_is_accepted(host))
+    assert host_is_allowed(host, host)
+    assert host_is_allowed(f"{host}:{port}", host)
+
+
+@hypothesis.given(HOSTS, LABEL)
+def test_a_host_that_only_resembles_an_accepted_one_is_not_let_in(host: str, label: str) -> None:
+    hypothesis.assume(host_is_accepted(host))
+    assert not host_is_allowed(f"{label}.{host}", host)
+    assert not host_is_allowed(f"{host}.{label}.test", host)
+    assert not host_is_allowed(f"{label}-{host}", host)
+
+
+@hypothesis.given(NAMES)
+def test_every_dns_name_is_accepted(host: str) -> None:
+    assert host_is_accepted(host)
