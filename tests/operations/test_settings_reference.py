@@ -1,0 +1,38 @@
+import json
+
+import jsonschema
+import pytest
+import yaml
+
+from operations import settings_reference
+from operations.stack_file import ROOT
+
+
+def test_the_committed_page_and_schema_are_in_step_with_the_settings() -> None:
+    assert settings_reference.PAGE.read_text() == settings_reference.page(), "run `make settings-reference`"
+    assert json.loads(settings_reference.SCHEMA.read_text()) == settings_reference.schema(), (
+        "run `make settings-reference`"
+    )
+
+
+@pytest.mark.parametrize("stack", ["dev", "prod", "local"])
+def test_the_committed_stack_files_fit_the_schema(stack: str) -> None:
+    jsonschema.validate(yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text()), settings_reference.schema())
+
+
+def test_the_schema_refuses_a_password_in_plain_text() -> None:
+    file = {
+        "config": {
+            "mlflow-eks:cluster": {"name": "c"},
+            "mlflow-eks:mlflow": {"host": "h"},
+            "mlflow-eks:database": {"password": "plain"},
+        }
+    }
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(file, settings_reference.schema())
+
+
+def test_every_setting_has_a_sentence() -> None:
+    rows = [line for line in settings_reference.page().splitlines() if line.startswith("| `")]
+    assert len(rows) > 80
+    assert [row for row in rows if row.rstrip(" |").endswith("|")] == []
