@@ -73,10 +73,9 @@ class Cluster:
             self.objects.remove(kind, namespace, item)
         self.objects.remove("Release", namespace, name)
         if record["chart"] == "kubernetes-ingress":
-            self.ingress.stop(namespace, record["controller"])
+            self.ingress.stop(namespace, record["fullname"])
         self.ingress.follow()
-        for pod in record.get("pods", []):
-            self.pods.delete(namespace, pod)
+        self._keep_only([], namespace, record["fullname"])
 
     def _apply(self, release: Release, old: Object | None) -> Object:
         apply = {"mlflow": self._apply_mlflow, "kubernetes-ingress": self._apply_ingress}[release.chart]
@@ -98,7 +97,7 @@ class Cluster:
         return {**record, **asked, "status": status, "objects": objects}
 
     @contextmanager
-    def _changed(self, release: Release, old: Object | None, items: Sequence[Object]) -> Generator[None]:
+    def _changed(self, record: Object, old: Object | None, items: Sequence[Object]) -> Generator[None]:
         """Put objects, and put things back where the block fails; then remove those that only the former revision had."""
         before = [(identity(item), self.objects.get(*identity(item))) for item in items]
         try:
@@ -110,10 +109,9 @@ class Cluster:
                 self.objects.put(item) if item else self.objects.remove(*place)
             self.ingress.follow()
             raise
-        kept = {(kind, name) for (kind, _, name), _ in before}
         for kind, name in old["objects"] if old else ():
-            if (kind, name) not in kept:
-                self.objects.remove(kind, release.namespace, name)
+            if [kind, name] not in record["objects"]:
+                self.objects.remove(kind, record["metadata"]["namespace"], name)
 
     # The mlflow chart
 
@@ -122,6 +120,7 @@ class Cluster:
         rendered = mlflow.render(release.version, release.name, namespace, release.values)
         items = self._mlflow_objects(namespace, rendered)
         record = self._record(release, old, rendered.app_version, items)
+        record["objects"].append(["Endpoints", rendered.fullname])
         running: list[str] = old["pods"] if old else []
         pods = _pod_names(rendered)
         new = [pod for pod in pods if pod not in running]
@@ -129,27 +128,28 @@ class Cluster:
             if item["kind"] == "Ingress":
                 self.ingress.issue_certificates(namespace, item)
         try:
-            with self._changed(release, old, items):
+            with self._changed(record, old, items):
                 self.ingress.follow()
                 self._start(namespace, new, rendered, deadline)
                 for pod in pods:
                     self.pods.wait(namespace, pod, deadline)
         except BaseException:
-            for pod in new:
-                self.pods.delete(namespace, pod)
+            self._keep_only(running, namespace, rendered.fullname)
             raise
         servers = {pod: self.pods.address(namespace, pod) for pod in pods}
         self.ingress.move_requests(namespace, rendered.fullname, servers)
         ready = {"servers": servers, "readinessPath": mlflow.READINESS_PATH}
         endpoints = make("v1", "Endpoints", namespace, rendered.fullname, **ready)
         self.objects.put(endpoints)
-        record["objects"].append(["Endpoints", rendered.fullname])
-        self.objects.put({**record, "pods": pods})
+        self.objects.put({**record, "fullname": rendered.fullname, "pods": pods})
         self.ingress.follow()
-        for pod in running:
+        self._keep_only(pods, namespace, rendered.fullname)
+        return record
+
+    def _keep_only(self, pods: Sequence[str], namespace: str, fullname: str) -> None:
+        for pod in self.pods.of(namespace, fullname):
             if pod not in pods:
                 self.pods.delete(namespace, pod)
-        return record
 
     def _mlflow_objects(self, namespace: str, rendered: mlflow.Rendered) -> list[Object]:
         flask = self.objects.get("Secret", namespace, rendered.flask_secret)
@@ -193,14 +193,14 @@ class Cluster:
         record = self._record(release, old, haproxy.APP_VERSION, items)
         record["objects"].append(["Secret", rendered.default_certificate])
         try:
-            with self._changed(release, old, items):
+            with self._changed(record, old, items):
                 self.ingress.run(namespace, rendered, remaining(deadline))
         except BaseException:
             if old is None:
                 self.ingress.stop(namespace, rendered.fullname)
                 self.objects.remove("Secret", namespace, rendered.default_certificate)
             raise
-        self.objects.put({**record, "controller": rendered.fullname})
+        self.objects.put({**record, "fullname": rendered.fullname})
         # What changed while there was no record yet.
         self.ingress.follow()
         return record

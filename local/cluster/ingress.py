@@ -6,6 +6,7 @@ Also what cert-manager would do: certificates, though only from the one issuer t
 import fcntl
 import os
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -65,7 +66,9 @@ class IngressController:
 
     def stop(self, namespace: str, fullname: str) -> None:
         """End the HAProxy of a release."""
-        self.machine.delete(f"{namespace}.{fullname}")
+        name = f"{namespace}.{fullname}"
+        self.machine.delete(name)
+        shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def move_requests(self, namespace: str, service: str, servers: Mapping[str, str]) -> None:
         """Have new requests to a Service go to these pods and to no others, without a reload.

@@ -72,6 +72,11 @@ class Pods:
         self.machine.delete(process)
         shutil.rmtree(self.folder / process, ignore_errors=True)
 
+    def of(self, namespace: str, fullname: str) -> list[str]:
+        """The pods of a release, also those that an interrupted operation has left."""
+        found = self.folder.glob(f"{namespace}.{fullname}-*-*")
+        return [folder.name.removeprefix(f"{namespace}.") for folder in found]
+
     def address(self, namespace: str, pod: str) -> str:
         """Where the pod listens."""
         return f"127.0.0.1:{self.machine.free_port(f'{namespace}.{pod}')}"

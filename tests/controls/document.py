@@ -12,16 +12,16 @@ _INTRODUCTION = """\
 
 # Security controls
 
-What AWS Foundational Security Best Practices and Checkov ask of a deployment like this one, and how the program answers. `tests/controls`
-runs the whole program for `Pulumi.prod.yaml` and `Pulumi.dev.yaml`, turns what it would create into a Terraform plan and Kubernetes
-manifests, and has Checkov check them together with assertions of its own for what Checkov does not look at (the ids without `CKV`).
-A check that fails and is not waived on this page fails the build; so does a waiver that excuses nothing any more.
+What AWS Foundational Security Best Practices and Checkov ask of a deployment like this one, and how the program answers.
+`tests/controls` runs the whole program for `Pulumi.prod.yaml` and `Pulumi.dev.yaml` and turns what it would create into a Terraform plan
+and Kubernetes manifests. Checkov checks those, and assertions of the project's own check what Checkov does not look at (the checks
+without `CKV`). A check that fails and is not waived on this page fails the build; so does a waiver that excuses nothing any more.
 
-Two things to know when you use the page in a review. It is about the two stack files as they are committed: another setting can
-undo a control (run `make test TESTS=tests/controls` after you changed yours). And AWS Security Hub judges the account, not the program: controls on
-what exists already are listed as yours.
+Before you rely on it: the page is about the two stack files as they are committed, and another setting can undo a control. Run
+`make test TESTS=tests/controls` after you changed yours. AWS Security Hub judges the account, not the program, so controls on what
+was there before are listed as yours.
 
-✓ met, ✗ waived for the reason given, – not applicable.
+✓ met, ✗ waived for the reason given, partly: met but for the pods that the reason names, n/a: nothing to check.
 """
 
 
@@ -51,11 +51,11 @@ def _mark(control: gate.Control, given: Sequence[gate.Waiver], stack: str) -> st
     if control.elsewhere:
         return "yours"
     if stack not in control.stacks:
-        return "–"
+        return "n/a"
     if not given:
         return "✓"
     # Waivers for pods leave the other pods, or the other containers, as they should be.
-    of_pods = all(waiver.resource.startswith(("Deployment.", "Pod.")) for waiver in given)
+    of_pods = all(waiver.of_a_pod for waiver in given)
     return "partly" if of_pods and list(_means(control)) else "✗"
 
 

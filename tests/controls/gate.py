@@ -34,7 +34,7 @@ class Finding:
     @property
     def of_a_pod(self) -> bool:
         """Whether it is about what a chart makes, which is known only where the recordings are."""
-        return self.resource.startswith(("Deployment.", "Pod."))
+        return _of_a_pod(self.resource)
 
     def __str__(self) -> str:
         return f"{self.check} {self.resource}{f': {self.title}' if self.title else ''}"
@@ -49,6 +49,11 @@ class Waiver:
     """Pattern of resources, `*` for any part."""
     reason: str
     stacks: Sequence[str] = STACKS
+
+    @property
+    def of_a_pod(self) -> bool:
+        """Whether it is about what a chart makes."""
+        return _of_a_pod(self.resource)
 
     def covers(self, finding: Finding) -> bool:
         return (
@@ -74,6 +79,10 @@ class Control:
     """Who meets it, when this program cannot."""
     stacks: Sequence[str] = STACKS
     """Where there is something to check."""
+
+
+def _of_a_pod(resource: str) -> bool:
+    return resource.startswith(("Deployment.", "Pod."))
 
 
 def waivers() -> list[Waiver]:

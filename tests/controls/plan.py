@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tests.unit.harness import Deployment, Resource, plain
 
 RECORDINGS = Path(__file__).resolve().parents[3] / "shared" / "charts"

@@ -1,17 +1,16 @@
 """The servers of this folder's tests, all on loopback ports: a directory, a database, and MLflow as the release starts it."""
 
-import configparser
 import contextlib
+import json
 import os
 import pwd
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,19 @@ import requests
 from local import paths, tools
 
 SLAPD = shutil.which("slapd", path=f"/usr/sbin:/usr/libexec:{os.defpath}")
+SCHEMAS = Path("/etc/ldap/schema")
 BASE = "dc=example,dc=com"
 PEOPLE = f"ou=people,{BASE}"
 GROUPS = f"ou=groups,{BASE}"
 ADMINS = f"cn=mlflow-admins,{GROUPS}"
 USERS = f"cn=mlflow-users,{GROUPS}"
 MANAGER = f"cn=manager,{BASE}"
-LDAP3 = "ldap3==2.9.1"
+LDAP3 = "2.9.1"
 """In the chart's image, because its own LDAP function needs it."""
+
+
+def dn_of(name: str) -> str:
+    return f"uid={name},{PEOPLE}"
 
 
 def free_port() -> int:
@@ -50,8 +54,8 @@ def listens(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def running(argv: list[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server in a process group of its own, so that nothing of it is left over."""
+def running(argv: Sequence[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server in a process group of its own, and end that group."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **options
@@ -59,9 +63,9 @@ def running(argv: list[str], log: Path, **options: Any) -> Iterator[subprocess.P
     try:
         yield process
     finally:
-        # A stopped process does not hear the first signal before the second.
-        for number in (signal.SIGTERM, signal.SIGCONT):
-            process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
+        # One that a test has stopped would not hear it.
+        process.send_signal(signal.SIGCONT)
         try:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:
@@ -73,113 +77,121 @@ def running(argv: list[str], log: Path, **options: Any) -> Iterator[subprocess.P
 
 @dataclass(frozen=True)
 class Certificates:
-    """A certificate for the loopback address and the authority behind it."""
+    """A certificate for `localhost`, the authority behind it, and an authority that is not."""
 
     authority: Path
     certificate: Path
     key: Path
+    stranger: Path
 
     @classmethod
     def make(cls, folder: Path) -> "Certificates":
         def openssl(*arguments: str) -> None:
             subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
-        (folder / "extensions").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n")
+        folder.mkdir()
+        # Python 3.13, which the image has, wants the authority's key identifier.
+        (folder / "extensions").write_text("subjectAltName=DNS:localhost\nauthorityKeyIdentifier=keyid\n")
         key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-        openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=Test CA", "-days", "2")
-        openssl("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=loopback")
-        authority = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial")
-        openssl("x509", "-req", "-in", "server.csr", *authority, "-out", "server.crt", "-extfile", "extensions", "-days", "2")
-        return cls(folder / "ca.crt", folder / "server.crt", folder / "server.key")
+        for name in ("ca", "stranger"):
+            files = ("-keyout", f"{name}.key", "-out", f"{name}.crt")
+            openssl("req", "-x509", *key, *files, "-subj", f"/CN={name}", "-days", "2")
+        openssl("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=server")
+        signer = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "extensions", "-days", "2")
+        openssl("x509", "-req", "-in", "server.csr", "-out", "server.crt", *signer)
+        return cls(*(folder / name for name in ("ca.crt", "server.crt", "server.key", "stranger.crt")))
 
 
 @dataclass
 class Directory:
-    """An OpenLDAP server with people and two groups."""
+    """An OpenLDAP server that takes passwords over TLS only."""
 
     folder: Path
     certificates: Certificates
     port: int = field(default_factory=free_port)
     tls_port: int = field(default_factory=free_port)
+    referral_port: int = field(default_factory=free_port)
+    """Where it sends whoever asks for something outside its tree."""
 
-    def fill(self, people: Mapping[str, str], members: Mapping[str, list[str]]) -> None:
+    @property
+    def uri(self) -> str:
+        return f"ldaps://localhost:{self.tls_port}"
+
+    def fill(self, people: Mapping[str, str], members: Mapping[str, Sequence[str]]) -> None:
         """Make the database: people with their passwords, groups with the people in them."""
-        (self.folder / "data").mkdir()
+        assert SLAPD is not None
+        (self.folder / "data").mkdir(parents=True)
         (self.folder / "manager").write_text("manager-password")
-        schemas = "".join(f"include /etc/ldap/schema/{name}.schema\n" for name in ("core", "cosine", "inetorgperson"))
-        (self.folder / "slapd.conf").write_text(
-            schemas
-            + textwrap.dedent(f"""\
-                moduleload back_mdb
-                pidfile {self.folder}/slapd.pid
-                TLSCACertificateFile {self.certificates.authority}
-                TLSCertificateFile {self.certificates.certificate}
-                TLSCertificateKeyFile {self.certificates.key}
-                database mdb
-                suffix "{BASE}"
-                rootdn "{MANAGER}"
-                rootpw manager-password
-                directory {self.folder}/data
-                maxsize 10485760
-                access to attrs=userPassword by anonymous auth by * none
-                access to * by users read by * none
-                """)
-        )
+        schemas = "".join(f"include {SCHEMAS}/{name}.schema\n" for name in ("core", "cosine", "inetorgperson"))
+        settings = f"""\
+            moduleload back_mdb
+            referral ldap://127.0.0.1:{self.referral_port}
+            TLSCACertificateFile {self.certificates.authority}
+            TLSCertificateFile {self.certificates.certificate}
+            TLSCertificateKeyFile {self.certificates.key}
+            security simple_bind=128
+            database mdb
+            suffix "{BASE}"
+            rootdn "{MANAGER}"
+            rootpw manager-password
+            directory {self.folder}/data
+            maxsize 10485760
+            access to attrs=userPassword by anonymous auth by * none
+            access to * by users read by * none
+            """
+        (self.folder / "slapd.conf").write_text(schemas + textwrap.dedent(settings))
         entries = [
             f"dn: {BASE}\nobjectClass: dcObject\nobjectClass: organization\no: Example\ndc: example\n",
             f"dn: {PEOPLE}\nobjectClass: organizationalUnit\nou: people\n",
             f"dn: {GROUPS}\nobjectClass: organizationalUnit\nou: groups\n",
         ]
-        entries += [
-            f"dn: {dn_of(name)}\nobjectClass: inetOrgPerson\nuid: {name}\ncn: {name}\nsn: {name}\nuserPassword: {password}\n"
-            for name, password in people.items()
-        ]
-        entries += [
-            f"dn: {group}\nobjectClass: groupOfUniqueNames\nuniqueMember: {MANAGER}\n"
-            + "".join(f"uniqueMember: {dn_of(name)}\n" for name in names)
-            for group, names in members.items()
-        ]
+        for name, password in people.items():
+            attributes = f"uid: {name}\ncn: {name}\nsn: {name}\nuserPassword: {password}\n"
+            entries.append(f"dn: {dn_of(name)}\nobjectClass: inetOrgPerson\n{attributes}")
+        for group, names in members.items():
+            uniques = "".join(f"uniqueMember: {dn}\n" for dn in (MANAGER, *map(dn_of, names)))
+            entries.append(f"dn: {group}\nobjectClass: groupOfUniqueNames\n{uniques}")
         ldif = self.folder / "entries.ldif"
         ldif.write_text("\n".join(entries))
-        assert SLAPD is not None
-        subprocess.run(
-            [SLAPD, "-Ta", "-f", str(self.folder / "slapd.conf"), "-l", str(ldif)], check=True, capture_output=True
-        )
+        configuration = str(self.folder / "slapd.conf")
+        subprocess.run([SLAPD, "-Ta", "-f", configuration, "-l", str(ldif)], check=True, capture_output=True)
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[subprocess.Popen[bytes]]:
         assert SLAPD is not None
-        urls = f"ldap://127.0.0.1:{self.port} ldaps://127.0.0.1:{self.tls_port}"
-        argv = [SLAPD, "-d", "stats", "-f", str(self.folder / "slapd.conf"), "-h", urls]
-        with running(argv, self.folder / "slapd.log") as process:
+        addresses = (f"ldap://127.0.0.1:{self.port}", f"ldaps://127.0.0.1:{self.tls_port}")
+        # The certificate is not for this one.
+        addresses += (f"ldaps://127.0.0.2:{self.tls_port}",)
+        argv = [SLAPD, "-d", "stats", "-f", str(self.folder / "slapd.conf"), "-h", " ".join(addresses)]
+        with running(argv, self.log) as process:
             eventually(lambda: listens(self.tls_port), "slapd listens", 15)
             yield process
 
-    def modify(self, ldif: str) -> None:
-        subprocess.run(
-            ["ldapmodify", "-x", "-H", f"ldap://127.0.0.1:{self.port}", "-D", MANAGER, "-y", str(self.folder / "manager")],
-            input=textwrap.dedent(ldif).encode(),
-            check=True,
-            capture_output=True,
-        )
+    def modify(self, dn: str, change: str) -> None:
+        """Change an entry: `add`, `delete` or `replace`, the attribute, and its lines."""
+        login = ["-x", "-H", self.uri, "-D", MANAGER, "-y", str(self.folder / "manager")]
+        environment = {"PATH": os.defpath, "LDAPTLS_CACERT": str(self.certificates.authority)}
+        ldif = f"dn: {dn}\nchangetype: modify\n{change}\n"
+        subprocess.run(["ldapmodify", *login], input=ldif.encode(), env=environment, check=True, capture_output=True)
 
-    def remove_from(self, group: str, name: str) -> None:
-        self.modify(f"dn: {group}\nchangetype: modify\ndelete: uniqueMember\nuniqueMember: {dn_of(name)}\n")
+    def leave(self, group: str, name: str) -> None:
+        self.modify(group, f"delete: uniqueMember\nuniqueMember: {dn_of(name)}")
 
-    def add_to(self, group: str, name: str) -> None:
-        self.modify(f"dn: {group}\nchangetype: modify\nadd: uniqueMember\nuniqueMember: {dn_of(name)}\n")
+    def join(self, group: str, name: str) -> None:
+        self.modify(group, f"add: uniqueMember\nuniqueMember: {dn_of(name)}")
 
-    def binds(self) -> int:
-        return (self.folder / "slapd.log").read_text(errors="replace").count(' BIND dn="uid=')
+    @property
+    def log(self) -> Path:
+        return self.folder / "slapd.log"
 
-
-def dn_of(name: str) -> str:
-    return f"uid={name},{PEOPLE}"
+    def binds(self, name: str) -> int:
+        """How often it was asked for that person's password."""
+        return self.log.read_text(errors="replace").count(f'BIND dn="{dn_of(name)}" method=128')
 
 
 @dataclass
 class Database:
-    """A PostgreSQL server with the database `mlflow`."""
+    """A PostgreSQL server that takes TLS only, and one database on it for each MLflow version."""
 
     folder: Path
     certificates: Certificates
@@ -187,26 +199,24 @@ class Database:
     port: int = field(default_factory=free_port)
 
     @contextlib.contextmanager
-    def serving(self) -> Iterator[None]:
+    def serving(self) -> Iterator["Database"]:
         programs = tools.postgres_dir() / "bin"
+        self.folder.mkdir()
         data, secret = self.folder / "data", self.folder / "password"
         secret.write_text(self.password)
         for source, name in ((self.certificates.certificate, "server.crt"), (self.certificates.key, "server.key")):
             shutil.copy(source, self.folder / name)
             (self.folder / name).chmod(0o600)
-        # PostgreSQL refuses to run as root.
-        user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
         identity: dict[str, Any] = {"cwd": self.folder, "env": {"LC_ALL": "C.UTF-8"}}
         if os.geteuid() == 0:
-            identity |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            # PostgreSQL refuses to run as root.
+            nobody = pwd.getpwnam("nobody")
+            identity |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             for path in (self.folder, *self.folder.iterdir()):
-                os.chown(path, user.pw_uid, user.pw_gid)
-        subprocess.run(
-            [programs / "initdb", "-D", data, "-U", "mlflow_user", "-A", "scram-sha-256", "--pwfile", secret, "--no-sync"],
-            check=True,
-            capture_output=True,
-            **identity,
-        )
+                os.chown(path, nobody.pw_uid, nobody.pw_gid)
+        initdb = [programs / "initdb", "-D", data, "-U", "mlflow_user", "-A", "scram-sha-256", "--pwfile", secret]
+        subprocess.run([*initdb, "--no-sync"], check=True, capture_output=True, **identity)
+        (data / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,
@@ -219,45 +229,34 @@ class Database:
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with running([str(programs / "postgres"), "-D", str(data), *options], self.folder / "log", **identity):
             eventually(lambda: listens(self.port), "PostgreSQL listens", 30)
-            yield
+            yield self
 
-    def query(self, statement: str) -> list[list[str]]:
-        """Rows of the database `postgres`, which is the one MLflow is given, through MLflow's own driver."""
+    def query(self, statement: str, database: str = "postgres") -> list[list[str]]:
+        """Rows, through MLflow's own driver; this virtualenv has none."""
         script = (
-            "import os, json, psycopg2, sys\n"
-            "c = psycopg2.connect(''); c.autocommit = True; k = c.cursor(); k.execute(sys.stdin.read())\n"
-            "print(json.dumps([[str(v) for v in r] for r in k.fetchall()] if k.description else []))\n"
+            "import json, psycopg2, sys\n"
+            "connection = psycopg2.connect(''); connection.autocommit = True; cursor = connection.cursor()\n"
+            "cursor.execute(sys.stdin.read()); rows = cursor.fetchall() if cursor.description else []\n"
+            "print(json.dumps([[str(value) for value in row] for row in rows]))"
         )
-        import json
-
+        python = tools.mlflow_python("3.15.1")
+        environment = self.environment(database)
         answer = subprocess.run(
-            [tools.mlflow_python("3.15.1"), "-c", script],
-            input=statement.encode(),
-            env=self.environment,
-            check=True,
-            capture_output=True,
+            [python, "-c", script], input=statement.encode(), env=environment, check=True, capture_output=True
         )
         return json.loads(answer.stdout)
 
-    @property
-    def environment(self) -> dict[str, str]:
-        return {
-            "PGHOST": "127.0.0.1",
-            "PGPORT": str(self.port),
-            "PGDATABASE": "postgres",
-            "PGUSER": "mlflow_user",
-            "PGPASSWORD": self.password,
-        }
+    def environment(self, database: str) -> dict[str, str]:
+        login = {"PGUSER": "mlflow_user", "PGPASSWORD": self.password, "PGDATABASE": database}
+        return {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), **login}
 
 
 def ldap3_folder() -> Path:
-    """A folder with the LDAP client of the chart's image, for PYTHONPATH."""
-    folder = paths.tools_dir() / f"ldap3-{LDAP3.partition('==')[2]}"
+    """A folder for PYTHONPATH with the LDAP client of the chart's image."""
+    folder = paths.tools_dir() / f"ldap3-{LDAP3}"
     if not (folder / ".complete").exists():
-        python = str(tools.mlflow_python("3.15.1"))
-        subprocess.run(
-            [str(tools.uv_bin()), "pip", "install", "--quiet", "--python", python, "--target", str(folder), LDAP3], check=True
-        )
+        install = [str(tools.uv_bin()), "pip", "install", "--quiet", "--target", str(folder)]
+        subprocess.run([*install, "--python", str(tools.mlflow_python("3.15.1")), f"ldap3=={LDAP3}"], check=True)
         (folder / ".complete").touch()
     return folder
 
@@ -267,18 +266,19 @@ class Mlflow:
     """One MLflow server, that is one pod."""
 
     folder: Path
+    version: str
     database: Database
     values: Mapping[str, Any]
     """The release's values for the chart."""
+    environment: Mapping[str, str]
+    """What is different on this machine."""
     admin_password: str
-    version: str = "3.15.1"
-    python_path: str = ""
-    options: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
 
     @contextlib.contextmanager
     def serving(self) -> Iterator["Mlflow"]:
         python = tools.mlflow_python(self.version)
+        self.folder.mkdir(exist_ok=True)
         ini = self.folder / "auth.ini"
         ini.write_text(self._ini())
         ini.chmod(0o600)
@@ -286,58 +286,61 @@ class Mlflow:
             "PATH": f"{python.parent}:{os.defpath}",
             "HOME": str(self.folder),
             "MLFLOW_AUTH_CONFIG_PATH": str(ini),
-            "MLFLOW_FLASK_SERVER_SECRET_KEY": "test",
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": "the same in every replica",
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            **self.database.environment,
+            **self.database.environment(self.database_name),
             **{name: str(value) for name, value in self.values["extraEnvVars"].items()},
+            **self.environment,
         }
-        if self.python_path:
-            environment["PYTHONPATH"] = self.python_path
         argv = [str(python.with_name("mlflow")), "server", "--host=127.0.0.1", f"--port={self.port}", "--workers=1"]
-        argv += ["--backend-store-uri=postgresql+psycopg2://", "--app-name=basic-auth", *self.options]
+        argv += ["--backend-store-uri=postgresql+psycopg2://", "--app-name=basic-auth", "--serve-artifacts"]
+        argv += [f"--artifacts-destination={self.folder / 'artifacts'}"]
         with running(argv, self.log, cwd=self.folder, env=environment) as process:
-            self.process = process
             eventually(lambda: self.healthy() or process.poll() is not None, "MLflow answers", 90)
             assert process.poll() is None, self.log.read_text()[-3000:]
             yield self
 
+    @property
+    def database_name(self) -> str:
+        return f"mlflow_{self.version.replace('.', '_')}"
+
     def _ini(self) -> str:
         # As the chart renders it: the authorization function is the last line, and a second line rides along with it.
         values = self.values["auth"]
-        url = f"postgresql+psycopg2://mlflow_user:{self.database.password}@127.0.0.1:{self.database.port}/postgres"
+        server = f"127.0.0.1:{self.database.port}/{self.database_name}"
         first, *more = values["authorizationFunction"].split("\n")
         lines = [
             "[mlflow]",
             f"default_permission = {values['defaultPermission']}",
-            f"database_uri = {url}",
+            f"database_uri = postgresql+psycopg2://mlflow_user:{self.database.password}@{server}",
             "admin_username = admin",
             f"admin_password = {self.admin_password}",
             f"authorization_function = {first}",
             *(line.removeprefix("    ") for line in more),
         ]
-        text = "\n".join(lines) + "\n"
-        configparser.ConfigParser().read_string(text)
-        return text
+        return "\n".join(lines) + "\n"
 
     @property
     def log(self) -> Path:
         return self.folder / "mlflow.log"
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
     def healthy(self) -> bool:
         with contextlib.suppress(requests.RequestException):
-            return requests.get(f"{self.url}/health", timeout=1).ok
+            return self.get("/health", timeout=1).ok
         return False
 
-    def ask(
-        self, user: str, password: str, path: str = "/api/2.0/mlflow/experiments/search?max_results=5", **body: Any
-    ) -> requests.Response:
-        credentials = (user.encode(), password.encode())
-        if body:
-            return requests.post(self.url + path, auth=credentials, json=body, timeout=30)
-        return requests.get(self.url + path, auth=credentials, timeout=30)
+    def get(self, path: str, login: tuple[str, str] | None = None, **options: Any) -> requests.Response:
+        credentials = (login[0].encode(), login[1].encode()) if login else None
+        return requests.get(
+            f"http://127.0.0.1:{self.port}{path}", auth=credentials, **{"timeout": 30, **options}
+        )
 
+    def call(self, login: tuple[str, str] | None, path: str, **body: Any) -> requests.Response:
+        """Call one of MLflow's own methods."""
+        credentials = (login[0].encode(), login[1].encode()) if login else None
+        url = f"http://127.0.0.1:{self.port}/api/2.0/mlflow/{path}"
+        return requests.post(url, auth=credentials, json=body, timeout=30)
 
+    def status(self, user: str, password: str) -> int:
+        """What somebody with this login gets for a harmless question."""
+        return self.call((user, password), "experiments/search", max_results=1).status_code

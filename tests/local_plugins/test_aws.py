@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from moto import mock_aws
 
@@ -13,7 +12,12 @@ from local.plugins.aws import api, cloudwatch, ec2, functions, iam, rds, route53
 from local.plugins.provider import InvalidInput, OperationError, Properties, Resource
 
 REGION = "eu-west-1"
-TRUST = json.dumps({"Version": "2012-10-17", "Statement": []})
+def trust(service: str) -> str:
+    statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+TRUST = trust("rds.amazonaws.com")
 TOPIC = f"arn:aws:sns:{REGION}:123456789012:alerts"
 TAGS = {"app": "mlflow"}
 
@@ -42,6 +46,13 @@ class Server:
         self.started.pop(self.identifier, None)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def clients() -> Iterator[None]:
+    api._new_client.cache_clear()
+    yield
+    api._new_client.cache_clear()
+
+
 @pytest.fixture(autouse=True)
 def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
@@ -55,19 +66,17 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(rds, "DatabaseServer", Server)
     Server.started, Server.passwords = {}, {}
     with mock_aws():
-        api._new_client.cache_clear()
         yield
-    api._new_client.cache_clear()
 
 
 @pytest.fixture
 def vpc() -> str:
-    return boto3.client("ec2").create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    return api.client("ec2").create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
 
 
 @pytest.fixture
 def subnets(vpc: str) -> list[str]:
-    client = boto3.client("ec2")
+    client = api.client("ec2")
     return [
         client.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{n}.0/24", AvailabilityZone=f"{REGION}{zone}")["Subnet"]["SubnetId"]
         for n, zone in enumerate("ab")
@@ -144,14 +153,14 @@ def test_alarm():
 
 
 def test_role():
-    other = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Deny"}]})
     inputs = {"name": "r", "assumeRolePolicy": TRUST, "description": "d", "tags": TAGS}
-    life(iam.Role(), inputs, {"assumeRolePolicy": other, "description": "e", "tags": {}})
+    life(iam.Role(), inputs, {"assumeRolePolicy": trust("eks.amazonaws.com"), "description": "e", "tags": {}})
 
 
 def test_role_policy():
     iam.Role().create({"name": "r", "assumeRolePolicy": TRUST})
-    life(iam.RolePolicy(), {"role": "r", "name": "p", "policy": TRUST}, {"policy": TRUST.replace("[]", '[{"Sid": "x"}]')})
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]})
+    life(iam.RolePolicy(), {"role": "r", "name": "p", "policy": policy}, {"policy": policy.replace("s3", "sqs")})
 
 
 def test_role_policy_attachment():
@@ -172,7 +181,7 @@ def test_security_group(vpc: str):
     group = ec2.SecurityGroup()
     life(group, {"name": "sg", "description": "d", "vpcId": vpc, "tags": TAGS}, {"tags": {"b": "c"}})
     resource_id, _ = group.create({"name": "sg", "vpcId": vpc})
-    described = boto3.client("ec2").describe_security_groups(GroupIds=[resource_id])["SecurityGroups"][0]
+    described = api.client("ec2").describe_security_groups(GroupIds=[resource_id])["SecurityGroups"][0]
     assert described["IpPermissionsEgress"] == [], "nothing gets out that was not allowed"
 
 
@@ -187,7 +196,7 @@ def test_ingress_rule(vpc: str, source: str):
 def test_bucket_with_versions_in_it():
     resource = s3.Bucket()
     name, outputs = resource.create({"bucket": "full", "forceDestroy": True})
-    client = boto3.client("s3")
+    client = api.client("s3")
     client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
     for key in ("kept", "deleted", "kept"):
         client.put_object(Bucket=name, Key=key, Body=b"x")
@@ -238,7 +247,7 @@ def test_versioning_can_only_be_suspended(bucket: str):
 
 
 def test_record():
-    zone = boto3.client("route53").create_hosted_zone(Name="example.com", CallerReference="1")["HostedZone"]["Id"]
+    zone = api.client("route53").create_hosted_zone(Name="example.com", CallerReference="1")["HostedZone"]["Id"]
     zone_id = functions.get_zone({"name": "example.com"})["zoneId"]
     assert zone.endswith(zone_id)
     alias = {"name": "lb.example.net", "zoneId": functions.get_hosted_zone_id({})["id"], "evaluateTargetHealth": False}
@@ -305,7 +314,7 @@ def test_a_final_snapshot_is_made(instance: Properties):
     kept = instance | {"skipFinalSnapshot": False, "finalSnapshotIdentifier": "last"}
     rds.Instance().create(kept)
     rds.Instance().delete("db", kept)
-    assert boto3.client("rds").describe_db_snapshots(DBSnapshotIdentifier="last")["DBSnapshots"]
+    assert api.client("rds").describe_db_snapshots(DBSnapshotIdentifier="last")["DBSnapshots"]
 
 
 def test_another_engine_version_is_refused(instance: Properties):
@@ -322,7 +331,7 @@ def test_an_input_that_aws_does_not_have_is_refused(instance: Properties):
 
 
 def test_networks(vpc: str, subnets: list[str]):
-    client = boto3.client("ec2")
+    client = api.client("ec2")
     gateway = client.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
     client.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
     (main,) = functions.get_route_tables({"vpcId": vpc})["ids"]

@@ -108,6 +108,15 @@ def test_the_warnings_of_the_program_are_part_of_the_comment() -> None:
     assert "x" not in markdown.split("Said by the program")[1].replace("ingress", "")
 
 
+def test_a_failed_preview_does_not_look_like_one_without_changes() -> None:
+    markdown = render(
+        "dev", {"diagnostics": [{"severity": "error", "message": "postgres.engineVersion 29 is not offered"}]}
+    )
+    assert "Preview of `dev`: it failed" in markdown
+    assert "no changes" not in markdown
+    assert "- error: postgres.engineVersion 29 is not offered" in markdown
+
+
 def test_something_else_than_a_preview_is_refused_in_one_line() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "operations.preview_markdown", "--stack", "dev"],

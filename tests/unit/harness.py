@@ -424,7 +424,7 @@ def _run(
         # What a wrong setting is about reaches the person as the exception; asyncio's log of other awaiters would only repeat it.
         loop.set_exception_handler(lambda _loop, _context: None)
         # A run that was refused leaves outputs behind that nobody will ever fulfil.
-        SETTINGS.outputs.clear()
+        SETTINGS.outputs.clear()  # pyright: ignore[reportAttributeAccessIssue]
         try:
             pulumi.runtime.set_mocks(
                 provider, project="mlflow-eks", stack=stack, preview=preview, logger=logger, monitor=monitor

@@ -159,7 +159,7 @@ def test_there_are_secret_settings_to_test() -> None:
     }
 
 
-@pytest.mark.parametrize("path", secret_settings())
+@pytest.mark.parametrize("path", list(secret_settings()))
 def test_a_password_in_plain_text_is_refused_and_not_repeated(path: str) -> None:
     refusal = refused(changed({**MINIMAL, "postgres": {"existing": {"host": "db"}}}, {path: "hunter2-hunter2"}))
     assert f"{path} is in plain text; it is a secret: `pulumi config set --secret --path 'mlflow-eks:{path}'`" in (
@@ -169,7 +169,7 @@ def test_a_password_in_plain_text_is_refused_and_not_repeated(path: str) -> None
     assert "hunter2" not in repr(refusal.error)
 
 
-@pytest.mark.parametrize("path", secret_settings())
+@pytest.mark.parametrize("path", list(secret_settings()))
 def test_a_secret_is_accepted_where_its_section_was_set_as_one(path: str) -> None:
     config = changed(
         ANY_CLUSTER if "existing" in path else MINIMAL,

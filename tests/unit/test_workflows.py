@@ -208,13 +208,18 @@ def test_a_preview_leaves_a_comment(shell: Shell) -> None:
     assert shell.summary.read_text() == comment
 
 
-@pytest.mark.parametrize("output", [NOTHING_CHANGES, "true"], ids=["with diagnostics", "without any output"])
-def test_a_preview_that_fails_fails_the_job_and_says_so_in_the_comment(shell: Shell, output: str) -> None:
-    shell.stand_in("pulumi", f"{output}; exit 3")
+def test_a_preview_that_fails_fails_the_job_and_says_so_in_the_comment(shell: Shell) -> None:
+    shell.stand_in("pulumi", f"{NOTHING_CHANGES}; exit 3")
     assert shell.run("workflows/preview.yml", "Preview", STACK="dev").returncode == 3
     comment = (shell.temp / "dev.md").read_text()
     assert comment.startswith(MARKER)
     assert "**The preview failed**" in comment
+
+
+def test_a_preview_that_cannot_start_leaves_nothing_to_show(shell: Shell) -> None:
+    shell.stand_in("pulumi", "exit 6")
+    assert shell.run("workflows/preview.yml", "Preview", STACK="dev").returncode != 0
+    assert (shell.temp / "dev.md").read_text() == ""
 
 
 def test_a_comment_is_never_longer_than_github_takes(shell: Shell) -> None:
@@ -248,8 +253,13 @@ def test_the_comment_is_edited_not_repeated(shell: Shell, tmp_path: Path, found:
         PULL_REQUEST="7",
     )
     assert ended.returncode == 0, ended.stderr
-    # A stack without a preview has no file and so no request.
-    assert shell.calls()[1:] == [f"api --silent --method {request_made} --field body=@comments/dev.md"]
+    assert f"api --silent --method {request_made} --field body=@comments/dev.md" in shell.calls()
+    assert len(shell.calls()) == 2 * len(STACKS)
+    # An older comment must not go on telling what is no longer true.
+    assert (tmp_path / "comments" / "prod.md").read_text().splitlines()[:2] == [
+        "<!-- mlflow-eks preview prod -->",
+        "## Preview of `prod`: none",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -60,11 +60,9 @@ class ParameterGroup(ApiResource):
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         kept = {item["name"] for item in inputs.get("parameters", [])}
-        removed = [item["name"] for item in old.get("parameters", []) if item["name"] not in kept]
-        if removed:
-            reset = [{"ParameterName": name, "ApplyMethod": "immediate"} for name in removed]
-            call("rds", "reset_db_parameter_group", DBParameterGroupName=resource_id, Parameters=reset)
-        self._set(inputs)
+        # moto has no ResetDBParameterGroup: an empty value stands for the engine's own.
+        removed = [{"name": item["name"], "value": ""} for item in old.get("parameters", []) if item["name"] not in kept]
+        self._set(inputs | {"parameters": [*inputs.get("parameters", []), *removed]})
         outputs = super().update(resource_id, old, inputs)
         for instance in call("rds", "describe_db_instances")["DBInstances"]:
             if instance["DBParameterGroups"][0]["DBParameterGroupName"] == resource_id:
@@ -86,7 +84,7 @@ class ParameterGroup(ApiResource):
 def parameters_of(group: str) -> dict[str, str]:
     """What a parameter group sets."""
     answer = call("rds", "describe_db_parameters", DBParameterGroupName=group, Source="user")
-    return {item["ParameterName"]: item["ParameterValue"] for item in answer["Parameters"]}
+    return {item["ParameterName"]: item["ParameterValue"] for item in answer["Parameters"] if item["ParameterValue"]}
 
 
 class Instance(ApiResource):

@@ -1,0 +1,265 @@
+"""Says what is missing before a first ``pulumi up`` on AWS, in one screen: ``make doctor STACK=dev``.
+
+Looks and changes nothing. Asks AWS through the ``aws`` command, which the cluster's login needs anyway.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from components.haproxy_ingress import CHART_REPOSITORY as INGRESS_CHARTS
+from components.mlflow_release import CHART_REPOSITORY as MLFLOW_CHARTS
+from operations.stack_file import config, read
+from settings import Settings
+
+OLDEST_PULUMI = (3, 200, 0)
+TIMEOUT = 20
+"""Seconds for one question."""
+
+
+class MissingError(Exception):
+    """A check found something wrong; the message says what, and what to do."""
+
+
+class SkippedError(Exception):
+    """A check does not apply to this stack; the message says why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A line of the screen."""
+
+    title: str
+    look: Callable[[], str]
+    """Returns what it found; raises MissingError or SkippedError."""
+
+
+def checks(stack: str) -> list[Check]:
+    """List what a stack needs.
+
+    Args:
+        stack: name of the stack.
+    """
+    settings = read(stack)
+    region = config(stack).get("aws:region")
+    aws = _Aws(region)
+    return [
+        Check("settings", lambda: f"Pulumi.{stack}.yaml is right"),
+        Check("pulumi", _pulumi),
+        Check(
+            "aws command",
+            lambda: (
+                _program("aws", "install the AWS CLI, version 2") if settings.on_eks else _skip("no AWS in this stack")
+            ),
+        ),
+        Check("region", lambda: _region(region, settings, stack)),
+        Check("credentials", lambda: _credentials(aws, settings)),
+        Check("cluster", lambda: _cluster(aws, settings)),
+        Check("pod identity agent", lambda: _pod_identity(aws, settings)),
+        Check("session manager plugin", lambda: _session_manager(settings)),
+        Check("certificate", lambda: _certificate(aws, settings, region)),
+        Check("dns zone", lambda: _zone(aws, settings)),
+        Check("alarm topic", lambda: _topic(aws, settings)),
+        Check(
+            "ingress charts",
+            lambda: (
+                _reachable(f"{INGRESS_CHARTS}/index.yaml")
+                if settings.ingress.install
+                else _skip("not installed by this stack")
+            ),
+        ),
+        Check("mlflow charts", lambda: _reachable(f"{MLFLOW_CHARTS}/index.yaml")),
+    ]
+
+
+@dataclass(frozen=True)
+class _Aws:
+    region: str | None
+
+    def __call__(self, *arguments: str) -> Any:
+        command = ["aws", *arguments, "--output", "json", *(["--region", self.region] if self.region else [])]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        except FileNotFoundError:
+            raise MissingError("needs the aws command (see above)") from None
+        except subprocess.TimeoutExpired:
+            raise MissingError(f"`{' '.join(command[:3])}` did not answer in {TIMEOUT} s: check the network") from None
+        if done.returncode:
+            raise MissingError(
+                done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the aws command failed"
+            )
+        return json.loads(done.stdout or "{}")
+
+
+def _skip(reason: str) -> str:
+    raise SkippedError(reason)
+
+
+def _program(name: str, fix: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        raise MissingError(f"not on PATH: {fix}")
+    return path
+
+
+def _pulumi() -> str:
+    _program("pulumi", "install the Pulumi CLI")
+    version = subprocess.run(
+        ["pulumi", "version"], capture_output=True, text=True, timeout=TIMEOUT, check=False
+    ).stdout.strip()
+    numbers = tuple(int(part) for part in version.lstrip("v").split("-")[0].split(".") if part.isdigit())
+    if numbers < OLDEST_PULUMI:
+        raise MissingError(f"this is {version or 'unknown'}; update to {'.'.join(map(str, OLDEST_PULUMI))} or newer")
+    return version
+
+
+def _region(region: str | None, settings: Settings, stack: str) -> str:
+    if not settings.on_eks:
+        _skip("no AWS in this stack")
+    if not region:
+        raise MissingError(f"not set: `pulumi config set aws:region eu-west-1 --stack {stack}`")
+    return region
+
+
+def _credentials(aws: _Aws, settings: Settings) -> str:
+    if not settings.on_eks:
+        _skip("no AWS in this stack")
+    return aws("sts", "get-caller-identity")["Arn"]
+
+
+def _cluster(aws: _Aws, settings: Settings) -> str:
+    if settings.cluster.name is None:
+        done = subprocess.run(
+            ["kubectl", "--context", settings.cluster.kube_context or "", "version", "-o", "json"],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        if done.returncode:
+            raise MissingError(
+                f"the context {settings.cluster.kube_context} does not answer: {done.stderr.strip()[-200:]}"
+            )
+        return f"context {settings.cluster.kube_context} answers"
+    cluster = aws("eks", "describe-cluster", "--name", settings.cluster.name)["cluster"]
+    if cluster["status"] != "ACTIVE":
+        raise MissingError(f"{settings.cluster.name} is {cluster['status']}; wait until it is ACTIVE")
+    if not cluster["resourcesVpcConfig"]["endpointPublicAccess"]:
+        return f"{settings.cluster.name} {cluster['version']}; its API is private, so run pulumi inside the VPC"
+    return f"{settings.cluster.name} {cluster['version']}"
+
+
+def _pod_identity(aws: _Aws, settings: Settings) -> str:
+    if not settings.on_eks or settings.artifacts.identity != "podIdentity":
+        _skip("not used by this stack")
+    try:
+        addon = aws(
+            "eks",
+            "describe-addon",
+            "--cluster-name",
+            str(settings.cluster.name),
+            "--addon-name",
+            "eks-pod-identity-agent",
+        )
+    except MissingError as error:
+        raise MissingError(
+            f"{error}; `aws eks create-addon --addon-name eks-pod-identity-agent …`, or set artifacts.identity to irsa"
+        ) from None
+    return addon["addon"]["addonVersion"]
+
+
+def _session_manager(settings: Settings) -> str:
+    if not settings.database.admin_address:
+        _skip("database.adminAddress is not set: this machine must reach the database itself")
+    return _program(
+        "session-manager-plugin", "install it for the SSM tunnel, or use another way (docs/reaching-the-database.md)"
+    )
+
+
+def _certificate(aws: _Aws, settings: Settings, region: str | None) -> str:
+    arn = settings.ingress.certificate_arn
+    if arn is None:
+        return _skip("TLS ends in HAProxy or nowhere")
+    if arn.split(":")[3] != region:
+        raise MissingError(
+            f"the certificate is in {arn.split(':')[3]}, the stack in {region}; a load balancer takes one of its own region only"
+        )
+    found = aws("acm", "describe-certificate", "--certificate-arn", arn)["Certificate"]
+    names: list[str] = found.get("SubjectAlternativeNames") or [found["DomainName"]]
+    host = settings.mlflow.host
+    if found["Status"] != "ISSUED":
+        raise MissingError(f"its status is {found['Status']}; finish its validation first")
+    if host not in names and f"*.{host.split('.', 1)[-1]}" not in names:
+        raise MissingError(f"it is for {', '.join(names)}, not for {host}")
+    return f"issued for {', '.join(names)}"
+
+
+def _zone(aws: _Aws, settings: Settings) -> str:
+    zone = settings.mlflow.dns_zone
+    if zone is None:
+        return _skip("mlflow.dnsZone is not set: the record to create is an output")
+    answer = aws("route53", "list-hosted-zones-by-name", "--dns-name", zone, "--max-items", "1")
+    found: list[dict[str, str]] = answer.get("HostedZones") or []
+    if not found or found[0]["Name"].rstrip(".") != zone:
+        raise MissingError(f"there is no zone {zone} in this account; create it or drop mlflow.dnsZone")
+    return found[0]["Id"].rsplit("/", 1)[-1]
+
+
+def _topic(aws: _Aws, settings: Settings) -> str:
+    arn = settings.postgres.alarm_topic_arn
+    if arn is None:
+        return _skip("postgres.alarmTopicArn is not set: nobody is told when the database is in trouble")
+    aws("sns", "get-topic-attributes", "--topic-arn", arn)
+    return arn
+
+
+def _reachable(url: str) -> str:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT):  # noqa: S310
+            return url
+    except OSError as error:
+        raise MissingError(f"{url} cannot be reached ({error}); this machine installs the charts") from None
+
+
+def examine(found: Sequence[Check]) -> tuple[list[str], int]:
+    """Carry out all checks at the same time.
+
+    Returns:
+        The lines of the screen, and how many checks failed.
+    """
+
+    def carry_out(check: Check) -> tuple[str, str]:
+        try:
+            return "✓", check.look()
+        except SkippedError as reason:
+            return "·", str(reason)
+        except MissingError as reason:
+            return "✗", str(reason)
+
+    with ThreadPoolExecutor(max_workers=len(found)) as pool:
+        results = list(pool.map(carry_out, found))
+    width = max(len(check.title) for check in found)
+    lines = [f"  {mark} {check.title:<{width}}  {text}" for check, (mark, text) in zip(found, results, strict=True)]
+    return lines, sum(mark == "✗" for mark, _ in results)
+
+
+def main() -> None:
+    """Print the screen; exits with 1 where something is missing."""
+    parser = argparse.ArgumentParser(prog="make doctor", description="What is missing before a first `pulumi up`.")
+    parser.add_argument("stack", help="name of the stack")
+    stack = parser.parse_args().stack
+    lines, missing = examine(checks(stack))
+    print(f"Before `pulumi up` of {stack}:", *lines, "", sep="\n")
+    print(f"{missing} thing(s) to mend first." if missing else "All there.")
+    sys.exit(1 if missing else 0)
+
+
+if __name__ == "__main__":
+    main()

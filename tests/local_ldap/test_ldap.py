@@ -1,0 +1,425 @@
+"""LDAP login, with a real directory, a real database and the MLflow of both charts: what docs/ldap.md promises."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import mlflow_release
+from local import paths, tools
+from tests.local_ldap.servers import (
+    ADMINS,
+    BASE,
+    GROUPS,
+    PEOPLE,
+    SCHEMAS,
+    SLAPD,
+    USERS,
+    Certificates,
+    Database,
+    Directory,
+    Mlflow,
+    dn_of,
+    eventually,
+    ldap3_folder,
+)
+
+pytestmark = [
+    pytest.mark.local,
+    pytest.mark.skipif(
+        SLAPD is None or not SCHEMAS.exists(), reason="needs an LDAP server: apt-get install slapd ldap-utils"
+    ),
+]
+
+LOGIN = "ldap_login:authenticate"
+ADMIN = ("admin", "local-admin-password")
+ALICE = ("alice", "password of alice")
+BOB = ("bob", "password of bob")
+CAROL = ("carol", "password of carol")
+DAVE = ("dave", "password of dave")
+ERIN = ("erin", "password of erin")
+MALLORY = ("mallory", "password of mallory")
+DIRECTORYS_ADMIN = ("admin", "password of the directory's admin")
+ODD = {name: f"password of {name}" for name in ("paren(s)", "star*", "com\\,ma", "back\\\\slash", "o'brien", "jane doe")}
+PEOPLE_AND_PASSWORDS = dict([ALICE, BOB, CAROL, DAVE, ERIN, MALLORY, DIRECTORYS_ADMIN]) | ODD
+MEMBERS = {ADMINS: ["alice"], USERS: ["alice", "bob", "carol", "dave", "erin", "admin", *ODD]}
+
+
+@dataclass
+class Site:
+    """One MLflow release with two pods."""
+
+    directory: Directory
+    slapd: "subprocess.Popen[bytes]"
+    database: Database
+    pod: Mlflow
+    """Remembers a login for a minute."""
+    other: Mlflow
+    """Remembers nothing."""
+
+    def accounts(self) -> dict[str, bool]:
+        rows = self.database.query("SELECT username, is_admin FROM users", self.pod.database_name)
+        return {name: is_admin == "True" for name, is_admin in rows}
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    # Not pytest's own: the database runs as somebody who may not enter that one.
+    folder = paths.home() / f"test-ldap-{os.getpid()}"
+    paths.make_traversable(folder)
+    yield folder
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def certificates(folder: Path) -> Certificates:
+    return Certificates.make(folder / "certificates")
+
+
+@pytest.fixture(scope="module")
+def directory(folder: Path, certificates: Certificates) -> Directory:
+    directory = Directory(folder / "directory", certificates)
+    directory.fill(PEOPLE_AND_PASSWORDS, MEMBERS)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def slapd(directory: Directory) -> "Iterator[subprocess.Popen[bytes]]":
+    with directory.serving() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def database(folder: Path, certificates: Certificates) -> Iterator[Database]:
+    with Database(folder / "database", certificates, "database-password").serving() as database:
+        yield database
+
+
+@pytest.fixture(scope="module", params=["3.15.1", "3.7.0"])
+def site(
+    request: pytest.FixtureRequest,
+    folder: Path,
+    directory: Directory,
+    slapd: "subprocess.Popen[bytes]",
+    database: Database,
+) -> Iterator[Site]:
+    version = request.param
+
+    def pod(name: str, cache_seconds: int) -> Mlflow:
+        environment = {"LDAP_CACHE_SECONDS": str(cache_seconds), **this_machine(directory)}
+        values = release_values(directory, cache_seconds)
+        return Mlflow(folder / f"{version}-{name}", version, database, values, environment, ADMIN[1])
+
+    pods = pod("pod", 60), pod("other", 0)
+    database.query(f"CREATE DATABASE {pods[0].database_name}")
+    # One after the other: the first makes the tables.
+    with pods[0].serving(), pods[1].serving():
+        yield Site(directory, slapd, database, *pods)
+
+
+def release_values(directory: Directory, cache_seconds: int) -> dict[str, Any]:
+    """The values of a release with LDAP, from the component."""
+    values = mlflow_release.mlflow_values(
+        mlflow_release.MlflowReleaseArgs(
+            host="127.0.0.1",
+            url="http://127.0.0.1",
+            database_host="127.0.0.1",
+            database_port=5432,
+            database_name="mlflow",
+            database_user="mlflow_user",
+            database_password="",
+            database_cidrs={},
+            ingress_class="haproxy",
+            ingress_namespace="haproxy",
+            auth_mode="ldap",
+            auth_cache_seconds=cache_seconds,
+            ldap=mlflow_release.LdapArgs(
+                uri=directory.uri,
+                lookup_bind=f"uid=%s,{PEOPLE}",
+                group_search_base=GROUPS,
+                group_search_filter="(|(member=%s)(uniqueMember=%s))",
+                admin_group_dn=ADMINS,
+                user_group_dn=USERS,
+            ),
+        ),
+        "checksum",
+    )
+    function = values["auth"]["authorizationFunction"]
+    values["auth"]["authorizationFunction"] = function.replace(mlflow_release.LDAP_LOGIN, LOGIN)
+    return values
+
+
+def this_machine(directory: Directory) -> dict[str, str]:
+    return {
+        "LDAP_CA": str(directory.certificates.authority),
+        "PYTHONPATH": f"{Path(__file__).parent}:{ldap3_folder()}",
+    }
+
+
+def test_members_of_the_two_groups_enter_and_get_accounts(site: Site) -> None:
+    assert site.pod.status(*ALICE) == 200
+    assert site.pod.status(*BOB) == 200
+    accounts = site.accounts()
+    assert accounts["alice"] is True
+    assert accounts["bob"] is False
+
+
+def test_everybody_else_is_refused_and_gets_no_account(site: Site) -> None:
+    before = site.accounts()
+    assert site.pod.status(*MALLORY) == 401
+    assert site.pod.status("bob", "wrong password") == 401
+    assert site.pod.status("bob", "") == 401
+    assert site.pod.status("nobody", "password of nobody") == 401
+    refused = site.pod.call(None, "experiments/search", max_results=1)
+    assert refused.status_code == 401
+    assert refused.headers["WWW-Authenticate"].startswith("Basic")
+    assert site.accounts() == before
+
+
+def test_the_first_administrator_is_mlflows_own(site: Site) -> None:
+    assert site.pod.status(*ADMIN) == 200
+    assert site.pod.call(ADMIN, "users/create", username="x" * 5, password="y" * 20).ok
+    assert site.pod.status(*DIRECTORYS_ADMIN) == 401
+    assert site.pod.status("Admin", DIRECTORYS_ADMIN[1]) == 401
+    # Whoever MLflow alone knows is not in the directory, so that leaving the directory is enough to be out.
+    assert site.pod.status("x" * 5, "y" * 20) == 401
+
+
+def test_one_person_is_one_account_however_the_name_is_typed(site: Site) -> None:
+    assert site.other.status("CAROL", CAROL[1]) == 200
+    assert site.other.status(" carol ", CAROL[1]) == 200
+    assert [name for name in site.accounts() if name.strip().lower() == "carol"] == ["carol"]
+
+
+def test_names_with_special_characters_enter(site: Site) -> None:
+    for name, password in ODD.items():
+        typed = name.replace("\\,", ",").replace("\\\\", "\\")
+        assert site.other.status(typed, password) == 200, typed
+
+
+def test_a_name_cannot_change_the_question_to_the_directory(site: Site) -> None:
+    before = site.accounts()
+    names = [
+        "*",
+        "bob*",
+        "bob)(uid=*",
+        "mallory)(|(uniqueMember=*",
+        f"bob,{PEOPLE}",
+        f"mallory,{PEOPLE})(cn=*",
+        "bob\\00",
+        "bob\0",
+        "%s",
+        "b\u200bob",
+        "bob\n",
+    ]
+    for name in names:
+        expected = 200 if name == "bob\n" else 401
+        assert site.other.status(name, BOB[1]) == expected, name
+        assert site.other.status(name, MALLORY[1]) == 401, name
+    assert site.accounts() == before
+
+
+def test_eight_first_requests_at_once_make_one_account(site: Site) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = pool.map(lambda number: (site.pod, site.other)[number % 2].status(*DAVE), range(8))
+    assert set(answers) == {200}
+    assert "dave" in site.accounts()
+
+
+def test_permissions_hold_on_every_pod_and_over_a_restart(site: Site) -> None:
+    created = site.pod.call(BOB, "experiments/create", name="bob's")
+    experiment = created.json()["experiment_id"]
+    path = f"/api/2.0/mlflow/experiments/get?experiment_id={experiment}"
+
+    def answers(pod: Mlflow) -> list[int]:
+        return [pod.get(path, login).status_code for login in (BOB, ERIN, ALICE)]
+
+    assert answers(site.pod) == answers(site.other) == [200, 403, 200]
+    again = Mlflow(**{**vars(site.other), "port": 0, "folder": site.other.folder.with_name(f"{site.pod.version}-again")})
+    again.port = Mlflow.__dataclass_fields__["port"].default_factory()  # type: ignore[misc]
+    with again.serving():
+        assert answers(again) == [200, 403, 200]
+
+
+def test_artifacts_are_behind_the_same_login(site: Site) -> None:
+    experiment = site.pod.call(BOB, "experiments/create", name="artifacts").json()["experiment_id"]
+    run = site.pod.call(BOB, "runs/create", experiment_id=experiment).json()["run"]["info"]["run_id"]
+    path = f"/api/2.0/mlflow-artifacts/artifacts/{experiment}/{run}/artifacts/missing"
+    answers = [site.pod.get(path, login).status_code for login in (BOB, ERIN, MALLORY)]
+    assert answers[0] not in (401, 403)
+    assert answers[1:] == [403, 401]
+
+
+def test_a_request_asks_the_directory_once_and_a_remembered_login_not_at_all(site: Site) -> None:
+    site.pod.status(*ERIN)
+    before = site.directory.binds("erin")
+    for _ in range(3):
+        assert site.pod.status(*ERIN) == 200
+    assert site.directory.binds("erin") == before
+    for _ in range(3):
+        assert site.other.status(*ERIN) == 200
+    assert site.directory.binds("erin") == before + 3
+
+
+def test_whoever_leaves_the_group_is_out_when_the_login_is_forgotten(site: Site) -> None:
+    assert site.pod.status(*ERIN) == site.other.status(*ERIN) == 200
+    site.directory.leave(USERS, "erin")
+    try:
+        assert site.other.status(*ERIN) == 401
+        # For as long as `cacheSeconds` says.
+        assert site.pod.status(*ERIN) == 200
+        assert site.pod.status("erin", "another password") == 401
+    finally:
+        site.directory.join(USERS, "erin")
+
+
+def test_joining_and_leaving_the_admins_changes_the_account(site: Site) -> None:
+    site.directory.join(ADMINS, "carol")
+    try:
+        site.other.status(*CAROL)
+        assert site.accounts()["carol"] is True
+    finally:
+        site.directory.leave(ADMINS, "carol")
+    site.other.status(*CAROL)
+    assert site.accounts()["carol"] is False
+
+
+def test_a_login_does_not_write_to_the_database(site: Site) -> None:
+    assert site.other.status(*BOB) == 200
+    (before,) = site.database.query("SELECT password_hash FROM users WHERE username = 'bob'", site.pod.database_name)
+    assert site.other.status(*BOB) == 200
+    (after,) = site.database.query("SELECT password_hash FROM users WHERE username = 'bob'", site.pod.database_name)
+    assert after == before
+
+
+def test_a_directory_that_hangs_does_not_take_mlflow_down(site: Site) -> None:
+    assert site.pod.status(*BOB) == 200
+    path = "/api/2.0/mlflow-artifacts/artifacts/0/x/artifacts/y"
+    site.slapd.send_signal(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(30) as pool:
+            # Plain calls and artifacts, which newer versions serve from their event loop.
+            calls = [pool.submit(site.pod.status, "carol", f"{number}") for number in range(15)]
+            artifacts = [pool.submit(site.pod.get, path, ("carol", f"{number}")) for number in range(15)]
+            slowest = max(_seconds(lambda: site.pod.get("/health", timeout=20)) for _ in _for_seconds(4))
+            # The kubelet waits three seconds, five times, before it ends a pod.
+            assert slowest < 2.9
+            assert {call.result() for call in calls} == {503}
+            assert {artifact.result().status_code for artifact in artifacts} == {503}
+        assert site.pod.status(*BOB) == 200, "a remembered login needs no directory"
+        assert site.pod.status(*ADMIN) == 200, "nor does the first administrator"
+    finally:
+        site.slapd.send_signal(signal.SIGCONT)
+    eventually(lambda: site.pod.status(*CAROL) == 200, "the directory is asked again", 20)
+
+
+def _seconds(action: Any) -> float:
+    start = time.monotonic()
+    action()
+    return time.monotonic() - start
+
+
+def _for_seconds(seconds: float) -> Iterator[None]:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield
+        time.sleep(0.1)
+
+
+def test_no_password_is_in_a_log(site: Site) -> None:
+    logs = site.pod.log.read_text() + site.other.log.read_text() + site.directory.log.read_text(errors="replace")
+    passwords = [*PEOPLE_AND_PASSWORDS.values(), ADMIN[1], site.database.password, "wrong password"]
+    assert [password for password in passwords if password in logs] == []
+
+
+def ask(folder: Path, directory: Directory, *configurations: tuple[Mapping[str, str], list[tuple[str, str]]]) -> Any:
+    """What the login function itself answers, with each of these configurations."""
+    settings = {
+        name: value
+        for name, value in release_values(directory, 0)["extraEnvVars"].items()
+        if name.startswith("LDAP_")
+    }
+    defaults = {**settings, "LDAP_TLS_VERIFY": "required", "LDAP_START_TLS": "true", "LDAP_CACHE_SECONDS": "0"}
+    ini = folder / "probe.ini"
+    ini.write_text(
+        "[mlflow]\ndefault_permission = READ\nadmin_username = admin\nadmin_password = unused-password\n"
+        f"database_uri = sqlite:///{folder}/probe.db\nauthorization_function = {LOGIN}\n"
+    )
+    (folder / "probe.db").unlink(missing_ok=True)
+    machine = this_machine(directory)
+    answer = subprocess.run(
+        [tools.mlflow_python("3.15.1"), Path(__file__).with_name("probe.py")],
+        input=json.dumps([({**defaults, **machine, **changes}, logins) for changes, logins in configurations]).encode(),
+        env={**machine, "HOME": str(folder), "MLFLOW_AUTH_CONFIG_PATH": str(ini)},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+@pytest.mark.usefixtures("slapd")
+def test_passwords_go_over_checked_tls_only(folder: Path, directory: Directory) -> None:
+    plain = f"ldap://localhost:{directory.port}"
+    stranger = {"LDAP_CA": str(directory.certificates.stranger)}
+    answers = ask(
+        folder,
+        directory,
+        ({}, [BOB]),
+        ({"LDAP_URI": plain}, [BOB]),
+        ({"LDAP_URI": plain, "LDAP_START_TLS": "false"}, [BOB]),
+        (stranger, [BOB]),
+        ({**stranger, "LDAP_URI": plain}, [BOB]),
+        ({**stranger, "LDAP_TLS_VERIFY": "none"}, [BOB]),
+        ({"LDAP_URI": f"ldaps://127.0.0.2:{directory.tls_port}"}, [BOB]),
+    )
+    # The directory itself refuses what is not encrypted; a certificate that is not right is a directory that is not there.
+    assert answers == [["bob"], ["bob"], [401], [503], [503], ["bob"], [503]]
+
+
+@pytest.mark.usefixtures("slapd")
+def test_groups_are_found_on_the_group_or_on_the_person(folder: Path, directory: Directory) -> None:
+    # As Active Directory has it in `memberOf`, in an attribute that this directory's schema knows.
+    directory.modify(dn_of("mallory"), f"add: seeAlso\nseeAlso: cn=other,{GROUPS}\nseeAlso: {USERS}")
+    person = {
+        "LDAP_GROUP_SEARCH_BASE_DN": PEOPLE,
+        "LDAP_GROUP_SEARCH_FILTER": "(entryDN=%s)",
+        "LDAP_GROUP_ATTRIBUTE": "seeAlso",
+    }
+    shouted = {"LDAP_GROUP_USER_DN": USERS.upper().replace(",", ", ")}
+    elsewhere = {"LDAP_GROUP_SEARCH_BASE_DN": f"ou=nowhere,{BASE}"}
+    try:
+        answers = ask(
+            folder, directory, (person, [MALLORY, BOB]), (shouted, [BOB, MALLORY]), (elsewhere, [BOB])
+        )
+    finally:
+        directory.modify(dn_of("mallory"), "delete: seeAlso")
+    assert answers == [["mallory", 401], ["bob", 401], [401]]
+
+
+@pytest.mark.usefixtures("slapd")
+def test_a_referral_is_not_followed(folder: Path, directory: Directory) -> None:
+    with socket.create_server(("127.0.0.1", directory.referral_port)) as stranger:
+        answers = ask(folder, directory, ({"LDAP_GROUP_SEARCH_BASE_DN": "dc=elsewhere"}, [BOB]))
+        stranger.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            stranger.accept()
+            pytest.fail("the password would have gone to another server")
+    assert answers == [[401]]
+
+
+@pytest.mark.usefixtures("slapd")
+def test_a_login_is_forgotten_after_its_time(folder: Path, directory: Directory) -> None:
+    before = directory.binds("bob")
+    logins = [BOB, BOB, ("sleep", "1.2"), BOB]
+    assert ask(folder, directory, ({"LDAP_CACHE_SECONDS": "1"}, logins)) == [["bob"] * 3]
+    assert directory.binds("bob") == before + 2

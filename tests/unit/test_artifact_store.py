@@ -1,0 +1,154 @@
+"""ArtifactStore: a bucket that only the pods can use, and an identity that can use only the bucket."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.harness import MINIMAL, Account, Deployment, changed, deploy
+
+ARN = "arn:aws:s3:::artifacts-bucket-1234567"
+ISSUER = "oidc.eks.eu-west-1.amazonaws.com/id/0123"
+
+
+@pytest.fixture(scope="module")
+def irsa() -> Deployment:
+    config = changed(
+        MINIMAL,
+        {"artifacts.identity": "irsa", "artifacts.bucket": "team-artifacts", "mlflow.namespace": "tracking"},
+    )
+    return deploy(config)
+
+
+def statements(deployment: Deployment, name: str, key: str) -> list[dict[str, Any]]:
+    return json.loads(deployment.named(name)[key])["Statement"]
+
+
+def test_the_bucket_is_private(dev: Deployment) -> None:
+    block = dev.named("artifacts-bucket-private")
+    assert block["bucket"] == "artifacts-bucket-1234567"
+    for switch in ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets"):
+        assert block[switch] is True
+    assert dev.named("artifacts-bucket-no-acls")["rule"] == {"objectOwnership": "BucketOwnerEnforced"}
+
+
+def test_the_bucket_is_encrypted_and_keeps_versions(dev: Deployment) -> None:
+    (rule,) = dev.named("artifacts-bucket-encryption")["rules"]
+    assert rule["applyServerSideEncryptionByDefault"]["sseAlgorithm"] == "aws:kms"
+    # Else each object is a call to KMS, which costs and is throttled.
+    assert rule["bucketKeyEnabled"] is True
+    assert dev.named("artifacts-bucket-versions")["versioningConfiguration"] == {"status": "Enabled"}
+
+
+def test_old_versions_and_broken_uploads_go_away_by_themselves(dev: Deployment) -> None:
+    lifecycle = dev.named("artifacts-bucket-lifecycle")
+    (rule,) = lifecycle["rules"]
+    assert rule["status"] == "Enabled"
+    assert rule["noncurrentVersionExpiration"] == {"noncurrentDays": 30}
+    assert rule["abortIncompleteMultipartUpload"]["daysAfterInitiation"] <= 7
+    # What is current stays for ever.
+    assert "expiration" not in rule
+    assert "artifacts-bucket-versions" in lifecycle.depends_on
+
+
+def test_the_bucket_is_reached_over_tls_only(dev: Deployment) -> None:
+    (statement,) = statements(dev, "artifacts-bucket-tls-only", "policy")
+    assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert statement["Resource"] == [ARN, f"{ARN}/*"]
+    # S3 answers 409 to two changes of a bucket's access at the same time.
+    assert "artifacts-bucket-private" in dev.named("artifacts-bucket-tls-only").depends_on
+
+
+def test_a_protected_stack_keeps_its_artifacts(prod: Deployment) -> None:
+    assert prod.named("artifacts-bucket").protect
+    assert prod.named("artifacts-bucket")["forceDestroy"] is False
+
+
+def test_a_stack_that_is_not_protected_leaves_no_bucket_behind(dev: Deployment) -> None:
+    assert not dev.named("artifacts-bucket").protect
+    assert dev.named("artifacts-bucket")["forceDestroy"] is True
+
+
+@pytest.mark.parametrize(("stack", "arn"), [("dev", ARN), ("irsa", "arn:aws:s3:::team-artifacts")])
+def test_the_pods_may_use_the_bucket_and_nothing_else(request: pytest.FixtureRequest, stack: str, arn: str) -> None:
+    deployment: Deployment = request.getfixturevalue(stack)
+    for statement in statements(deployment, "artifacts-policy", "policy"):
+        assert statement["Effect"] == "Allow"
+        assert statement["Resource"] in {arn, f"{arn}/*"}
+        for action in statement["Action"]:
+            assert action.startswith("s3:")
+            assert "*" not in action
+            assert not action.startswith(("s3:PutBucket", "s3:DeleteBucket")), "could undo all of the above"
+    assert deployment.named("artifacts-policy")["role"] == "artifacts-role"
+    policies = [
+        resource.name for resource in deployment.resources if "olicy" in resource.type and "iam" in resource.type
+    ]
+    assert {name for name in policies if name.startswith("artifacts")} == {"artifacts-policy"}
+
+
+def test_the_pods_may_do_what_mlflow_does_with_artifacts(dev: Deployment) -> None:
+    allowed = {action for statement in statements(dev, "artifacts-policy", "policy") for action in statement["Action"]}
+    assert {"s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"} <= allowed
+
+
+def test_pod_identity_gives_the_role_to_the_charts_service_account_only(dev: Deployment) -> None:
+    identity = dev.named("artifacts-identity")
+    account = dev.values["serviceAccount"]["name"]
+    assert identity["clusterName"] == "my-dev-cluster"
+    assert (identity["namespace"], identity["serviceAccount"]) == ("mlflow", account)
+    assert identity["roleArn"].endswith("role/artifacts-role")
+    (trust,) = statements(dev, "artifacts-role", "assumeRolePolicy")
+    assert trust["Principal"] == {"Service": "pods.eks.amazonaws.com"}
+    assert trust["Action"] == ["sts:AssumeRole", "sts:TagSession"]
+    assert trust["Condition"] == {
+        "StringEquals": {
+            "aws:SourceAccount": "123456789012",
+            "aws:RequestTag/kubernetes-namespace": "mlflow",
+            "aws:RequestTag/kubernetes-service-account": account,
+        },
+        "ArnLike": {"aws:SourceArn": "arn:aws:eks:*:123456789012:cluster/my-dev-cluster"},
+    }
+    # The annotation is IRSA's.
+    assert "annotations" not in dev.values["serviceAccount"]
+
+
+def test_irsa_gives_the_role_to_the_charts_service_account_only(irsa: Deployment) -> None:
+    (trust,) = statements(irsa, "artifacts-role", "assumeRolePolicy")
+    assert trust["Principal"] == {"Federated": f"arn:aws:iam::123456789012:oidc-provider/{ISSUER}"}
+    assert trust["Action"] == "sts:AssumeRoleWithWebIdentity"
+    account = irsa.values["serviceAccount"]
+    assert trust["Condition"] == {
+        "StringEquals": {
+            f"{ISSUER}:aud": "sts.amazonaws.com",
+            f"{ISSUER}:sub": f"system:serviceaccount:tracking:{account['name']}",
+        }
+    }
+    assert account["annotations"] == {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/artifacts-role"}
+    assert not irsa.of_type("aws:eks/podIdentityAssociation:PodIdentityAssociation")
+
+
+def test_a_bucket_that_exists_is_used_as_it_is(irsa: Deployment) -> None:
+    assert not [resource for resource in irsa.resources if resource.type.startswith("aws:s3/")]
+    assert irsa.values["artifactRoot"]["s3"]["bucket"] == "team-artifacts"
+
+
+def test_no_pod_starts_before_it_may_use_the_bucket(dev: Deployment, irsa: Deployment) -> None:
+    # A pod that starts without its identity runs without it until somebody restarts it.
+    assert {"artifacts-bucket", "artifacts-policy", "artifacts-identity"} <= set(dev.named("mlflow-release").depends_on)
+    assert {"artifacts-role", "artifacts-policy"} <= set(irsa.named("mlflow-release").depends_on)
+
+
+@pytest.fixture(scope="module")
+def china() -> Deployment:
+    return deploy(MINIMAL, account=Account(partition="aws-cn"), preview=True)
+
+
+def test_the_role_is_for_the_partition_that_the_cluster_is_in(china: Deployment) -> None:
+    (trust,) = statements(china, "artifacts-role", "assumeRolePolicy")
+    assert trust["Condition"]["ArnLike"]["aws:SourceArn"].startswith("arn:aws-cn:eks:")
+
+
+@pytest.mark.xfail(strict=True, reason="bug: the policy of enhanced monitoring is that of the partition aws")
+def test_the_policy_of_enhanced_monitoring_is_the_partitions(china: Deployment) -> None:
+    assert china.named("postgres-monitoring-policy")["policyArn"].startswith("arn:aws-cn:iam::aws:policy/")

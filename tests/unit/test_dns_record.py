@@ -1,0 +1,54 @@
+"""DnsRecord: the host's name in Route 53, or what to tell whoever keeps the zone."""
+
+import pytest
+
+from tests.unit.harness import MINIMAL, Deployment, changed, deploy
+
+RECORD = "aws:route53/record:Record"
+LOAD_BALANCER = "lb-0123.elb.eu-west-1.amazonaws.com"
+
+
+def test_the_host_is_an_alias_of_the_load_balancer(prod: Deployment) -> None:
+    (record,) = prod.of_type(RECORD)
+    assert (record["name"], record["type"], record["zoneId"]) == ("mlflow.example.com", "A", "Z0001")
+    (alias,) = record["aliases"]
+    # The zone of an alias is that of network load balancers in the region, not ours.
+    assert (alias["name"], alias["zoneId"]) == (LOAD_BALANCER, "Z2IFOLAFXWLO4F")
+    # A CNAME's TTL has no place in an alias: AWS refuses both together.
+    assert not {"ttl", "records"} & set(record.inputs)
+    assert prod.component_outputs["dns"] == {"fqdn": "mlflow.example.com"}
+
+
+def test_with_a_zone_nobody_is_told_to_make_a_record(prod: Deployment) -> None:
+    assert "dnsRecordToCreate" not in prod.outputs
+
+
+def test_without_a_zone_the_record_to_make_is_an_output(dev: Deployment) -> None:
+    assert not dev.of_type(RECORD)
+    assert "aws:route53/getZone:getZone" not in dev.calls
+    assert dev.outputs["dnsRecordToCreate"] == {
+        "name": "mlflow.dev.example.com",
+        "type": "CNAME",
+        "value": LOAD_BALANCER,
+    }
+
+
+@pytest.mark.parametrize("host", ["example.com", "mlflow.team.example.com"])
+def test_the_host_may_be_the_zone_itself_or_deep_in_it(host: str) -> None:
+    config = changed(MINIMAL, {"mlflow.host": host, "mlflow.dnsZone": "example.com"})
+    deployment = deploy(config, preview=True)
+    assert deployment.named("dns-record")["name"] == host
+
+
+def test_the_record_of_a_controller_that_is_not_ours_leads_to_the_address_in_the_settings() -> None:
+    config = changed(
+        MINIMAL,
+        {
+            "mlflow.dnsZone": "example.com",
+            "ingress": {"install": False, "address": "edge.elb.example.net"},
+        },
+    )
+    deployment = deploy(config, preview=True)
+    (alias,) = deployment.named("dns-record")["aliases"]
+    assert alias["name"] == "edge.elb.example.net"
+    assert deployment.outputs["loadBalancerAddress"] == "edge.elb.example.net"

@@ -1,0 +1,91 @@
+"""EksCluster: what is read of the cluster that exists, and how the deployment logs in to it."""
+
+import json
+
+from tests.unit.harness import MINIMAL, PRIVATE_A, PRIVATE_B, PUBLIC, Account, Deployment, changed, deploy
+
+PROVIDER = "pulumi:providers:kubernetes"
+
+
+def test_the_cluster_is_read_and_not_touched(dev: Deployment) -> None:
+    assert "aws:eks/getCluster:getCluster" in dev.calls
+    ours = {resource.type for resource in dev.resources if resource.type.startswith("aws:eks/")}
+    assert ours == {"aws:eks/podIdentityAssociation:PodIdentityAssociation"}
+
+
+def test_each_subnet_is_asked_for_once(dev: Deployment) -> None:
+    assert dev.calls.count("aws:ec2/getSubnet:getSubnet") == len({PRIVATE_A, PRIVATE_B, PUBLIC})
+    assert dev.calls.count("aws:eks/getCluster:getCluster") == 1
+
+
+def test_the_kubeconfig_logs_in_through_aws_and_holds_no_credential(dev: Deployment) -> None:
+    kubeconfig = json.loads(dev.named("cluster")["kubeconfig"])
+    (user,) = kubeconfig["users"]
+    # State keeps the kubeconfig: a token or a key in it would be there for whoever reads state.
+    assert set(user["user"]) == {"exec"}
+    login = user["user"]["exec"]
+    assert login["command"] == "aws"
+    assert login["args"] == [
+        *("eks", "get-token", "--cluster-name", "my-dev-cluster"),
+        *("--region", "eu-west-1", "--output", "json"),
+    ]
+    assert "env" not in login
+
+
+def test_the_kubeconfig_trusts_the_clusters_own_authority(dev: Deployment) -> None:
+    kubeconfig = json.loads(dev.named("cluster")["kubeconfig"])
+    (cluster,) = kubeconfig["clusters"]
+    assert cluster["cluster"] == {
+        "server": "https://0123.gr7.eu-west-1.eks.amazonaws.com",
+        "certificate-authority-data": "Y2E=",
+    }
+    (context,) = kubeconfig["contexts"]
+    assert kubeconfig["current-context"] == context["name"]
+    assert context["context"] == {"cluster": cluster["name"], "user": kubeconfig["users"][0]["name"]}
+
+
+def test_the_kubeconfig_is_the_same_text_every_time(dev: Deployment) -> None:
+    text = dev.named("cluster")["kubeconfig"]
+    assert text == json.dumps(json.loads(text), sort_keys=True), "another order of keys would be a change"
+
+
+def test_only_another_cluster_makes_everything_anew(dev: Deployment, any_cluster: Deployment) -> None:
+    assert dev.named("cluster")["clusterIdentifier"] == "my-dev-cluster"
+    assert any_cluster.named("cluster")["clusterIdentifier"] == "kind"
+
+
+def test_a_secret_is_changed_in_place(dev: Deployment, any_cluster: Deployment) -> None:
+    # Else it is deleted first and is gone for a moment. A provider's inputs travel as JSON.
+    for deployment in (dev, any_cluster):
+        assert deployment.named("cluster")["enableSecretMutable"] in {True, "true"}
+
+
+def test_a_context_of_the_kubeconfig_is_used_as_it_is(any_cluster: Deployment) -> None:
+    cluster = any_cluster.named("cluster")
+    assert cluster["context"] == "kind"
+    assert "kubeconfig" not in cluster.inputs
+
+
+def test_everything_in_kubernetes_goes_to_that_cluster(dev: Deployment) -> None:
+    resources = [resource for resource in dev.resources if resource.type.startswith("kubernetes:")]
+    assert resources
+    # The default provider is whatever the kubeconfig of this machine points at today.
+    assert {resource.provider for resource in resources} == {"cluster"}
+
+
+def test_the_region_of_the_bucket_is_the_clusters(dev: Deployment, any_cluster: Deployment) -> None:
+    assert dev.environment["AWS_DEFAULT_REGION"] == "eu-west-1"
+    assert "AWS_DEFAULT_REGION" not in any_cluster.environment
+
+
+def test_public_subnets_of_the_cluster_are_left_to_the_load_balancer() -> None:
+    account = Account(cluster_subnets=[PUBLIC, PRIVATE_B, PRIVATE_A])
+    assert deploy(MINIMAL, account=account, preview=True).named("postgres-subnets")["subnetIds"] == [
+        PRIVATE_B,
+        PRIVATE_A,
+    ]
+
+
+def test_another_cluster_has_another_name_in_the_trust() -> None:
+    deployment = deploy(changed(MINIMAL, {"cluster.name": "other"}), preview=True)
+    assert "cluster/other" in deployment.named("artifacts-role")["assumeRolePolicy"]

@@ -1,0 +1,154 @@
+"""HaproxyIngress: what the load balancer publishes, to whom, and how TLS ends."""
+
+from typing import Any
+
+import pytest
+
+from components.haproxy_ingress import HaproxyIngressArgs, haproxy_values
+from tests.unit.harness import ANY_CLUSTER, Deployment, changed, deploy
+
+ACM = "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555"
+PREFIX = "service.beta.kubernetes.io/aws-load-balancer-"
+
+
+def controller(**args: Any) -> dict[str, Any]:
+    return haproxy_values(HaproxyIngressArgs(**args))["controller"]
+
+
+def published(deployment: Deployment) -> set[str]:
+    return {port for port, enabled in deployment.controller["service"]["enablePorts"].items() if enabled}
+
+
+def test_only_http_and_https_are_published(dev: Deployment) -> None:
+    # Left out, a port has the chart's default: QUIC, statistics and pprof on a public load balancer.
+    assert set(dev.controller["service"]["enablePorts"]) == {"http", "https", "quic", "stat", "admin"}
+    assert published(dev) == {"http", "https"}
+    assert dev.controller["pprof"] == {"enabled": False}
+    assert dev.controller["service"]["type"] == "LoadBalancer"
+
+
+def test_a_certificate_at_the_load_balancer_closes_port_80(prod: Deployment) -> None:
+    # A network load balancer that ends TLS cannot redirect.
+    assert published(prod) == {"https"}
+
+
+def test_a_certificate_at_the_load_balancer_ends_tls_there(prod: Deployment) -> None:
+    service = prod.controller["service"]
+    assert service["targetPorts"] == {"https": "http"}
+    assert service["annotations"][f"{PREFIX}ssl-cert"] == ACM
+    assert service["annotations"][f"{PREFIX}ssl-ports"] == "https"
+    assert "TLS13" in service["annotations"][f"{PREFIX}ssl-negotiation-policy"]
+    # HAProxy sees plain HTTP only: a redirect would lead to itself for ever.
+    assert prod.controller["config"]["ssl-redirect"] == "false"
+
+
+def test_without_one_haproxy_ends_tls_and_redirects_to_it(dev: Deployment) -> None:
+    service = dev.controller["service"]
+    assert "targetPorts" not in service
+    assert not [key for key in service["annotations"] if "ssl" in key]
+    assert dev.controller["config"]["ssl-redirect"] == "true"
+    # The chart's default is 8443, a port that is not published.
+    assert dev.controller["config"]["ssl-redirect-port"] == "443"
+
+
+def test_the_redirect_leads_to_the_port_that_people_use(local: Deployment) -> None:
+    assert local.controller["config"]["ssl-redirect-port"] == "8443"
+
+
+def test_on_eks_it_is_a_network_load_balancer_that_is_not_public_unless_asked_for(dev: Deployment) -> None:
+    service = dev.controller["service"]
+    assert service["loadBalancerClass"] == "service.k8s.aws/nlb"
+    assert service["annotations"] == {f"{PREFIX}scheme": "internal", f"{PREFIX}nlb-target-type": "ip"}
+    assert "loadBalancerSourceRanges" not in service
+
+
+def test_a_public_load_balancer_lets_in_whom_the_settings_name() -> None:
+    service = controller(
+        load_balancer_class="eks.amazonaws.com/nlb", scheme="internet-facing", allowed_cidrs=["203.0.113.0/24"]
+    )["service"]
+    assert service["loadBalancerClass"] == "eks.amazonaws.com/nlb"
+    assert service["annotations"][f"{PREFIX}scheme"] == "internet-facing"
+    assert service["loadBalancerSourceRanges"] == ["203.0.113.0/24"]
+
+
+def test_on_any_other_cluster_the_load_balancer_is_the_clusters_business(any_cluster: Deployment) -> None:
+    assert not {"loadBalancerClass", "annotations"} & set(any_cluster.controller["service"])
+
+
+def test_every_value_of_the_config_map_is_a_string(dev: Deployment, prod: Deployment) -> None:
+    for deployment in (dev, prod):
+        assert {type(value) for value in deployment.controller["config"].values()} == {str}
+
+
+def test_large_artifacts_have_the_time_that_they_take(dev: Deployment) -> None:
+    for key in ("timeout-client", "timeout-server"):
+        assert dev.controller["config"][key] == "300s"
+
+
+def test_the_class_is_served_and_is_not_the_clusters_default(dev: Deployment) -> None:
+    assert dev.controller["ingressClass"] == "haproxy"
+    assert dev.controller["ingressClassResource"] == {"name": "haproxy", "default": False}
+    assert dev.values["ingress"]["className"] == "haproxy"
+
+
+@pytest.mark.parametrize(("replicas", "budget"), [(1, False), (2, True)])
+def test_a_disruption_budget_keeps_one_of_several_pods_and_never_the_only_one(replicas: int, budget: bool) -> None:
+    # With the only pod under a budget no node could be drained. The chart ignores any other spelling of the key.
+    assert controller(replicas=replicas)["PodDisruptionBudget"] == {"enable": budget, "minAvailable": 1}
+    assert controller(replicas=replicas)["replicaCount"] == replicas
+
+
+def test_pods_are_spread_over_zones(dev: Deployment) -> None:
+    (constraint,) = dev.controller["topologySpreadConstraints"]
+    assert constraint["topologyKey"] == "topology.kubernetes.io/zone"
+    # The only node of a small cluster must do.
+    assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
+    assert (
+        constraint["labelSelector"]["matchLabels"]["app.kubernetes.io/instance"] == dev.named("ingress-release")["name"]
+    )
+
+
+def test_a_private_registry_moves_the_image() -> None:
+    values = controller(registry="registry.example.com/mirror", pull_secret="regcred")
+    assert values["image"]["repository"] == "registry.example.com/mirror/haproxytech/kubernetes-ingress"
+    assert values["existingImagePullSecret"] == "regcred"
+    assert not {"image", "existingImagePullSecret"} & set(controller())
+
+
+def test_metrics_are_for_who_asks_for_them() -> None:
+    assert controller(service_monitor=True)["serviceMonitor"] == {"enabled": True}
+    assert "serviceMonitor" not in controller()
+
+
+def test_the_release_is_pinned_and_leaves_nothing_half_installed(dev: Deployment) -> None:
+    release = dev.named("ingress-release")
+    assert (release["chart"], release["version"]) == ("kubernetes-ingress", "1.52.1")
+    assert release["repositoryOpts"] == {"repo": "https://haproxytech.github.io/helm-charts"}
+    assert release["atomic"] is True
+    assert release["cleanupOnFail"] is True
+    assert 300 <= release["timeout"] <= 1800
+    assert (release["name"], release["namespace"]) == ("ha-proxy-ingress", "haproxy")
+    assert dev.named("ingress-namespace")["metadata"]["name"] == "haproxy"
+
+
+def test_the_address_is_read_from_the_service_that_the_chart_makes(dev: Deployment) -> None:
+    service = dev.named("ingress-service")
+    assert service.read
+    assert service["id"] == "haproxy/ha-proxy-ingress-kubernetes-ingress"
+    assert dev.outputs["loadBalancerAddress"] == "lb-0123.elb.eu-west-1.amazonaws.com"
+
+
+def test_mlflow_waits_for_its_ingress_class(dev: Deployment) -> None:
+    assert "ingress-release" in dev.named("mlflow-release").depends_on
+
+
+def test_a_controller_that_exists_is_used_as_it_is() -> None:
+    config = changed(
+        ANY_CLUSTER, {"ingress": {"install": False, "className": "edge", "namespace": "edge-system", "plainHttp": True}}
+    )
+    deployment = deploy(config, secrets=["postgres"])
+    assert not [resource for resource in deployment.resources if resource.name.startswith("ingress")]
+    assert deployment.values["ingress"]["className"] == "edge"
+    (rule,) = deployment.named("mlflow-network-policy")["spec"]["ingress"]
+    (peer,) = rule["from"]
+    assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "edge-system"}
