@@ -137,7 +137,8 @@ class Engine:
         ids = {resource["urn"]: name for resource in half_made if (name := _likely_id(resource))}
         # As Pulumi's manual says to: what may have been made is looked for under the id that it would have.
         imports = [word for pair in ids.items() for half in pair for word in ("--import-pending-creates", half)]
-        self._quietly("refresh", "--yes", "--skip-preview", "--stack", STACK, *imports, "--clear-pending-creates")
+        for what in (imports, ["--clear-pending-creates"]):
+            self._quietly("refresh", "--yes", "--skip-preview", "--stack", STACK, *what)
         # Nothing can depend on it yet, and how much of it was made is not to be known: it goes, and `up` makes it anew.
         found = ids.keys() & {resource["urn"] for resource in self.state().get("resources", [])}
         if found:

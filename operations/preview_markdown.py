@@ -53,11 +53,9 @@ def render(stack: str, digest: Mapping[str, Any]) -> str:
         if operation in steps:
             steps[operation].append(step)
     counts = [f"{len(found)} {HEADINGS[operation].lower()}" for operation, found in steps.items() if found]
-    lines = [
-        f"<!-- mlflow-eks preview {stack} -->",
-        f"## Preview of `{stack}`: {', '.join(counts) or 'no changes'}",
-        "",
-    ]
+    failed = any(diagnostic.get("severity") == "error" for diagnostic in _records(digest, "diagnostics"))
+    summary = "it failed" if failed else ", ".join(counts) or "no changes"
+    lines = [f"<!-- mlflow-eks preview {stack} -->", f"## Preview of `{stack}`: {summary}", ""]
     lines += _alarms(steps)
     for operation, found in steps.items():
         if found:

@@ -77,7 +77,7 @@ def running(argv: Sequence[str], log: Path, **options: Any) -> Iterator[subproce
 
 @dataclass(frozen=True)
 class Certificates:
-    """A certificate for `localhost`, the authority behind it, and an authority that is not."""
+    """A certificate for the loopback address, the authority behind it, and an authority that is not."""
 
     authority: Path
     certificate: Path
@@ -91,7 +91,7 @@ class Certificates:
 
         folder.mkdir()
         # Python 3.13, which the image has, wants the authority's key identifier.
-        (folder / "extensions").write_text("subjectAltName=DNS:localhost\nauthorityKeyIdentifier=keyid\n")
+        (folder / "extensions").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n")
         key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
         for name in ("ca", "stranger"):
             files = ("-keyout", f"{name}.key", "-out", f"{name}.crt")
@@ -121,6 +121,7 @@ class Directory:
         """Make the database: people with their passwords, groups with the people in them."""
         assert SLAPD is not None
         (self.folder / "data").mkdir(parents=True)
+        (self.folder / "manager").touch(mode=0o600)
         (self.folder / "manager").write_text("manager-password")
         schemas = "".join(f"include {SCHEMAS}/{name}.schema\n" for name in ("core", "cosine", "inetorgperson"))
         settings = f"""\
@@ -169,7 +170,8 @@ class Directory:
 
     def modify(self, dn: str, change: str) -> None:
         """Change an entry: `add`, `delete` or `replace`, the attribute, and its lines."""
-        login = ["-x", "-H", self.uri, "-D", MANAGER, "-y", str(self.folder / "manager")]
+        # By address: the client would look for this machine's name instead of `localhost` in the certificate.
+        login = ["-x", "-H", f"ldaps://127.0.0.1:{self.tls_port}", "-D", MANAGER, "-y", str(self.folder / "manager")]
         environment = {"PATH": os.defpath, "LDAPTLS_CACERT": str(self.certificates.authority)}
         ldif = f"dn: {dn}\nchangetype: modify\n{change}\n"
         subprocess.run(["ldapmodify", *login], input=ldif.encode(), env=environment, check=True, capture_output=True)

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from tests.local_ldap.servers import (
     Mlflow,
     dn_of,
     eventually,
+    free_port,
     ldap3_folder,
 )
 
@@ -245,9 +246,8 @@ def test_permissions_hold_on_every_pod_and_over_a_restart(site: Site) -> None:
         return [pod.get(path, login).status_code for login in (BOB, ERIN, ALICE)]
 
     assert answers(site.pod) == answers(site.other) == [200, 403, 200]
-    again = Mlflow(**{**vars(site.other), "port": 0, "folder": site.other.folder.with_name(f"{site.pod.version}-again")})
-    again.port = Mlflow.__dataclass_fields__["port"].default_factory()  # type: ignore[misc]
-    with again.serving():
+    new = replace(site.other, port=free_port(), folder=site.other.folder.with_name(f"{site.pod.version}-new"))
+    with new.serving() as again:
         assert answers(again) == [200, 403, 200]
 
 

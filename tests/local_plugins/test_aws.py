@@ -61,7 +61,6 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         monkeypatch.setenv(name, REGION)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
-    monkeypatch.setenv("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
     monkeypatch.setenv("MLFLOW_EKS_STACK_DIR", str(tmp_path))
     monkeypatch.setattr(rds, "DatabaseServer", Server)
     Server.started, Server.passwords = {}, {}
@@ -165,7 +164,8 @@ def test_role_policy():
 
 def test_role_policy_attachment():
     iam.Role().create({"name": "r", "assumeRolePolicy": TRUST})
-    policy = "arn:aws:iam::aws:policy/service-role/AmazonRDSEnhancedMonitoringRole"
+    document = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]})
+    policy = api.client("iam").create_policy(PolicyName="p", PolicyDocument=document)["Policy"]["Arn"]
     life(iam.RolePolicyAttachment(), {"role": "r", "policyArn": policy}, {})
 
 
