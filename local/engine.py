@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 from local import account, paths, tools
 from local.machine import end_with_parent
@@ -83,10 +83,6 @@ class Engine:
         """Whether what is needed to decrypt the state is still there."""
         return (self.folder / "passphrase").exists() and "encryptionsalt:" in _read(self._config)
 
-    def state(self) -> dict[str, Any]:
-        """The stack's deployment as pulumi keeps it, secrets encrypted."""
-        return json.loads(self._quietly("stack", "export", "--stack", STACK)).get("deployment") or {}
-
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs, without secrets."""
         return json.loads(self._quietly("stack", "output", "--stack", STACK, "--json"))
@@ -129,20 +125,26 @@ class Engine:
             self._end_orphan(json.loads(lock.read_text()).get("pid", 0))
         if any(lock.exists() for lock in locks):
             self._quietly("cancel", "--yes", "--stack", STACK)
-        pending = cast(list[dict[str, Any]], self.state().get("pending_operations") or [])
+        export = self._export()
+        deployment: dict[str, Any] = export.get("deployment") or {}
+        pending: list[dict[str, Any]] = deployment.pop("pending_operations", None) or []
         if not pending:
             return
         say(f"clearing away what {len(pending)} interrupted operations have left half-made")
+        # What may have been made is looked for under the id that it would have (`--import-pending-creates` only forgets it).
         half_made = [operation["resource"] for operation in pending if operation["type"] == "creating"]
-        ids = {resource["urn"]: name for resource in half_made if (name := _likely_id(resource))}
-        # As Pulumi's manual says to: what may have been made is looked for under the id that it would have.
-        imports = [word for pair in ids.items() for half in pair for word in ("--import-pending-creates", half)]
-        for what in (imports, ["--clear-pending-creates"]):
-            self._quietly("refresh", "--yes", "--skip-preview", "--stack", STACK, *what)
+        known = [
+            resource | {"id": name, "outputs": resource.get("inputs", {})}
+            for resource in half_made
+            if (name := _likely_id(resource))
+        ]
+        deployment["resources"] += known
+        self._quietly("stack", "import", "--stack", STACK, stdin=json.dumps(export))
+        self._quietly("refresh", "--yes", "--skip-preview", "--stack", STACK)
         # Nothing can depend on it yet, and how much of it was made is not to be known: it goes, and `up` makes it anew.
-        found = ids.keys() & {resource["urn"] for resource in self.state().get("resources", [])}
-        if found:
-            targets = [word for urn in sorted(found) for word in ("--target", urn)]
+        there: set[str] = {resource["urn"] for resource in self._export()["deployment"]["resources"]}
+        targets = [word for resource in known if resource["urn"] in there for word in ("--target", resource["urn"])]
+        if targets:
             self._quietly("destroy", "--yes", "--skip-preview", "--stack", STACK, *targets)
 
     def environment(self) -> dict[str, str]:
@@ -182,16 +184,25 @@ class Engine:
         self._config.write_text("\n".join([*salt, text]))
         shutil.copy(paths.CHECKOUT / "Pulumi.yaml", self._project)
 
-    def _quietly(self, *arguments: str) -> str:
+    def _quietly(self, *arguments: str, stdin: str = "") -> str:
         command = [str(self.folder / "bin" / "pulumi"), "--non-interactive", *arguments]
         if arguments[0] in _TAKE_CONFIG_FILE:
             command += ["--config-file", str(self._config)]
         answer = subprocess.run(
-            command, cwd=paths.CHECKOUT, env=self.environment(), capture_output=True, text=True, check=False
+            command,
+            cwd=paths.CHECKOUT,
+            env=self.environment(),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if answer.returncode != 0:
             raise EngineError(f"`pulumi {' '.join(arguments)}` failed:\n{(answer.stderr or answer.stdout).strip()}")
         return answer.stdout
+
+    def _export(self) -> dict[str, Any]:
+        return json.loads(self._quietly("stack", "export", "--stack", STACK))
 
     def _end_orphan(self, pid: int) -> None:
         deadline = time.monotonic() + 60

@@ -71,11 +71,13 @@ class Cluster:
             return
         for kind, item in record["objects"]:
             self.objects.remove(kind, namespace, item)
-        self.objects.remove("Release", namespace, name)
         if record["chart"] == "kubernetes-ingress":
-            self.ingress.stop(namespace, record["fullname"])
+            self.ingress.uninstall(namespace, name, record["fullname"])
+            return
         self.ingress.follow()
         self._keep_only([], namespace, record["fullname"])
+        # Last of all, so that what failed before can be tried again.
+        self.objects.remove("Release", namespace, name)
 
     def _apply(self, release: Release, old: Object | None) -> Object:
         apply = {"mlflow": self._apply_mlflow, "kubernetes-ingress": self._apply_ingress}[release.chart]
@@ -197,7 +199,7 @@ class Cluster:
                 self.ingress.run(namespace, rendered, remaining(deadline))
         except BaseException:
             if old is None:
-                self.ingress.stop(namespace, rendered.fullname)
+                self.ingress.uninstall(namespace, release.name, rendered.fullname)
                 self.objects.remove("Secret", namespace, rendered.default_certificate)
             raise
         self.objects.put({**record, "fullname": rendered.fullname})

@@ -10,7 +10,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -39,36 +40,22 @@ class IngressController:
 
     def follow(self) -> None:
         """Serve the objects as they are now."""
-        for namespace, rendered in self._installed():
-            self.run(namespace, rendered, timeout=30)
+        with self._one_at_a_time():
+            for namespace, rendered in self._installed():
+                self._load(namespace, rendered, timeout=30)
 
     def run(self, namespace: str, rendered: haproxy.Rendered, timeout: float) -> None:
-        """Start HAProxy or have it load what is new, and wait until it serves that."""
-        folder = self._folder(namespace, rendered)
-        paths.make_private(folder)
-        # Operations change objects side by side; the last configuration must be that of the last state.
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            self._check(self._files(folder / "candidate", namespace, rendered), folder / "candidate")
-            files = self._files(folder, namespace, rendered)
-            spec = ProcessSpec(
-                f"{namespace}.{rendered.fullname}",
-                # The control socket's path is relative because it may have 107 characters only.
-                [str(tools.haproxy_bin()), "-W", "-S", "unix@control", "-f", f"{folder}/haproxy.cfg"],
-                env={},
-                cwd=str(folder),
-                files=files,
-                ready={"tcp": f"127.0.0.1:{_ports()['http']}"},
-                reload_signal="SIGUSR2",
-            )
-            self.machine.put(spec, timeout)
-            self._wait_until_loaded(folder, files[f"{folder}/haproxy.cfg"], timeout)
+        """Start HAProxy with these settings, or have it load them, and wait until it serves so."""
+        with self._one_at_a_time():
+            self._load(namespace, rendered, timeout)
 
-    def stop(self, namespace: str, fullname: str) -> None:
-        """End the HAProxy of a release."""
-        name = f"{namespace}.{fullname}"
-        self.machine.delete(name)
-        shutil.rmtree(self.folder / name, ignore_errors=True)
+    def uninstall(self, namespace: str, release: str, fullname: str) -> None:
+        """Forget a release and end its HAProxy."""
+        with self._one_at_a_time():
+            self.objects.remove("Release", namespace, release)
+            name = f"{namespace}.{fullname}"
+            self.machine.delete(name)
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def move_requests(self, namespace: str, service: str, servers: Mapping[str, str]) -> None:
         """Have new requests to a Service go to these pods and to no others, without a reload.
@@ -106,6 +93,32 @@ class IngressController:
         """Have a TLS Secret of that name: the one that is there, or one with a self-signed certificate for these hosts."""
         if self.objects.get("Secret", namespace, name) is None:
             self.objects.put(make_secret(namespace, name, _self_signed(hosts), "kubernetes.io/tls"))
+
+    @contextmanager
+    def _one_at_a_time(self) -> Generator[None]:
+        # Operations change objects side by side; the last configuration must be that of the last state.
+        paths.make_private(self.folder)
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _load(self, namespace: str, rendered: haproxy.Rendered, timeout: float) -> None:
+        folder = self._folder(namespace, rendered)
+        paths.make_private(folder)
+        self._check(self._files(folder / "candidate", namespace, rendered), folder / "candidate")
+        files = self._files(folder, namespace, rendered)
+        spec = ProcessSpec(
+            f"{namespace}.{rendered.fullname}",
+            # The control socket's path is relative because it may have 107 characters only.
+            [str(tools.haproxy_bin()), "-W", "-S", "unix@control", "-f", f"{folder}/haproxy.cfg"],
+            env={},
+            cwd=str(folder),
+            files=files,
+            ready={"tcp": f"127.0.0.1:{_ports()['http']}"},
+            reload_signal="SIGUSR2",
+        )
+        self.machine.put(spec, timeout)
+        self._wait_until_loaded(folder, files[f"{folder}/haproxy.cfg"], timeout)
 
     def _installed(self) -> list[tuple[str, haproxy.Rendered]]:
         result: list[tuple[str, haproxy.Rendered]] = []

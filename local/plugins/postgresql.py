@@ -15,6 +15,7 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from local.plugins.provider import (
+    UNKNOWN,
     InvalidInput,
     OperationError,
     Properties,
@@ -276,9 +277,11 @@ class Schema(Resource):
         )
 
     def delete(self, resource_id: str, properties: Properties) -> None:
+        if self.read(resource_id, properties, {}) is None:
+            return
         mode = SQL("CASCADE" if properties.get("dropCascade") else "RESTRICT")
         with self._server.transaction(properties["database"]) as connection:
-            connection.execute(_statement("DROP SCHEMA IF EXISTS {} {}", properties["name"], mode))
+            connection.execute(_statement("DROP SCHEMA {} {}", properties["name"], mode))
 
 
 class Grant(Resource):
@@ -295,7 +298,7 @@ class Grant(Resource):
         allowed = _PRIVILEGES.get(inputs["objectType"])
         if allowed is None:
             raise InvalidInput("objectType", f"the local stack's stand-in knows {' and '.join(sorted(_PRIVILEGES))}")
-        if strange := sorted(set(inputs["privileges"]) - allowed.keys()):
+        if strange := sorted({name for name in inputs["privileges"] if name is not UNKNOWN} - allowed.keys()):
             raise InvalidInput("privileges", f"{strange[0]} is not one of {', '.join(sorted(allowed))}")
         return inputs
 

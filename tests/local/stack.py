@@ -9,7 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import CERT_NONE, SSLContext, create_default_context
@@ -59,6 +59,7 @@ class LocalStack:
             capture_output=True,
             text=True,
             timeout=1500,
+            check=False,
         )
         assert done.returncode == 0 or not ok, (
             f"{' '.join(arguments)} failed:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
@@ -67,14 +68,36 @@ class LocalStack:
 
     def up(self, **settings: str | int | bool) -> str:
         """Bring it up, with settings changed: `database__rotation=1` stands for mlflow-eks:database.rotation."""
-        return self.command("up", *_overrides(settings)).stdout
+        said = "" if settings and self.folder.exists() else self.command("up").stdout
+        if settings:
+            self.set(**settings)
+            said += self.pulumi("up", "--yes", "--skip-preview").stdout
+        return said
+
+    def set(self, **settings: str | int | bool) -> None:
+        """Change settings of this stack only; the next plain `up` takes those of the checkout again."""
+        for key, value in settings.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            self.pulumi("config", "set", "--path", f"mlflow-eks:{key.replace('__', '.')}", text)
+
+    @contextlib.contextmanager
+    def with_settings(self, **settings: str | int | bool) -> Iterator[None]:
+        """Change settings for a while."""
+        file = self.folder / "project" / "Pulumi.local.yaml"
+        before = file.read_text()
+        try:
+            self.set(**settings)
+            yield
+        finally:
+            file.write_text(before)
 
     def pulumi(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
         return self.command("run", *arguments, ok=ok)
 
-    def changes(self, *arguments: str, **settings: str | int | bool) -> dict[str, list[str]]:
+    def changes(self, **settings: str | int | bool) -> dict[str, list[str]]:
         """What an `up` would do: operation to logical names, without what stays the same."""
-        digest = json.loads(self.pulumi("preview", "--json", *arguments, *_overrides(settings)).stdout)
+        with self.with_settings(**settings):
+            digest = json.loads(self.pulumi("preview", "--json").stdout)
         found: dict[str, list[str]] = {}
         for step in digest["steps"]:
             if step["op"] not in {"same", "read"}:
@@ -129,7 +152,7 @@ class LocalStack:
             return Answer(error.code, dict(error.headers), error.read().decode(errors="replace"))
 
     def client(self, script: str, *, user: str = "admin", password: str | None = None, version: str = "3.15.1") -> str:
-        """Run a script with the real MLflow client, logged in."""
+        """Run a script with the real MLflow client, logged in; returns the last line that it prints."""
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
@@ -149,7 +172,7 @@ class LocalStack:
             check=False,
         )
         assert done.returncode == 0, done.stderr[-4000:]
-        return done.stdout.strip()
+        return done.stdout.strip().rpartition("\n")[2]
 
 
 def free_ports() -> tuple[int, int]:
@@ -159,15 +182,6 @@ def free_ports() -> tuple[int, int]:
             one.bind(("127.0.0.1", 0))
         first, second = (one.getsockname()[1] for one in sockets)
     return first, second
-
-
-def _overrides(settings: Mapping[str, str | int | bool]) -> list[str]:
-    arguments = ["--config-path"] if settings else []
-    for key, value in settings.items():
-        section, *path = key.split("__")
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        arguments += ["--config", f"mlflow-eks:{'.'.join([section, *path])}={text}"]
-    return arguments
 
 
 def _plain(value: Any) -> Any:

@@ -51,7 +51,7 @@ _accounts_lock = threading.Lock()
 _retry_at = 0.0
 
 
-class _Unavailable(Exception):
+class _UnavailableError(Exception):
     """The directory cannot say."""
 
 
@@ -80,7 +80,7 @@ def _authenticate() -> Authorization | Response:
             return user
     try:
         groups = _groups_of(name, given.password)
-    except _Unavailable as error:
+    except _UnavailableError as error:
         _logger.error("the directory did not answer: %s", error)
         # MLflow's client tries again after a 503, and gives up after a 401.
         response = make_response("The directory that checks passwords does not answer. Please try again.", 503)
@@ -111,14 +111,14 @@ def _groups_of(name: str, password: str) -> set[tuple[tuple[str, str], ...]] | N
     """Return the DNs of the person's groups, or None where the directory refuses the password."""
     global _retry_at  # noqa: PLW0603  (one directory, one state)
     if time.monotonic() < _retry_at:
-        raise _Unavailable("waiting before it is asked again")
+        raise _UnavailableError("waiting before it is asked again")
     if _retry_at:
         _retry_at = time.monotonic() + PAUSE
     try:
         groups = _ask(name, password)
     except (LDAPException, OSError) as error:
         _retry_at = time.monotonic() + PAUSE
-        raise _Unavailable(f"{type(error).__name__}: {error}") from error
+        raise _UnavailableError(f"{type(error).__name__}: {error}") from error
     _retry_at = 0.0
     return groups
 
@@ -138,11 +138,11 @@ def _ask(name: str, password: str) -> set[tuple[tuple[str, str], ...]] | None:
     try:
         connection.open()
         if START_TLS and not connection.start_tls():
-            raise _Unavailable("it does not do StartTLS")
+            raise _UnavailableError("it does not do StartTLS")
         if not connection.bind():
             reason = connection.result["description"]
             if reason in TEMPORARY:
-                raise _Unavailable(reason)
+                raise _UnavailableError(reason)
             if reason != "invalidCredentials":
                 _logger.warning("the directory refuses the bind of %r: %s", name, reason)
             return None
@@ -151,7 +151,7 @@ def _ask(name: str, password: str) -> set[tuple[tuple[str, str], ...]] | None:
         connection.search(GROUP_BASE, search, attributes=None if own_name else [GROUP_ATTRIBUTE])
         reason = connection.result["description"]
         if reason in TEMPORARY:
-            raise _Unavailable(reason)
+            raise _UnavailableError(reason)
         if reason != "success":
             _logger.warning("the directory refuses the search for the groups of %r: %s", name, reason)
         entries = [entry for entry in connection.response or [] if entry["type"] == "searchResEntry"]

@@ -1,5 +1,6 @@
 """The servers of this folder's tests, all on loopback ports: a directory, a database, and MLflow as the release starts it."""
 
+import base64
 import contextlib
 import json
 import os
@@ -331,18 +332,18 @@ class Mlflow:
             return self.get("/health", timeout=1).ok
         return False
 
-    def get(self, path: str, login: tuple[str, str] | None = None, **options: Any) -> requests.Response:
-        credentials = (login[0].encode(), login[1].encode()) if login else None
-        return requests.get(
-            f"http://127.0.0.1:{self.port}{path}", auth=credentials, **{"timeout": 30, **options}
-        )
+    def get(self, path: str, login: tuple[str, str] | None = None, timeout: float = 30) -> requests.Response:
+        return requests.get(f"http://127.0.0.1:{self.port}{path}", headers=_basic(login), timeout=timeout)
 
     def call(self, login: tuple[str, str] | None, path: str, **body: Any) -> requests.Response:
         """Call one of MLflow's own methods."""
-        credentials = (login[0].encode(), login[1].encode()) if login else None
         url = f"http://127.0.0.1:{self.port}/api/2.0/mlflow/{path}"
-        return requests.post(url, auth=credentials, json=body, timeout=30)
+        return requests.post(url, headers=_basic(login), json=body, timeout=30)
 
     def status(self, user: str, password: str) -> int:
         """What somebody with this login gets for a harmless question."""
         return self.call((user, password), "experiments/search", max_results=1).status_code
+
+
+def _basic(login: tuple[str, str] | None) -> dict[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(':'.join(login).encode()).decode()}"} if login else {}

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from tests.local_ldap.servers import (
     Mlflow,
     dn_of,
     eventually,
-    free_port,
     ldap3_folder,
 )
 
@@ -49,11 +48,14 @@ BOB = ("bob", "password of bob")
 CAROL = ("carol", "password of carol")
 DAVE = ("dave", "password of dave")
 ERIN = ("erin", "password of erin")
+FRANK = ("frank", "password of frank")
 MALLORY = ("mallory", "password of mallory")
 DIRECTORYS_ADMIN = ("admin", "password of the directory's admin")
-ODD = {name: f"password of {name}" for name in ("paren(s)", "star*", "com\\,ma", "back\\\\slash", "o'brien", "jane doe")}
-PEOPLE_AND_PASSWORDS = dict([ALICE, BOB, CAROL, DAVE, ERIN, MALLORY, DIRECTORYS_ADMIN]) | ODD
-MEMBERS = {ADMINS: ["alice"], USERS: ["alice", "bob", "carol", "dave", "erin", "admin", *ODD]}
+ODD = {
+    name: f"password of {name}" for name in ("paren(s)", "star*", "com\\,ma", "back\\\\slash", "o'brien", "jane doe")
+}
+PEOPLE_AND_PASSWORDS = dict([ALICE, BOB, CAROL, DAVE, ERIN, FRANK, MALLORY, DIRECTORYS_ADMIN]) | ODD
+MEMBERS = {ADMINS: ["alice"], USERS: ["alice", "bob", "carol", "dave", "erin", "frank", "admin", *ODD]}
 
 
 @dataclass
@@ -66,7 +68,9 @@ class Site:
     pod: Mlflow
     """Remembers a login for a minute."""
     other: Mlflow
-    """Remembers nothing."""
+    """Remembers nothing. Started later, as every pod is after a restart."""
+    experiment: str
+    """What bob has made before that."""
 
     def accounts(self) -> dict[str, bool]:
         rows = self.database.query("SELECT username, is_admin FROM users", self.pod.database_name)
@@ -121,11 +125,12 @@ def site(
         values = release_values(directory, cache_seconds)
         return Mlflow(folder / f"{version}-{name}", version, database, values, environment, ADMIN[1])
 
-    pods = pod("pod", 60), pod("other", 0)
-    database.query(f"CREATE DATABASE {pods[0].database_name}")
-    # One after the other: the first makes the tables.
-    with pods[0].serving(), pods[1].serving():
-        yield Site(directory, slapd, database, *pods)
+    first, second = pod("pod", 60), pod("other", 0)
+    database.query(f"CREATE DATABASE {first.database_name}")
+    with first.serving():
+        made = first.call(BOB, "experiments/create", name="made before the other pod started")
+        with second.serving():
+            yield Site(directory, slapd, database, first, second, made.json()["experiment_id"])
 
 
 def release_values(directory: Directory, cache_seconds: int) -> dict[str, Any]:
@@ -237,18 +242,10 @@ def test_eight_first_requests_at_once_make_one_account(site: Site) -> None:
     assert "dave" in site.accounts()
 
 
-def test_permissions_hold_on_every_pod_and_over_a_restart(site: Site) -> None:
-    created = site.pod.call(BOB, "experiments/create", name="bob's")
-    experiment = created.json()["experiment_id"]
-    path = f"/api/2.0/mlflow/experiments/get?experiment_id={experiment}"
-
-    def answers(pod: Mlflow) -> list[int]:
-        return [pod.get(path, login).status_code for login in (BOB, ERIN, ALICE)]
-
-    assert answers(site.pod) == answers(site.other) == [200, 403, 200]
-    new = replace(site.other, port=free_port(), folder=site.other.folder.with_name(f"{site.pod.version}-new"))
-    with new.serving() as again:
-        assert answers(again) == [200, 403, 200]
+def test_permissions_hold_on_a_pod_that_starts_later(site: Site) -> None:
+    path = f"/api/2.0/mlflow/experiments/get?experiment_id={site.experiment}"
+    for pod in (site.pod, site.other):
+        assert [pod.get(path, login).status_code for login in (BOB, ERIN, ALICE)] == [200, 403, 200]
 
 
 def test_artifacts_are_behind_the_same_login(site: Site) -> None:
@@ -342,84 +339,96 @@ def test_no_password_is_in_a_log(site: Site) -> None:
     assert [password for password in passwords if password in logs] == []
 
 
-def ask(folder: Path, directory: Directory, *configurations: tuple[Mapping[str, str], list[tuple[str, str]]]) -> Any:
-    """What the login function itself answers, with each of these configurations."""
-    settings = {
-        name: value
-        for name, value in release_values(directory, 0)["extraEnvVars"].items()
-        if name.startswith("LDAP_")
-    }
-    defaults = {**settings, "LDAP_TLS_VERIFY": "required", "LDAP_START_TLS": "true", "LDAP_CACHE_SECONDS": "0"}
-    ini = folder / "probe.ini"
-    ini.write_text(
-        "[mlflow]\ndefault_permission = READ\nadmin_username = admin\nadmin_password = unused-password\n"
-        f"database_uri = sqlite:///{folder}/probe.db\nauthorization_function = {LOGIN}\n"
-    )
-    (folder / "probe.db").unlink(missing_ok=True)
-    machine = this_machine(directory)
-    answer = subprocess.run(
-        [tools.mlflow_python("3.15.1"), Path(__file__).with_name("probe.py")],
-        input=json.dumps([({**defaults, **machine, **changes}, logins) for changes, logins in configurations]).encode(),
-        env={**machine, "HOME": str(folder), "MLFLOW_AUTH_CONFIG_PATH": str(ini)},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    return json.loads(answer.stdout.splitlines()[-1])
+@dataclass(frozen=True)
+class Probe:
+    """What the login function itself answered to each configuration: the account's name, or the status of the refusal."""
+
+    answers: Mapping[str, list[str | int]]
+    referrals_followed: int
+    binds_of_frank: int
 
 
-@pytest.mark.usefixtures("slapd")
-def test_passwords_go_over_checked_tls_only(folder: Path, directory: Directory) -> None:
-    plain = f"ldap://localhost:{directory.port}"
+@pytest.fixture(scope="module")
+def probe(folder: Path, directory: Directory, slapd: "subprocess.Popen[bytes]") -> Probe:
+    plain = {"LDAP_URI": f"ldap://localhost:{directory.port}"}
     stranger = {"LDAP_CA": str(directory.certificates.stranger)}
-    answers = ask(
-        folder,
-        directory,
-        ({}, [BOB]),
-        ({"LDAP_URI": plain}, [BOB]),
-        ({"LDAP_URI": plain, "LDAP_START_TLS": "false"}, [BOB]),
-        (stranger, [BOB]),
-        ({**stranger, "LDAP_URI": plain}, [BOB]),
-        ({**stranger, "LDAP_TLS_VERIFY": "none"}, [BOB]),
-        ({"LDAP_URI": f"ldaps://127.0.0.2:{directory.tls_port}"}, [BOB]),
-    )
-    # The directory itself refuses what is not encrypted; a certificate that is not right is a directory that is not there.
-    assert answers == [["bob"], ["bob"], [401], [503], [503], ["bob"], [503]]
-
-
-@pytest.mark.usefixtures("slapd")
-def test_groups_are_found_on_the_group_or_on_the_person(folder: Path, directory: Directory) -> None:
-    # As Active Directory has it in `memberOf`, in an attribute that this directory's schema knows.
-    directory.modify(dn_of("mallory"), f"add: seeAlso\nseeAlso: cn=other,{GROUPS}\nseeAlso: {USERS}")
     person = {
         "LDAP_GROUP_SEARCH_BASE_DN": PEOPLE,
         "LDAP_GROUP_SEARCH_FILTER": "(entryDN=%s)",
         "LDAP_GROUP_ATTRIBUTE": "seeAlso",
     }
-    shouted = {"LDAP_GROUP_USER_DN": USERS.upper().replace(",", ", ")}
-    elsewhere = {"LDAP_GROUP_SEARCH_BASE_DN": f"ou=nowhere,{BASE}"}
-    try:
-        answers = ask(
-            folder, directory, (person, [MALLORY, BOB]), (shouted, [BOB, MALLORY]), (elsewhere, [BOB])
+    configurations: dict[str, tuple[Mapping[str, str], list[tuple[str, str]]]] = {
+        "ldaps": ({}, [BOB]),
+        "ldaps, wrong authority": (stranger, [BOB]),
+        "ldaps, wrong authority, unchecked": ({**stranger, "LDAP_TLS_VERIFY": "none"}, [BOB]),
+        "ldaps, wrong name": ({"LDAP_URI": f"ldaps://127.0.0.2:{directory.tls_port}"}, [BOB]),
+        "ldap": (plain, [BOB]),
+        "ldap, wrong authority": ({**stranger, **plain}, [BOB]),
+        "ldap, no TLS": ({**plain, "LDAP_START_TLS": "false"}, [BOB]),
+        "groups of the person": (person, [MALLORY, BOB]),
+        "group in capitals": ({"LDAP_GROUP_USER_DN": USERS.upper().replace(",", ", ")}, [BOB, MALLORY]),
+        "no such base": ({"LDAP_GROUP_SEARCH_BASE_DN": f"ou=nowhere,{BASE}"}, [BOB]),
+        "referral": ({"LDAP_GROUP_SEARCH_BASE_DN": "dc=elsewhere"}, [BOB]),
+        "cache of a second": ({"LDAP_CACHE_SECONDS": "1"}, [FRANK, FRANK, ("sleep", "1.2"), FRANK]),
+    }
+    settings = {**release_values(directory, 0)["extraEnvVars"], **this_machine(directory)}
+    settings |= {"LDAP_TLS_VERIFY": "required", "LDAP_START_TLS": "true", "LDAP_CACHE_SECONDS": "0"}
+    questions = [({**settings, **changes}, logins) for changes, logins in configurations.values()]
+    ini = folder / "probe.ini"
+    ini.write_text(
+        "[mlflow]\ndefault_permission = READ\nadmin_username = admin\nadmin_password = unused-password\n"
+        f"database_uri = sqlite:///{folder}/probe.db\nauthorization_function = {LOGIN}\n"
+    )
+    # As Active Directory has it in `memberOf`, in an attribute that this directory's schema knows.
+    directory.modify(dn_of("mallory"), f"add: seeAlso\nseeAlso: cn=other,{GROUPS}\nseeAlso: {USERS}")
+    with socket.create_server(("127.0.0.1", directory.referral_port)) as elsewhere:
+        answer = subprocess.run(
+            [tools.mlflow_python("3.15.1"), Path(__file__).with_name("probe.py")],
+            input=json.dumps(questions).encode(),
+            env={**this_machine(directory), "HOME": str(folder), "MLFLOW_AUTH_CONFIG_PATH": str(ini)},
+            stdout=subprocess.PIPE,
+            check=True,
         )
-    finally:
-        directory.modify(dn_of("mallory"), "delete: seeAlso")
-    assert answers == [["mallory", 401], ["bob", 401], [401]]
+        elsewhere.settimeout(0)
+        followed = 0
+        with contextlib.suppress(BlockingIOError):
+            elsewhere.accept()
+            followed = 1
+    answers = dict(zip(configurations, json.loads(answer.stdout.splitlines()[-1]), strict=True))
+    return Probe(answers, followed, directory.binds("frank"))
 
 
-@pytest.mark.usefixtures("slapd")
-def test_a_referral_is_not_followed(folder: Path, directory: Directory) -> None:
-    with socket.create_server(("127.0.0.1", directory.referral_port)) as stranger:
-        answers = ask(folder, directory, ({"LDAP_GROUP_SEARCH_BASE_DN": "dc=elsewhere"}, [BOB]))
-        stranger.settimeout(0.2)
-        with contextlib.suppress(TimeoutError):
-            stranger.accept()
-            pytest.fail("the password would have gone to another server")
-    assert answers == [[401]]
+def test_ldaps_needs_a_certificate_that_is_right(probe: Probe) -> None:
+    assert probe.answers["ldaps"] == ["bob"]
+    # One that is not right is a directory that is not there.
+    assert probe.answers["ldaps, wrong authority"] == probe.answers["ldaps, wrong name"] == [503]
+    assert probe.answers["ldaps, wrong authority, unchecked"] == ["bob"]
 
 
-@pytest.mark.usefixtures("slapd")
-def test_a_login_is_forgotten_after_its_time(folder: Path, directory: Directory) -> None:
-    before = directory.binds("bob")
-    logins = [BOB, BOB, ("sleep", "1.2"), BOB]
-    assert ask(folder, directory, ({"LDAP_CACHE_SECONDS": "1"}, logins)) == [["bob"] * 3]
-    assert directory.binds("bob") == before + 2
+def test_ldap_is_encrypted_before_a_password_is_sent(probe: Probe) -> None:
+    assert probe.answers["ldap"] == ["bob"]
+    assert probe.answers["ldap, wrong authority"] == [503]
+    # The directory itself refuses a password that is not encrypted.
+    assert probe.answers["ldap, no TLS"] == [401]
+
+
+def test_groups_may_stand_with_the_person(probe: Probe) -> None:
+    assert probe.answers["groups of the person"] == ["mallory", 401]
+
+
+def test_the_spelling_of_a_groups_dn_does_not_matter(probe: Probe) -> None:
+    assert probe.answers["group in capitals"] == ["bob", 401]
+
+
+def test_nobody_enters_where_no_group_is_found(probe: Probe) -> None:
+    assert probe.answers["no such base"] == [401]
+
+
+def test_a_referral_is_not_followed(probe: Probe) -> None:
+    assert probe.answers["referral"] == [401]
+    assert probe.referrals_followed == 0, "the password would have gone to another server"
+
+
+def test_a_login_is_forgotten_after_its_time(probe: Probe) -> None:
+    assert probe.answers["cache of a second"] == ["frank"] * 3
+    assert probe.binds_of_frank == 2

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from moto import mock_aws
@@ -12,6 +12,8 @@ from local.plugins.aws import api, cloudwatch, ec2, functions, iam, rds, route53
 from local.plugins.provider import InvalidInput, OperationError, Properties, Resource
 
 REGION = "eu-west-1"
+
+
 def trust(service: str) -> str:
     statement = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
@@ -25,8 +27,8 @@ TAGS = {"app": "mlflow"}
 class Server:
     """In place of the PostgreSQL behind an instance; the real one is in test_postgresql.py."""
 
-    started: dict[str, dict[str, str]] = {}
-    passwords: dict[str, str] = {}
+    started: ClassVar[dict[str, dict[str, str]]] = {}
+    passwords: ClassVar[dict[str, str]] = {}
     port = 25432
 
     def __init__(self, identifier: str) -> None:
@@ -77,7 +79,9 @@ def vpc() -> str:
 def subnets(vpc: str) -> list[str]:
     client = api.client("ec2")
     return [
-        client.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{n}.0/24", AvailabilityZone=f"{REGION}{zone}")["Subnet"]["SubnetId"]
+        client.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{n}.0/24", AvailabilityZone=f"{REGION}{zone}")["Subnet"][
+            "SubnetId"
+        ]
         for n, zone in enumerate("ab")
     ]
 
@@ -158,13 +162,17 @@ def test_role():
 
 def test_role_policy():
     iam.Role().create({"name": "r", "assumeRolePolicy": TRUST})
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]})
+    policy = json.dumps(
+        {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
+    )
     life(iam.RolePolicy(), {"role": "r", "name": "p", "policy": policy}, {"policy": policy.replace("s3", "sqs")})
 
 
 def test_role_policy_attachment():
     iam.Role().create({"name": "r", "assumeRolePolicy": TRUST})
-    document = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]})
+    document = json.dumps(
+        {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
+    )
     policy = api.client("iam").create_policy(PolicyName="p", PolicyDocument=document)["Policy"]["Arn"]
     life(iam.RolePolicyAttachment(), {"role": "r", "policyArn": policy}, {})
 
@@ -189,7 +197,12 @@ def test_security_group(vpc: str):
 def test_ingress_rule(vpc: str, source: str):
     group, _ = ec2.SecurityGroup().create({"name": "sg", "vpcId": vpc})
     ports = {"ipProtocol": "tcp", "fromPort": 5432, "toPort": 5432}
-    inputs = {"securityGroupId": group, source: {"cidrIpv4": "10.0.0.0/16"}.get(source, group), "description": "d", **ports}
+    inputs = {
+        "securityGroupId": group,
+        source: {"cidrIpv4": "10.0.0.0/16"}.get(source, group),
+        "description": "d",
+        **ports,
+    }
     life(ec2.SecurityGroupIngressRule(), inputs | {"tags": TAGS}, {"fromPort": 5433, "toPort": 5433})
 
 
@@ -259,7 +272,12 @@ def test_record():
 def instance(subnets: list[str]) -> Properties:
     rds.SubnetGroup().create({"name": "sg", "description": "d", "subnetIds": subnets})
     rds.ParameterGroup().create(
-        {"name": "pg", "family": "postgres17", "description": "d", "parameters": [{"name": "log_statement", "value": "none"}]}
+        {
+            "name": "pg",
+            "family": "postgres17",
+            "description": "d",
+            "parameters": [{"name": "log_statement", "value": "none"}],
+        }
     )
     return {
         "identifier": "db",
@@ -286,7 +304,9 @@ def instance(subnets: list[str]) -> Properties:
 
 
 def test_instance(instance: Properties):
-    life(rds.Instance(), instance, {"allocatedStorage": 30, "multiAz": True, "password": "another-password", "tags": {}})
+    life(
+        rds.Instance(), instance, {"allocatedStorage": 30, "multiAz": True, "password": "another-password", "tags": {}}
+    )
     assert Server.passwords["db"] == "another-password"
 
 
@@ -297,7 +317,12 @@ def test_the_accounts_record_of_an_instance_has_no_password(instance: Properties
 
 def test_a_changed_parameter_reaches_the_server(instance: Properties):
     rds.Instance().create(instance)
-    old = {"name": "pg", "family": "postgres17", "description": "d", "parameters": [{"name": "log_statement", "value": "none"}]}
+    old = {
+        "name": "pg",
+        "family": "postgres17",
+        "description": "d",
+        "parameters": [{"name": "log_statement", "value": "none"}],
+    }
     rds.ParameterGroup().update("pg", old, old | {"parameters": [{"name": "rds.force_ssl", "value": "1"}]})
     assert Server.started["db"] == {"rds.force_ssl": "1"}
 
@@ -341,7 +366,9 @@ def test_networks(vpc: str, subnets: list[str]):
     described = functions.get_route_table({"routeTableId": table})
     assert [route["gatewayId"] for route in described["routes"]] == [gateway]
     assert [association["subnetId"] for association in described["associations"]] == [subnets[0]]
-    assert [association["main"] for association in functions.get_route_table({"routeTableId": main})["associations"]] == [True]
+    assert [
+        association["main"] for association in functions.get_route_table({"routeTableId": main})["associations"]
+    ] == [True]
     assert functions.get_subnet({"id": subnets[1]})["availabilityZone"] == f"{REGION}b"
     assert functions.get_vpc({"id": vpc})["cidrBlock"] == "10.0.0.0/16"
 

@@ -56,13 +56,13 @@ class Box(Provider):
     version = "1.2.3"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     pass
 
 
 class Context:
     def abort(self, code: grpc.StatusCode, text: str) -> None:
-        raise Refused(text)
+        raise RefusedError(text)
 
 
 @pytest.fixture
@@ -73,7 +73,9 @@ def lid() -> Lid:
 @pytest.fixture
 def call(lid: Lid) -> Callable[..., Any]:
     servicer: Any = provider._Servicer(Box([lid], {"box:index:open": lambda arguments: {"angle": arguments["angle"]}}))
-    return lambda method, **fields: getattr(servicer, method)(getattr(provider_pb2, f"{REQUESTS[method]}Request")(**fields), Context())
+    return lambda method, **fields: getattr(servicer, method)(
+        getattr(provider_pb2, f"{REQUESTS[method]}Request")(**fields), Context()
+    )
 
 
 REQUESTS = {name: name for name in ("Create", "Update", "Read", "Check", "Diff", "Delete", "Invoke")}
@@ -81,7 +83,9 @@ SECRET = PropertyValue("s3cret", is_secret=True)
 
 
 def struct(**values: Any) -> struct_pb2.Struct:
-    marked = {key: value if isinstance(value, PropertyValue) else provider.to_property(value) for key, value in values.items()}
+    marked = {
+        key: value if isinstance(value, PropertyValue) else provider.to_property(value) for key, value in values.items()
+    }
     return PropertyValue.marshal_map(marked)
 
 
@@ -136,7 +140,10 @@ def test_a_refused_value_names_its_property(call: Callable[..., Any]):
 
 
 def test_a_difference_is_an_update_or_a_replacement(call: Callable[..., Any]):
-    old, new = struct(colour="red", size=1, labels={"a": "1", "b.c": "2"}), struct(colour="red", size=2, labels={"a": "1"})
+    old, new = (
+        struct(colour="red", size=1, labels={"a": "1", "b.c": "2"}),
+        struct(colour="red", size=2, labels={"a": "1"}),
+    )
     response = call("Diff", urn=URN, id="a", old_inputs=old, news=new)
     assert response.changes == provider_pb2.DiffResponse.DIFF_SOME
     assert list(response.replaces) == ["size"]
@@ -152,7 +159,13 @@ def test_no_difference_is_no_change(call: Callable[..., Any]):
 def test_the_preview_of_an_update_keeps_what_is_known(call: Callable[..., Any]):
     state = struct(name="a", colour="red", address="here", pin="1234")
     response = call(
-        "Update", urn=URN, id="a", olds=state, old_inputs=struct(name="a", colour="red"), news=struct(name="a"), preview=True
+        "Update",
+        urn=URN,
+        id="a",
+        olds=state,
+        old_inputs=struct(name="a", colour="red"),
+        news=struct(name="a"),
+        preview=True,
     )
     assert plain(response.properties) == {"name": "a", "address": "here", "pin": "1234"}
 
@@ -172,15 +185,15 @@ def test_reading_finds_what_somebody_changed(call: Callable[..., Any]):
     [("broken", "out of lids: buy some"), ("bug", "the local stack's stand-in for box has a bug: KeyError('oops')")],
 )
 def test_an_error_is_one_text(call: Callable[..., Any], colour: str, text: str):
-    with pytest.raises(Refused) as error:
+    with pytest.raises(RefusedError) as error:
         call("Create", urn=URN, properties=struct(name="a", colour=colour))
     assert str(error.value) == text
 
 
 def test_an_unknown_type_or_function_is_named(call: Callable[..., Any]):
-    with pytest.raises(Refused, match="box:index/cup:Cup"):
+    with pytest.raises(RefusedError, match="box:index/cup:Cup"):
         call("Create", urn=URN.replace("lid:Lid", "cup:Cup"))
-    with pytest.raises(Refused, match="box:index:close"):
+    with pytest.raises(RefusedError, match="box:index:close"):
         call("Invoke", tok="box:index:close")
 
 
@@ -194,16 +207,18 @@ def test_the_nth_operation_of_a_run_fails(call: Callable[..., Any], tmp_path: Pa
     monkeypatch.setenv("MLFLOW_EKS_FAULT", "2:error")
     call("Create", urn=URN, properties=struct(name="a"), preview=True)
     call("Create", urn=URN, properties=struct(name="a"))
-    with pytest.raises(Refused, match="fault injected"):
+    with pytest.raises(RefusedError, match="fault injected"):
         call("Delete", urn=URN, id="a")
     call("Create", urn=URN, properties=struct(name="b"))
 
 
-def test_the_count_starts_over_with_the_next_run(call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_count_starts_over_with_the_next_run(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("MLFLOW_EKS_STACK_DIR", str(tmp_path))
     monkeypatch.setenv("MLFLOW_EKS_FAULT", "1:error-after")
     (tmp_path / "fault-count").write_text("1 7")
-    with pytest.raises(Refused, match="fault injected"):
+    with pytest.raises(RefusedError, match="fault injected"):
         call("Create", urn=URN, properties=struct(name="a"))
 
 
@@ -221,5 +236,5 @@ def test_the_engine_is_killed_where_a_fault_says_so(tmp_path: Path):
 
 def test_a_fault_that_cannot_be_is_refused(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_EKS_FAULT", "soon")
-    with pytest.raises(Refused, match="NUMBER:error"):
+    with pytest.raises(RefusedError, match="NUMBER:error"):
         call("Create", urn=URN, properties=struct(name="a"))

@@ -141,6 +141,7 @@ class Resource:
     inputs: dict[str, Any]
     """As they go to the engine: secrets wrapped where they stand, see `plain` and `is_secret`; unknown ones are `UNKNOWN`."""
     parent: str
+    """Name of its component; empty for what stands by itself."""
     protect: bool
     depends_on: Sequence[str]
     """Names of what it waits for, through its options or through its inputs."""
@@ -154,7 +155,7 @@ class Resource:
         return plain(self.inputs[key])
 
 
-@dataclass
+@dataclass(repr=False)
 class Deployment:
     """What a run of the program registered, asked, exported and said."""
 
@@ -298,7 +299,7 @@ class _Recorder(pulumi_mocks.MockMonitor):
                 type=request.type,
                 name=request.name,
                 inputs=inputs,
-                parent=_name(request.parent),
+                parent="" if "::pulumi:pulumi:Stack::" in request.parent else _name(request.parent),
                 protect=getattr(request, "protect", False),
                 depends_on=[_name(urn) for urn in request.dependencies],
                 ignore_changes=list(getattr(request, "ignoreChanges", [])),

@@ -148,6 +148,7 @@ def test_a_controller_that_exists_is_used_as_it_is() -> None:
     )
     deployment = deploy(config, secrets=["postgres"])
     assert not [resource for resource in deployment.resources if resource.name.startswith("ingress")]
+    assert deployment.outputs["url"] == "http://mlflow.example.com"
     assert deployment.values["ingress"]["className"] == "edge"
     (rule,) = deployment.named("mlflow-network-policy")["spec"]["ingress"]
     (peer,) = rule["from"]

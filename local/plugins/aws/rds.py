@@ -8,7 +8,7 @@ from typing import Any
 from local.plugins.aws import server
 from local.plugins.aws.api import ApiResource, call, unless_gone
 from local.plugins.aws.server import DatabaseServer
-from local.plugins.provider import InvalidInput, OperationError, Properties, State, changed
+from local.plugins.provider import UNKNOWN, InvalidInput, OperationError, Properties, State, changed
 
 
 def _calls(noun: str) -> tuple[str, str, str, str]:
@@ -61,7 +61,9 @@ class ParameterGroup(ApiResource):
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         kept = {item["name"] for item in inputs.get("parameters", [])}
         # moto has no ResetDBParameterGroup: an empty value stands for the engine's own.
-        removed = [{"name": item["name"], "value": ""} for item in old.get("parameters", []) if item["name"] not in kept]
+        removed = [
+            {"name": item["name"], "value": ""} for item in old.get("parameters", []) if item["name"] not in kept
+        ]
         self._set(inputs | {"parameters": [*inputs.get("parameters", []), *removed]})
         outputs = super().update(resource_id, old, inputs)
         for instance in call("rds", "describe_db_instances")["DBInstances"]:
@@ -120,8 +122,8 @@ class Instance(ApiResource):
     replace = frozenset({"engine", "identifier", "kmsKeyId", "storageEncrypted", "username"})
 
     def check(self, inputs: Properties) -> Properties:
-        major = str(inputs.get("engineVersion", "")).partition(".")[0]
-        if inputs.get("engine") != "postgres" or major != server.VERSION.partition(".")[0]:
+        offered = {server.VERSION, server.VERSION.partition(".")[0], UNKNOWN}
+        if inputs.get("engine") != "postgres" or inputs.get("engineVersion") not in offered:
             raise InvalidInput("engineVersion", f"the local stack has PostgreSQL {server.VERSION} and nothing else")
         return super().check(inputs)
 

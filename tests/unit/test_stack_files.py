@@ -1,0 +1,116 @@
+"""The committed stack files keep what their first lines promise, and Pulumi.yaml describes the settings that there are."""
+
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from settings import Settings, parse
+from tests.unit.harness import ROOT, Deployment, stack_config
+
+STACKS = ["dev", "prod", "local"]
+
+
+def loaded(stack: str) -> Settings:
+    # No section is a secret in these files: a password in one of them would be found.
+    settings, problems = parse(stack_config(stack), set())
+    assert problems == []
+    assert settings is not None
+    return settings
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_stack_file_is_accepted_without_a_warning(stack: str) -> None:
+    assert loaded(stack).warnings() == []
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_stack_file_says_in_which_region(stack: str) -> None:
+    config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    assert {key.split(":")[0] for key in config} == {"aws", "mlflow-eks"}
+    assert config["aws:region"]
+
+
+def test_dev_is_small() -> None:
+    settings = loaded("dev")
+    postgres, mlflow = settings.postgres, settings.mlflow
+    assert (postgres.instance_class, postgres.allocated_storage, postgres.multi_az) == ("db.t3.micro", 20, False)
+    assert settings.most_replicas == mlflow.workers == settings.ingress.replicas == 1
+    assert postgres.alarm_topic_arn is None
+
+
+@pytest.mark.parametrize("stack", ["dev", "local"])
+def test_a_stack_to_try_things_with_can_be_deleted_whole(request: pytest.FixtureRequest, stack: str) -> None:
+    deployment: Deployment = request.getfixturevalue(stack)
+    assert [resource.name for resource in deployment.resources if resource.protect] == []
+    assert deployment.named("postgres-instance")["skipFinalSnapshot"] is True
+    assert deployment.named("artifacts-bucket")["forceDestroy"] is True
+
+
+def test_prod_protects_everything_that_holds_data(prod: Deployment) -> None:
+    protected = {resource.name for resource in prod.resources if resource.protect}
+    assert protected == {"postgres-instance", "artifacts-bucket", "database-database", "database-schema"}
+
+
+def test_prod_survives_a_zone_and_a_bad_day() -> None:
+    postgres = loaded("prod").postgres
+    assert postgres.multi_az
+    assert postgres.backup_retention_days >= 14
+    assert postgres.max_allocated_storage >= 2 * postgres.allocated_storage
+    assert postgres.alarm_topic_arn
+    assert postgres.kms_key_arn
+    assert loaded("prod").most_replicas >= 2
+    assert loaded("prod").ingress.replicas >= 2
+
+
+def test_prod_makes_the_safe_choices() -> None:
+    settings = loaded("prod")
+    assert settings.protect
+    assert settings.postgres.allow_from == "cluster"
+    assert settings.url.startswith("https://")
+    assert settings.ingress.certificate_arn
+    assert settings.ingress.scheme == "internal"
+    assert settings.mlflow.chart_version == "1.11.5"
+    assert settings.mlflow.auth.mode != "none"
+    assert settings.mlflow.cors_allowed_origins == []
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_placeholders_are_recognisable(stack: str) -> None:
+    # Nobody's cluster, account or domain.
+    settings = loaded(stack)
+    text = (ROOT / f"Pulumi.{stack}.yaml").read_text()
+    assert settings.mlflow.host.endswith(("example.com", "localhost"))
+    assert text.count("arn:aws:") == text.count("123456789012")
+
+
+def test_the_project_describes_exactly_the_sections_of_the_settings(project: dict[str, Any]) -> None:
+    assert set(project["config"]) == {field.alias or name for name, field in Settings.model_fields.items()}
+    for section, description in project["config"].items():
+        assert len(description["description"]) > 20, section
+
+
+def test_the_project_requires_what_the_settings_require(project: dict[str, Any]) -> None:
+    required = {field.alias or name for name, field in Settings.model_fields.items() if field.is_required()}
+    assert {section for section, description in project["config"].items() if "default" not in description} == required
+
+
+def test_the_projects_types_and_defaults_are_those_of_the_settings(project: dict[str, Any]) -> None:
+    for name, field in Settings.model_fields.items():
+        description = project["config"][field.alias or name]
+        assert description["type"] == ("boolean" if field.annotation is bool else "object")
+        if not field.is_required():
+            # An empty section is the section's own defaults.
+            default = {} if isinstance(field.default, BaseModel) else field.default
+            assert description["default"] == default
+
+
+def test_the_project_runs_in_its_own_virtualenv(project: dict[str, Any]) -> None:
+    assert project["name"] == "mlflow-eks"
+    assert project["runtime"]["options"]["virtualenv"] == ".venv"
