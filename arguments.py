@@ -59,6 +59,8 @@ def postgres(settings: Settings, cluster: EksCluster) -> PrivatePostgresArgs:
         cidrs |= {cidr: cidr for cidr in given.allow_from.cidrs}
         groups |= {group: group for group in given.allow_from.security_groups}
     return PrivatePostgresArgs(
+        account_id=cluster.account_id,
+        partition=cluster.partition,
         vpc_id=cluster.vpc_id,
         subnets=look_up_subnets(given.subnet_ids, cluster.vpc_id) if given.subnet_ids else cluster.private_subnets(),
         engine_version=given.engine_version,

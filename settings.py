@@ -17,6 +17,7 @@ import pulumi
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -95,6 +96,11 @@ def _origin(value: str) -> str:
     return value
 
 
+def _text(value: object) -> object:
+    # `pulumi config set --path` makes a number of everything that looks like one.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 Host = Annotated[
     str, _matching(_HOST, "write a DNS name in lower case without scheme or port, for example mlflow.example.com")
 ]
@@ -105,7 +111,11 @@ Identifier = Annotated[
     ),
 ]
 DnsLabel = Annotated[str, _matching(_DNS_LABEL, "write a Kubernetes name of a-z, 0-9 and -, at most 63 characters")]
-Quantity = Annotated[str, _matching(_QUANTITY, 'write a Kubernetes quantity as a string, for example "500m" or "2Gi"')]
+Quantity = Annotated[
+    str,
+    BeforeValidator(_text),
+    _matching(_QUANTITY, 'write a Kubernetes quantity as a string, for example "500m" or "2Gi"'),
+]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 Password = Annotated[SecretStr, AfterValidator(_password)]
 ForeignPassword = Annotated[SecretStr, AfterValidator(_not_empty)]
@@ -193,6 +203,7 @@ class Postgres(_Section):
     """Who may connect: ``cluster`` (its security group), ``vpc`` (everything in the VPC: the guide's rule), or a list."""
     engine_version: Annotated[
         str,
+        BeforeValidator(_text),
         _matching(
             re.compile(r"1[5-9]|2[0-9]"),
             'write the major version as a string, for example "17": minor ones are automatic',

@@ -18,6 +18,10 @@ PORT = 5432
 class PrivatePostgresArgs:
     """What an instance needs to be told."""
 
+    account_id: pulumi.Input[str]
+    """The account that it lives in."""
+    partition: pulumi.Input[str]
+    """``aws``, ``aws-cn`` or ``aws-us-gov``."""
     vpc_id: pulumi.Input[str]
     """The VPC that it lives in."""
     subnets: pulumi.Input[Sequence[Subnet]]
@@ -126,7 +130,7 @@ class PrivatePostgres(pulumi.ComponentResource):
             args.master_password or random.RandomPassword(f"{name}-master", length=32, special=False, opts=child).result
         )
         snapshot = random.RandomId(f"{name}-final-snapshot", byte_length=4, opts=child)
-        monitoring_role = _monitoring_role(f"{name}-monitoring", tags, child) if args.monitoring_interval else None
+        monitoring_role = _monitoring_role(f"{name}-monitoring", args, child) if args.monitoring_interval else None
         instance = aws.rds.Instance(
             f"{name}-instance",
             engine="postgres",
@@ -179,6 +183,7 @@ class PrivatePostgres(pulumi.ComponentResource):
                 source_ids=[instance.identifier],
                 event_categories=[
                     "availability",
+                    "configuration change",
                     "deletion",
                     "failover",
                     "failure",
@@ -186,6 +191,15 @@ class PrivatePostgres(pulumi.ComponentResource):
                     "maintenance",
                     "recovery",
                 ],
+                tags=tags,
+                opts=child,
+            )
+            aws.rds.EventSubscription(
+                f"{name}-parameter-events",
+                sns_topic=args.alarm_topic_arn,
+                source_type="db-parameter-group",
+                source_ids=[parameter_group.name],
+                event_categories=["configuration change"],
                 tags=tags,
                 opts=child,
             )
@@ -243,18 +257,29 @@ def _offered(version: str, parent: pulumi.Resource) -> pulumi.Output[aws.rds.Get
     return pulumi.Output.from_input(look_up())
 
 
-def _monitoring_role(name: str, tags: Mapping[str, str], opts: pulumi.ResourceOptions) -> aws.iam.Role:
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "monitoring.rds.amazonaws.com"}}
-        ],
-    }
-    role = aws.iam.Role(name, assume_role_policy=json.dumps(trust), tags=tags, opts=opts)
+def _monitoring_role(name: str, args: PrivatePostgresArgs, opts: pulumi.ResourceOptions) -> aws.iam.Role:
+    def trust(account_id: str) -> str:
+        statement = {
+            "Effect": "Allow",
+            "Principal": {"Service": "monitoring.rds.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+            # RDS may be asked by anybody; only this account's instances are meant.
+            "Condition": {"StringEquals": {"aws:SourceAccount": account_id}},
+        }
+        return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, sort_keys=True)
+
+    role = aws.iam.Role(
+        name,
+        assume_role_policy=pulumi.Output.from_input(args.account_id).apply(trust),
+        tags={**args.tags},
+        opts=opts,
+    )
     aws.iam.RolePolicyAttachment(
         f"{name}-policy",
         role=role.name,
-        policy_arn="arn:aws:iam::aws:policy/service-role/AmazonRDSEnhancedMonitoringRole",
+        policy_arn=pulumi.Output.format(
+            "arn:{0}:iam::aws:policy/service-role/AmazonRDSEnhancedMonitoringRole", args.partition
+        ),
         opts=opts,
     )
     return role

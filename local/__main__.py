@@ -34,6 +34,7 @@ class RefusedError(Exception):
 def up(stack: Path, extra: Sequence[str]) -> None:
     """Bring everything up, or what is missing of it."""
     with _only_command(stack):
+        _check_ports(Machine(stack))
         engine, healed = _start(stack)
         refresh = ["--refresh"] if healed else []
         engine.run("up", "--yes", "--skip-preview", "--stack", STACK, *refresh, *extra)
@@ -108,7 +109,6 @@ def _start(stack: Path) -> tuple[Engine, bool]:
     machine = Machine(stack)
     mlflow = tools.mlflow(MLFLOW)
     tools.check_machine([tools.POSTGRES, tools.HAPROXY, mlflow])
-    _check_ports(machine)
     engine = Engine(stack)
     existed = engine.exists()
     if existed and not engine.readable():

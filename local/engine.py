@@ -16,23 +16,13 @@ from typing import Any
 from local import account, paths, tools
 from local.machine import end_with_parent
 from local.plugins import install
+from local.recovery import likely_id
 
 STACK = "local"
 PROJECT = "mlflow-eks"
 HTTP_PORT, HTTPS_PORT = 8080, 8443
 
 _CONFIG = f"Pulumi.{STACK}.yaml"
-# Where a second attempt would find the name taken, or leave a server behind.
-_ID_INPUTS = {
-    "aws:iam/role:Role": ["name"],
-    "aws:rds/instance:Instance": ["identifier"],
-    "aws:rds/parameterGroup:ParameterGroup": ["name"],
-    "aws:rds/subnetGroup:SubnetGroup": ["name"],
-    "aws:s3/bucket:Bucket": ["bucket"],
-    "postgresql:index/role:Role": ["name"],
-    "postgresql:index/database:Database": ["name"],
-    "postgresql:index/schema:Schema": ["database", "name"],
-}
 _TAKE_CONFIG_FILE = {"up", "update", "preview", "refresh", "destroy", "config", "import"}
 
 
@@ -133,11 +123,11 @@ class Engine:
         say(f"clearing away what {len(pending)} interrupted operations have left half-made")
         # What may have been made is looked for under the id that it would have (`--import-pending-creates` only forgets it).
         half_made = [operation["resource"] for operation in pending if operation["type"] == "creating"]
-        known = [
-            resource | {"id": name, "outputs": resource.get("inputs", {})}
-            for resource in half_made
-            if (name := _likely_id(resource))
-        ]
+        known: list[dict[str, Any]] = []
+        for resource in half_made:
+            inputs: dict[str, Any] = resource.get("inputs", {})
+            name = likely_id(resource["type"], inputs, self.folder, self.endpoint)
+            known += [resource | {"id": name, "outputs": inputs}] if name else []
         deployment["resources"] += known
         self._quietly("stack", "import", "--stack", STACK, stdin=json.dumps(export))
         self._quietly("refresh", "--yes", "--skip-preview", "--stack", STACK)
@@ -230,14 +220,3 @@ def _port(variable: str, default: int) -> int:
 
 def _read(file: Path) -> str:
     return file.read_text() if file.exists() else ""
-
-
-def _likely_id(resource: dict[str, Any]) -> str | None:
-    """The id that the resource gets when it is made, where its inputs tell."""
-    inputs: dict[str, Any] = resource.get("inputs") or {}
-    kind = str(resource["type"])
-    if kind.startswith("kubernetes:"):
-        metadata: dict[str, str] = inputs.get("metadata") or inputs
-        return "/".join(metadata[key] for key in ("namespace", "name") if key in metadata)
-    parts = _ID_INPUTS.get(kind)
-    return ".".join(str(inputs[part]) for part in parts) if parts else None

@@ -416,7 +416,12 @@ class _Supervisor:
         (self.folder / "socket").unlink(missing_ok=True)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request: dict[str, Any] = json.loads(await reader.readline())
+        line = await reader.readline()
+        if not line.endswith(b"\n"):
+            # The client ended before it had asked for anything.
+            writer.close()
+            return
+        request: dict[str, Any] = json.loads(line)
         method: str = request.pop("method")
         work = asyncio.ensure_future(getattr(self, method)(**request))
         gone = asyncio.ensure_future(reader.read())

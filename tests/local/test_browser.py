@@ -15,12 +15,13 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
 def test_a_person_logs_in_and_sees_the_experiment(stack: LocalStack) -> None:
-    stack.client(
+    experiment = stack.client(
         "import mlflow\n"
-        "mlflow.set_experiment('seen-in-a-browser')\n"
+        "experiment = mlflow.set_experiment('seen-in-a-browser')\n"
         "for depth in range(3):\n"
         "    with mlflow.start_run(run_name=f'depth-{depth}'):\n"
         "        mlflow.log_metric('accuracy', 0.9 + depth / 100)\n"
+        "print(experiment.experiment_id)"
     )
     SCREENSHOTS.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
@@ -44,7 +45,8 @@ def test_a_person_logs_in_and_sees_the_experiment(stack: LocalStack) -> None:
         )
         page = context.new_page()
         page.goto(f"{stack.url}/#/experiments")
-        page.get_by_text("seen-in-a-browser").first.click(timeout=60_000)
+        page.get_by_text("seen-in-a-browser").first.wait_for(timeout=60_000)
+        page.goto(f"{stack.url}/#/experiments/{experiment}/runs")
         page.get_by_text("depth-2").first.wait_for(timeout=60_000)
         page.screenshot(path=SCREENSHOTS / "mlflow-ui.png")
         browser.close()

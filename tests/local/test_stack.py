@@ -32,7 +32,7 @@ def test_a_refresh_finds_nothing_changed(stack: LocalStack) -> None:
 
 
 def test_a_changed_setting_touches_only_the_release(stack: LocalStack) -> None:
-    assert stack.changes(mlflow__workers=2) == {"update": ["mlflow-release"]}
+    assert stack.changes(mlflow__auth__cacheSeconds=30) == {"update": ["mlflow-release"]}
 
 
 def test_a_wrong_setting_is_refused_in_one_message_without_a_traceback(stack: LocalStack) -> None:

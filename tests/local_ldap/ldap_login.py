@@ -3,8 +3,9 @@
 It runs in MLflow's pod, as `authorization_function = ldap_login:authenticate`, with the packages of the chart's image. That image
 has such a function too (`mlflowstack.auth.ldap`); docs/ldap.md says what was measured with it.
 """
-# pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUnknownParameterType=false
-# pyright: reportUnknownArgumentType=false, reportUntypedBaseClass=false
+# The virtualenv of this checkout has none of these packages.
+# pyright: reportMissingImports=false, reportMissingModuleSource=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 
 import hmac
 import logging
@@ -45,7 +46,7 @@ TEMPORARY = {"busy", "unavailable", "timeLimitExceeded", "adminLimitExceeded", "
 
 _logger = logging.getLogger(__name__)
 _key = secrets.token_bytes(32)
-_checked: "TTLCache[bytes, None]" = TTLCache(maxsize=10_000, ttl=CACHE_SECONDS)
+_checked = TTLCache[bytes, bool](10_000, CACHE_SECONDS)
 _checked_lock = threading.Lock()
 _accounts_lock = threading.Lock()
 _retry_at = 0.0
@@ -92,7 +93,7 @@ def _authenticate() -> Authorization | Response:
         return auth.make_basic_auth_response()
     _keep_account(name, is_admin)
     with _checked_lock:
-        _checked[key] = None
+        _checked[key] = True
     return user
 
 
@@ -128,7 +129,7 @@ def _ask(name: str, password: str) -> set[tuple[tuple[str, str], ...]] | None:
     tls = ldap3.Tls(validate=ssl.CERT_REQUIRED if VERIFY else ssl.CERT_NONE, ca_certs_file=CA_FILE)
     port = URI.port or (636 if encrypted else 389)
     # Without the schema: a search for the pseudo-attribute `dn` would fail against it, and it is large.
-    server = ldap3.Server(URI.hostname, port, encrypted, tls=tls, get_info=ldap3.NONE, connect_timeout=TIMEOUT)
+    server = ldap3.Server(URI.hostname or "", port, encrypted, tls=tls, get_info=ldap3.NONE, connect_timeout=TIMEOUT)
     # An e-mail-like bind name (Active Directory's) is no DN, and has no escapes.
     user = LOOKUP_BIND.replace("%s", escape_rdn(name) if "=" in LOOKUP_BIND else name)
     # A referral would send the password to whatever host the answer names.

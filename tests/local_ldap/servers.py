@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ def listens(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def running(argv: Sequence[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+def running(argv: Sequence[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[Any]]:
     """Run a server in a process group of its own, and end that group."""
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -159,7 +160,7 @@ class Directory:
         subprocess.run([SLAPD, "-Ta", "-f", configuration, "-l", str(ldif)], check=True, capture_output=True)
 
     @contextlib.contextmanager
-    def serving(self) -> Iterator[subprocess.Popen[bytes]]:
+    def serving(self) -> Iterator[subprocess.Popen[Any]]:
         assert SLAPD is not None
         addresses = (f"ldap://127.0.0.1:{self.port}", f"ldaps://127.0.0.1:{self.tls_port}")
         # The certificate is not for this one.
@@ -190,6 +191,46 @@ class Directory:
     def binds(self, name: str) -> int:
         """How often it was asked for that person's password."""
         return self.log.read_text(errors="replace").count(f'BIND dn="{dn_of(name)}" method=128')
+
+
+@contextlib.contextmanager
+def active_directory(port: int, group: str) -> Iterator[list[bytes]]:
+    """Answer one login as Active Directory does: it binds an e-mail-like name, and the person's entry names the groups.
+
+    Gives the messages that it got. OpenLDAP cannot stand in here: it binds DNs only.
+    """
+
+    def part(tag: int, *contents: bytes) -> bytes:
+        content = b"".join(contents)
+        size = len(content)
+        return bytes([tag]) + (bytes([size]) if size < 128 else bytes([0x82, size >> 8, size & 255])) + content
+
+    def answers(question: bytes, *operations: bytes) -> bytes:
+        # A message begins with its tag, its size in one byte or two, and its number, which the answers repeat.
+        start = 2 + (question[1] == 0x81)
+        number = question[start : start + 2 + question[start + 1]]
+        return b"".join(part(0x30, number, operation) for operation in operations)
+
+    success = (part(0x0A, b"\0"), part(0x04), part(0x04))
+    member_of = part(0x30, part(0x04, b"memberOf"), part(0x31, part(0x04, group.encode())))
+    entry = part(0x64, part(0x04, b"CN=Bob Smith,OU=Staff,DC=example,DC=com"), part(0x30, member_of))
+    elsewhere = part(0x73, part(0x04, b"ldap://DomainDnsZones.example.com/DC=DomainDnsZones,DC=example,DC=com"))
+    got: list[bytes] = []
+
+    def serve(server: socket.socket) -> None:
+        with contextlib.suppress(OSError), server.accept()[0] as connection:
+            got.append(connection.recv(4096))
+            connection.sendall(answers(got[0], part(0x61, *success)))
+            got.append(connection.recv(4096))
+            connection.sendall(answers(got[1], entry, elsewhere, part(0x65, *success)))
+            connection.recv(4096)
+
+    with socket.create_server(("127.0.0.1", port)) as server:
+        server.settimeout(60)
+        thread = threading.Thread(target=serve, args=(server,), daemon=True)
+        thread.start()
+        yield got
+    thread.join(timeout=60)
 
 
 @dataclass

@@ -29,8 +29,10 @@ from tests.local_ldap.servers import (
     Database,
     Directory,
     Mlflow,
+    active_directory,
     dn_of,
     eventually,
+    free_port,
     ldap3_folder,
 )
 
@@ -63,7 +65,7 @@ class Site:
     """One MLflow release with two pods."""
 
     directory: Directory
-    slapd: "subprocess.Popen[bytes]"
+    slapd: subprocess.Popen[Any]
     database: Database
     pod: Mlflow
     """Remembers a login for a minute."""
@@ -99,7 +101,7 @@ def directory(folder: Path, certificates: Certificates) -> Directory:
 
 
 @pytest.fixture(scope="module")
-def slapd(directory: Directory) -> "Iterator[subprocess.Popen[bytes]]":
+def slapd(directory: Directory) -> Iterator[subprocess.Popen[Any]]:
     with directory.serving() as process:
         yield process
 
@@ -115,7 +117,7 @@ def site(
     request: pytest.FixtureRequest,
     folder: Path,
     directory: Directory,
-    slapd: "subprocess.Popen[bytes]",
+    slapd: subprocess.Popen[Any],
     database: Database,
 ) -> Iterator[Site]:
     version = request.param
@@ -346,10 +348,13 @@ class Probe:
     answers: Mapping[str, list[str | int]]
     referrals_followed: int
     binds_of_frank: int
+    active_directory: list[bytes]
+    """What Active Directory was asked."""
 
 
 @pytest.fixture(scope="module")
-def probe(folder: Path, directory: Directory, slapd: "subprocess.Popen[bytes]") -> Probe:
+def probe(folder: Path, directory: Directory, slapd: subprocess.Popen[Any]) -> Probe:
+    active_directory_port = free_port()
     plain = {"LDAP_URI": f"ldap://localhost:{directory.port}"}
     stranger = {"LDAP_CA": str(directory.certificates.stranger)}
     person = {
@@ -369,6 +374,17 @@ def probe(folder: Path, directory: Directory, slapd: "subprocess.Popen[bytes]") 
         "group in capitals": ({"LDAP_GROUP_USER_DN": USERS.upper().replace(",", ", ")}, [BOB, MALLORY]),
         "no such base": ({"LDAP_GROUP_SEARCH_BASE_DN": f"ou=nowhere,{BASE}"}, [BOB]),
         "referral": ({"LDAP_GROUP_SEARCH_BASE_DN": "dc=elsewhere"}, [BOB]),
+        "Active Directory": (
+            {
+                "LDAP_URI": f"ldap://127.0.0.1:{active_directory_port}",
+                "LDAP_START_TLS": "false",
+                "LDAP_LOOKUP_BIND": "%s@example.com",
+                "LDAP_GROUP_SEARCH_BASE_DN": BASE,
+                "LDAP_GROUP_SEARCH_FILTER": "(userPrincipalName=%s)",
+                "LDAP_GROUP_ATTRIBUTE": "memberOf",
+            },
+            [BOB],
+        ),
         "cache of a second": ({"LDAP_CACHE_SECONDS": "1"}, [FRANK, FRANK, ("sleep", "1.2"), FRANK]),
     }
     settings = {**release_values(directory, 0)["extraEnvVars"], **this_machine(directory)}
@@ -381,7 +397,10 @@ def probe(folder: Path, directory: Directory, slapd: "subprocess.Popen[bytes]") 
     )
     # As Active Directory has it in `memberOf`, in an attribute that this directory's schema knows.
     directory.modify(dn_of("mallory"), f"add: seeAlso\nseeAlso: cn=other,{GROUPS}\nseeAlso: {USERS}")
-    with socket.create_server(("127.0.0.1", directory.referral_port)) as elsewhere:
+    with (
+        socket.create_server(("127.0.0.1", directory.referral_port)) as elsewhere,
+        active_directory(active_directory_port, ADMINS) as asked,
+    ):
         answer = subprocess.run(
             [tools.mlflow_python("3.15.1"), Path(__file__).with_name("probe.py")],
             input=json.dumps(questions).encode(),
@@ -395,7 +414,7 @@ def probe(folder: Path, directory: Directory, slapd: "subprocess.Popen[bytes]") 
             elsewhere.accept()
             followed = 1
     answers = dict(zip(configurations, json.loads(answer.stdout.splitlines()[-1]), strict=True))
-    return Probe(answers, followed, directory.binds("frank"))
+    return Probe(answers, followed, directory.binds("frank"), asked)
 
 
 def test_ldaps_needs_a_certificate_that_is_right(probe: Probe) -> None:
@@ -414,6 +433,14 @@ def test_ldap_is_encrypted_before_a_password_is_sent(probe: Probe) -> None:
 
 def test_groups_may_stand_with_the_person(probe: Probe) -> None:
     assert probe.answers["groups of the person"] == ["mallory", 401]
+
+
+def test_active_directory_binds_and_finds_the_person_by_an_e_mail_like_name(probe: Probe) -> None:
+    assert probe.answers["Active Directory"] == ["bob"]
+    bind, search = probe.active_directory
+    assert b"bob@example.com" in bind
+    assert b"userPrincipalName" in search
+    assert b"bob@example.com" in search
 
 
 def test_the_spelling_of_a_groups_dn_does_not_matter(probe: Probe) -> None:

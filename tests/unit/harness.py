@@ -7,7 +7,7 @@ import json
 import logging
 import runpy
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -361,6 +361,10 @@ def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     return result
 
 
+def whole_program() -> None:
+    runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+
+
 def deploy(
     config: Mapping[str, Any],
     *,
@@ -369,6 +373,7 @@ def deploy(
     preview: bool = False,
     stack: str = "test",
     as_written: Mapping[str, str] | None = None,
+    program: Callable[[], object] = whole_program,
 ) -> Deployment:
     """Run the program.
 
@@ -379,8 +384,9 @@ def deploy(
         preview: as the first preview of a new stack: what resources would return is unknown.
         stack: name of the stack.
         as_written: sections that somebody set as a plain string.
+        program: a part of the program, where the rest has no say in what is tested.
     """
-    deployment, error = _run(config, secrets, account or Account(), preview, stack, as_written or {})
+    deployment, error = _run(program, config, secrets, account or Account(), preview, stack, as_written or {})
     if error is not None:
         raise error
     return deployment
@@ -394,14 +400,16 @@ def refused(
     preview: bool = False,
     stack: str = "test",
     as_written: Mapping[str, str] | None = None,
+    program: Callable[[], object] = whole_program,
 ) -> Refusal:
     """Run the program, which must not get through; arguments as for `deploy`."""
-    deployment, error = _run(config, secrets, account or Account(), preview, stack, as_written or {})
+    deployment, error = _run(program, config, secrets, account or Account(), preview, stack, as_written or {})
     assert error is not None, "the program accepted this"
     return Refusal(error, deployment)
 
 
 def _run(
+    program: Callable[[], object],
     config: Mapping[str, Any],
     secrets: Sequence[str],
     account: Account,
@@ -436,8 +444,8 @@ def _run(
                 [f"mlflow-eks:{key}" for key in secrets],
             )
 
-            async def program() -> None:
-                runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+            async def in_stack() -> None:
+                program()
                 root = pulumi.runtime.get_root_resource()
                 assert root is not None
                 outputs.update(root.outputs)  # pyright: ignore[reportAttributeAccessIssue]
@@ -448,7 +456,7 @@ def _run(
                     if await output.is_secret():
                         outputs[name] = {SECRET_SIGNATURE: SECRET, "value": outputs[name]}
 
-            loop.run_until_complete(run_pulumi_func(program))
+            loop.run_until_complete(run_pulumi_func(in_stack))
         finally:
             engine.submit(lambda: asyncio.get_event_loop().close()).result()
             engine.shutdown()

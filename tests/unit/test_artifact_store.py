@@ -149,6 +149,5 @@ def test_the_role_is_for_the_partition_that_the_cluster_is_in(china: Deployment)
     assert trust["Condition"]["ArnLike"]["aws:SourceArn"].startswith("arn:aws-cn:eks:")
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the policy of enhanced monitoring is that of the partition aws")
 def test_the_policy_of_enhanced_monitoring_is_the_partitions(china: Deployment) -> None:
     assert china.named("postgres-monitoring-policy")["policyArn"].startswith("arn:aws-cn:iam::aws:policy/")

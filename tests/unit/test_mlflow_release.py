@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import arguments
-from components.mlflow_release import mlflow_values, network_policy
+from components.mlflow_release import MlflowRelease, mlflow_values, network_policy
 from settings import parse
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, Deployment, changed, deploy, plain
 
@@ -19,24 +19,19 @@ def anywhere(changes: Mapping[str, Any], *secrets: str) -> Deployment:
     return deploy(changed(ANY_CLUSTER, changes), secrets=["postgres", *secrets])
 
 
-def on_eks(changes: Mapping[str, Any]) -> Deployment:
-    # A preview is enough where nothing depends on what AWS makes, and takes a fraction of the time.
-    return deploy(changed(MINIMAL, {"mlflow.pool": {"size": 2, "overflow": 1}, **changes}), preview=True)
-
-
 class Computed:
-    """What the release is told on any cluster, from the same settings without running the program: for one value it is not worth it."""
+    """What the release is told for the same settings without running the program: for one value it is not worth it."""
 
-    def __init__(self, changes: Mapping[str, Any]) -> None:
-        settings, problems = parse(changed(ANY_CLUSTER, changes), {"postgres"})
+    def __init__(self, changes: Mapping[str, Any], base: Mapping[str, Any] = ANY_CLUSTER) -> None:
+        settings, problems = parse(changed(base, changes), {"postgres"})
         assert settings is not None, problems
         assert problems == []
         server: Any = SimpleNamespace(host="db.example.com", port=5432, networks={"everywhere": "0.0.0.0/0"})
         database: Any = SimpleNamespace(name="mlflow", user="mlflow_user", password="not in values")
-        args = arguments.mlflow(settings, None, server, database, None, None)
-        self.values = mlflow_values(args, "checksum")
+        self.args = arguments.mlflow(settings, None, server, database, None, None)
+        self.values = mlflow_values(self.args, "checksum")
         self.environment: dict[str, str] = self.values["extraEnvVars"]
-        self.policy: Any = network_policy(args)
+        self.policy: Any = network_policy(self.args)
 
 
 Told = Deployment | Computed
@@ -429,8 +424,17 @@ def test_a_single_pod_may_be_moved_and_has_nothing_to_keep_away_from(dev: Deploy
     assert spread(dev) == []
 
 
+def autoscaled(fewest: int, most: int) -> Deployment:
+    changes = {
+        "mlflow.autoscaling": {"minReplicas": fewest, "maxReplicas": most},
+        "mlflow.pool": {"size": 2, "overflow": 1},
+    }
+    args = Computed(changes, MINIMAL).args
+    return deploy(MINIMAL, program=lambda: MlflowRelease("mlflow", args))
+
+
 def test_an_autoscaler_has_its_limits_and_keeps_two(prod: Deployment) -> None:
-    deployment = on_eks({"mlflow.autoscaling": {"minReplicas": 2, "maxReplicas": 4}})
+    deployment = autoscaled(2, 4)
     assert deployment.values["autoscaling"] == {"enabled": True, "minReplicas": 2, "maxReplicas": 4}
     assert budget(deployment)
     assert spread(deployment)
@@ -438,7 +442,7 @@ def test_an_autoscaler_has_its_limits_and_keeps_two(prod: Deployment) -> None:
 
 
 def test_an_autoscaler_that_may_go_down_to_one_pod_has_no_budget() -> None:
-    deployment = on_eks({"mlflow.autoscaling": {"minReplicas": 1, "maxReplicas": 4}})
+    deployment = autoscaled(1, 4)
     assert not budget(deployment)
     assert spread(deployment), "it may be four too"
 

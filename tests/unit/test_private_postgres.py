@@ -8,6 +8,11 @@ from typing import Any
 import pulumi
 import pytest
 
+import arguments
+import settings
+from components.eks_cluster import look_up_eks_cluster
+from components.postgres_alarms import PostgresAlarms
+from components.private_postgres import PrivatePostgres
 from tests.unit.harness import (
     CLUSTER_SECURITY_GROUP,
     ELSEWHERE,
@@ -25,6 +30,13 @@ from tests.unit.harness import (
 
 INSTANCE = "aws:rds/instance:Instance"
 RULE = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
+
+
+def the_instance_alone() -> PrivatePostgres:
+    """What `__main__` does as far as the instance; the rest of the program waits for it and says nothing about it."""
+    given = settings.load()
+    assert given.cluster.name
+    return PrivatePostgres("postgres", arguments.postgres(given, look_up_eks_cluster(given.cluster.name)))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +135,7 @@ def test_only_the_cluster_may_connect(dev: Deployment) -> None:
 
 
 def test_the_whole_vpc_may_connect_where_the_settings_say_so() -> None:
-    (rule,) = rules(deploy(changed(MINIMAL, {"postgres.allowFrom": "vpc"})))
+    (rule,) = rules(deploy(changed(MINIMAL, {"postgres.allowFrom": "vpc"}), program=the_instance_alone))
     assert rule["cidrIpv4"] == "10.0.0.0/16"
     assert "referencedSecurityGroupId" not in rule
 
@@ -150,11 +162,10 @@ def test_subnets_that_the_settings_name_are_used_instead(chosen: Deployment) -> 
 
 def refused_subnets(account: Account, *subnets: str) -> Refusal:
     config = changed(MINIMAL, {"postgres.subnetIds": list(subnets)} if subnets else {})
-    refusal = refused(config, account=account)
+    refusal = refused(config, account=account, program=the_instance_alone)
     assert isinstance(refusal.error, pulumi.RunError)
     assert refusal.message.startswith("postgres.subnetIds: ")
     assert not refusal.deployment.of_type(INSTANCE), "the database was made all the same"
-    assert not refusal.deployment.of_type("postgresql:index/role:Role")
     return refusal
 
 
@@ -192,13 +203,13 @@ def test_a_subnet_with_a_table_of_its_own_does_not_inherit_the_main_ones_route()
     deployment = deploy(
         changed(MINIMAL, {"postgres.subnetIds": [PRIVATE_A, PRIVATE_B]}),
         account=Account(main_table_is_public=True),
-        preview=True,
+        program=the_instance_alone,
     )
     assert deployment.named("postgres-subnets")["subnetIds"] == [PRIVATE_A, PRIVATE_B]
 
 
 def test_a_subnet_without_a_table_of_its_own_is_private_where_the_main_one_is() -> None:
-    deployment = deploy(MINIMAL, account=Account(own_tables={PUBLIC: "rtb-public"}), preview=True)
+    deployment = deploy(MINIMAL, account=Account(own_tables={PUBLIC: "rtb-public"}), program=the_instance_alone)
     assert deployment.named("postgres-subnets")["subnetIds"] == [PRIVATE_A, PRIVATE_B]
 
 
@@ -216,13 +227,16 @@ def test_everything_that_is_wrong_with_the_subnets_is_in_one_message() -> None:
     assert len(refused_subnets(account, PUBLIC, ELSEWHERE).problems) == 3
 
 
-def test_a_preview_refuses_subnets_too() -> None:
+def test_a_preview_refuses_subnets_too_and_nothing_that_waits_for_the_database_is_shown() -> None:
     refusal = refused(changed(MINIMAL, {"postgres.subnetIds": [PRIVATE_A, PUBLIC]}), preview=True)
+    assert isinstance(refusal.error, pulumi.RunError)
     assert PUBLIC in refusal.message
+    shown = {resource.name for resource in refusal.deployment.resources}
+    assert not shown & {"postgres-instance", "database-user", "database-database", "mlflow-release"}
 
 
 def test_an_engine_version_that_the_region_lacks_is_refused() -> None:
-    refusal = refused(MINIMAL, account=Account(versions={"15", "16"}))
+    refusal = refused(MINIMAL, account=Account(versions={"15", "16"}), program=the_instance_alone)
     assert isinstance(refusal.error, pulumi.RunError)
     assert "postgres.engineVersion 17 is not offered" in refusal.message
     assert "aws rds describe-db-engine-versions --engine postgres" in refusal.message
@@ -302,6 +316,8 @@ def test_rds_may_send_enhanced_monitoring(dev: Deployment) -> None:
     role = dev.named("postgres-monitoring")
     (statement,) = json.loads(role["assumeRolePolicy"])["Statement"]
     assert statement["Principal"] == {"Service": "monitoring.rds.amazonaws.com"}
+    # Whoever in whatever account asks RDS to use this role would get in otherwise.
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
     assert dev.named("postgres-monitoring-policy")["policyArn"].endswith("/AmazonRDSEnhancedMonitoringRole")
     assert dev.named("postgres-instance")["monitoringRoleArn"].endswith("role/postgres-monitoring")
 
@@ -332,8 +348,10 @@ def test_alarms_go_to_the_topic_and_so_does_the_all_clear(prod: Deployment) -> N
         assert alarm["alarmActions"] == alarm["okActions"] == [topic]
         assert alarm["dimensions"] == {"DBInstanceIdentifier": "postgres-instance"}
         assert alarm["treatMissingData"] == "breaching", "an instance that is down would keep the alarm quiet"
-    (events,) = prod.of_type("aws:rds/eventSubscription:EventSubscription")
-    assert events["snsTopic"] == topic
+    for events in prod.of_type("aws:rds/eventSubscription:EventSubscription"):
+        assert events["snsTopic"] == topic
+        assert events["sourceIds"], "events of every database in the account would go there"
+    events = prod.named("postgres-events")
     assert events["sourceIds"] == ["postgres-instance"]
     assert {"failover", "failure", "low storage", "deletion"} <= set(events["eventCategories"])
 
@@ -353,7 +371,11 @@ def test_a_class_whose_connections_are_not_known_has_no_alarm_on_them() -> None:
             "postgres.alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms",
         },
     )
-    names = {resource.name for resource in deploy(config, preview=True).resources}
+
+    def instance_and_alarms() -> None:
+        PostgresAlarms("postgres-alarms", arguments.alarms(settings.load(), the_instance_alone()))
+
+    names = {resource.name for resource in deploy(config, program=instance_and_alarms).resources}
     assert "postgres-alarms-cpu" in names
     assert "postgres-alarms-connections" not in names
 

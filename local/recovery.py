@@ -1,0 +1,59 @@
+# boto3 and jmespath have no types of their own.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Where to look for a resource whose creation was interrupted, so that nobody knows whether it was made.
+
+For most the id follows from the inputs; for some the account gives it, and they are looked for by what must be unique. What is
+not here can be made a second time without being in the way.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from local import account
+
+_IDS = {
+    "aws:iam/role:Role": "{name}",
+    "aws:iam/rolePolicy:RolePolicy": "{role}:{name}",
+    "aws:iam/rolePolicyAttachment:RolePolicyAttachment": "{role}/{policyArn}",
+    "aws:rds/instance:Instance": "{identifier}",
+    "aws:rds/parameterGroup:ParameterGroup": "{name}",
+    "aws:rds/subnetGroup:SubnetGroup": "{name}",
+    "aws:s3/bucket:Bucket": "{bucket}",
+    "postgresql:index/database:Database": "{name}",
+    "postgresql:index/role:Role": "{name}",
+    "postgresql:index/schema:Schema": "{database}.{name}",
+}
+
+
+def likely_id(kind: str, inputs: dict[str, Any], stack: Path, endpoint: str) -> str | None:
+    """The id under which a resource of that type and with those inputs is to be found, if it was made."""
+    if kind.startswith("kubernetes:"):
+        metadata: dict[str, str] = inputs.get("metadata") or inputs
+        return "/".join(metadata[key] for key in ("namespace", "name") if key in metadata)
+    if kind == "aws:eks/podIdentityAssociation:PodIdentityAssociation":
+        return _pod_identity(inputs, stack)
+    if kind == "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule":
+        return _ingress_rule(inputs, endpoint)
+    return _IDS[kind].format_map(inputs) if kind in _IDS else None
+
+
+def _pod_identity(inputs: dict[str, Any], stack: Path) -> str | None:
+    file = stack / "pod-identity.json"
+    known: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    unique = ("clusterName", "namespace", "serviceAccount")
+    return next((name for name, other in known.items() if all(other[key] == inputs[key] for key in unique)), None)
+
+
+def _ingress_rule(inputs: dict[str, Any], endpoint: str) -> str | None:
+    key = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+    ec2: Any = boto3.client("ec2", endpoint_url=endpoint, region_name=account.REGION, **key)
+    in_group = [{"Name": "group-id", "Values": [inputs["securityGroupId"]]}]
+    for rule in ec2.describe_security_group_rules(Filters=in_group)["SecurityGroupRules"]:
+        source = rule.get("CidrIpv4") or rule.get("ReferencedGroupInfo", {}).get("GroupId")
+        wanted = inputs.get("cidrIpv4") or inputs.get("referencedSecurityGroupId")
+        if not rule["IsEgress"] and (rule["FromPort"], source) == (inputs["fromPort"], wanted):
+            return rule["SecurityGroupRuleId"]
+    return None
