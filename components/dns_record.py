@@ -26,16 +26,17 @@ class DnsRecord(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: DnsRecordArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlflow-eks:index:DnsRecord", name, {}, opts)
-        invoke = pulumi.InvokeOutputOptions(parent=self)
         record = aws.route53.Record(
             f"{name}-record",
-            zone_id=aws.route53.get_zone_output(name=args.zone, opts=invoke).zone_id,
+            zone_id=_zone_id(args.zone, self),
             name=args.host,
             type="A",
             aliases=[
                 {
                     "name": args.target,
-                    "zone_id": aws.lb.get_hosted_zone_id_output(load_balancer_type="network", opts=invoke).id,
+                    "zone_id": aws.lb.get_hosted_zone_id_output(
+                        load_balancer_type="network", opts=pulumi.InvokeOutputOptions(parent=self)
+                    ).id,
                     "evaluate_target_health": False,
                 }
             ],
@@ -43,3 +44,14 @@ class DnsRecord(pulumi.ComponentResource):
         )
         self.fqdn = record.fqdn
         self.register_outputs({"fqdn": self.fqdn})
+
+
+def _zone_id(name: str, parent: pulumi.Resource) -> str:
+    try:
+        # Not as an output, whose failure nobody could put into words.
+        return aws.route53.get_zone(name=name, opts=pulumi.InvokeOptions(parent=parent)).zone_id
+    except Exception as error:
+        raise pulumi.RunError(
+            f"mlflow.dnsZone {name}: there is no such zone in this account ({error}); create it, or leave the setting out "
+            "and make the record that the output dnsRecordToCreate names"
+        ) from None

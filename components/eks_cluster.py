@@ -15,18 +15,18 @@ class EksCluster:
     """The facts that the rest of the deployment hangs on."""
 
     name: str
-    region: pulumi.Output[str]
-    account_id: pulumi.Output[str]
-    partition: pulumi.Output[str]
-    vpc_id: pulumi.Output[str]
+    region: str
+    account_id: str
+    partition: str
+    vpc_id: str
     vpc_cidr: pulumi.Output[str]
-    subnet_ids: pulumi.Output[Sequence[str]]
+    subnet_ids: Sequence[str]
     """The subnets that the cluster was made with, public ones among them."""
-    security_group_id: pulumi.Output[str]
+    security_group_id: str
     """The cluster security group, which every node and pod carries unless somebody chose otherwise."""
-    oidc_issuer: pulumi.Output[str]
+    oidc_issuer: str
     """Issuer of the service accounts' tokens, without ``https://``."""
-    kubeconfig: pulumi.Output[str]
+    kubeconfig: str
     """JSON; logs in with ``aws eks get-token``, so that no credential is stored."""
 
     def private_subnets(self) -> pulumi.Output[list[Subnet]]:
@@ -41,24 +41,30 @@ def look_up_eks_cluster(name: str) -> EksCluster:
 
     Args:
         name: the cluster's name in the account and region of the AWS provider.
+
+    Raises:
+        pulumi.RunError: when it cannot be read.
     """
-    cluster = aws.eks.get_cluster_output(name=name)
-    vpc_id = cluster.vpc_config.vpc_id
-    arn = cluster.arn.apply(lambda arn: arn.split(":"))
-    region = arn.apply(lambda parts: parts[3])
+    try:
+        # Not as an output, whose failure nobody could put into words; everything else waits for it anyway.
+        cluster = aws.eks.get_cluster(name=name)
+    except Exception as error:
+        raise pulumi.RunError(
+            f"cluster.name {name}: the cluster cannot be read ({error}); check the name, aws:region and your credentials "
+            f"with `aws eks describe-cluster --name {name}`"
+        ) from None
+    _, partition, _, region, account_id, *_ = cluster.arn.split(":")
     return EksCluster(
         name=name,
         region=region,
-        account_id=arn.apply(lambda parts: parts[4]),
-        partition=arn.apply(lambda parts: parts[1]),
-        vpc_id=vpc_id,
-        vpc_cidr=aws.ec2.get_vpc_output(id=vpc_id).cidr_block,
+        account_id=account_id,
+        partition=partition,
+        vpc_id=cluster.vpc_config.vpc_id,
+        vpc_cidr=aws.ec2.get_vpc_output(id=cluster.vpc_config.vpc_id).cidr_block,
         subnet_ids=cluster.vpc_config.subnet_ids,
         security_group_id=cluster.vpc_config.cluster_security_group_id,
-        oidc_issuer=cluster.identities.apply(lambda identities: identities[0].oidcs[0].issuer.removeprefix("https://")),
-        kubeconfig=pulumi.Output.all(
-            cluster.endpoint, cluster.certificate_authorities.apply(lambda authorities: authorities[0].data), region
-        ).apply(lambda facts: _kubeconfig(name, *facts)),
+        oidc_issuer=cluster.identities[0].oidcs[0].issuer.removeprefix("https://"),
+        kubeconfig=_kubeconfig(name, cluster.endpoint, cluster.certificate_authorities[0].data, region),
     )
 
 

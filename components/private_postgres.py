@@ -82,7 +82,7 @@ class PrivatePostgres(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         tags = {**args.tags}
 
-        subnets = pulumi.Output.all(args.subnets, args.vpc_id).apply(lambda known: _checked(*known))
+        subnets = pulumi.Output.from_input(args.subnets).apply(_checked)
         subnet_group = aws.rds.SubnetGroup(
             f"{name}-subnets",
             description="Private subnets of MLflow's database",
@@ -111,11 +111,10 @@ class PrivatePostgres(pulumi.ComponentResource):
                 **source,
             )
 
-        engine = _offered(args.engine_version, self)
         parameter_group = aws.rds.ParameterGroup(
             f"{name}-parameters",
             description="TLS only, slow statements logged",
-            family=engine.apply(lambda version: version.parameter_group_family),
+            family=_parameter_group_family(args.engine_version, self),
             parameters=[
                 {"name": "rds.force_ssl", "value": "1"},
                 # Not `ddl`: CREATE ROLE … PASSWORD would stand in the log in clear.
@@ -134,7 +133,7 @@ class PrivatePostgres(pulumi.ComponentResource):
         instance = aws.rds.Instance(
             f"{name}-instance",
             engine="postgres",
-            engine_version=engine.apply(lambda _: args.engine_version),
+            engine_version=args.engine_version,
             instance_class=args.instance_class,
             allocated_storage=args.allocated_storage,
             max_allocated_storage=args.max_allocated_storage,
@@ -212,14 +211,9 @@ class PrivatePostgres(pulumi.ComponentResource):
         self.register_outputs({"identifier": self.identifier, "address": self.address, "port": self.port})
 
 
-def _checked(subnets: Sequence[Subnet], vpc_id: str) -> Sequence[Subnet]:
+def _checked(subnets: Sequence[Subnet]) -> Sequence[Subnet]:
     """Refuse subnets in which RDS would fail, or would be one mistake away from the internet."""
     problems = [
-        f"{subnet.id} is in {subnet.vpc_id}, the cluster is in {vpc_id}; name subnets of the cluster's VPC"
-        for subnet in subnets
-        if subnet.vpc_id != vpc_id
-    ]
-    problems += [
         f"{subnet.id} is public: its route table leads to {subnet.internet_gateway}; name subnets without a route to an internet gateway"
         for subnet in subnets
         if subnet.internet_gateway
@@ -236,25 +230,19 @@ def _checked(subnets: Sequence[Subnet], vpc_id: str) -> Sequence[Subnet]:
     return subnets
 
 
-def _offered(version: str, parent: pulumi.Resource) -> pulumi.Output[aws.rds.GetEngineVersionResult]:
+def _parameter_group_family(version: str, parent: pulumi.Resource) -> str:
     """Look the engine version up in the region; where it is not offered, say which setting to change."""
-
-    async def look_up() -> aws.rds.GetEngineVersionResult:
-        found = aws.rds.get_engine_version_output(
-            engine="postgres", version=version, latest=True, opts=pulumi.InvokeOutputOptions(parent=parent)
+    try:
+        # Not as an output, whose failure nobody could put into words.
+        offered = aws.rds.get_engine_version(
+            engine="postgres", version=version, latest=True, opts=pulumi.InvokeOptions(parent=parent)
         )
-        try:
-            result = await found.future()
-        except Exception as error:
-            raise pulumi.RunError(
-                f"postgres.engineVersion {version} is not offered in this region ({error}); write a major version that "
-                "`aws rds describe-db-engine-versions --engine postgres` lists"
-            ) from None
-        if result is None:  # unknown only where an input is, and none is here
-            raise pulumi.RunError(f"postgres.engineVersion {version}: the region did not answer")
-        return result
-
-    return pulumi.Output.from_input(look_up())
+    except Exception as error:
+        raise pulumi.RunError(
+            f"postgres.engineVersion {version} is not offered in this region ({error}); write a major version that "
+            "`aws rds describe-db-engine-versions --engine postgres` lists"
+        ) from None
+    return offered.parameter_group_family
 
 
 def _monitoring_role(name: str, args: PrivatePostgresArgs, opts: pulumi.ResourceOptions) -> aws.iam.Role:

@@ -12,33 +12,33 @@ class Subnet:
     """A subnet and what decides whether a database may live in it."""
 
     id: str
-    vpc_id: str
     availability_zone: str
     internet_gateway: str | None
     """The internet gateway that its route table (its own, or the VPC's main one) leads to; None for a private subnet."""
 
 
-def look_up_subnets(
-    subnet_ids: pulumi.Input[Sequence[str]], vpc_id: pulumi.Input[str], opts: pulumi.InvokeOutputOptions | None = None
-) -> pulumi.Output[list[Subnet]]:
-    """Read subnets and the route tables of their VPC, all at the same time.
+def look_up_subnets(subnet_ids: Sequence[str], vpc_id: str) -> pulumi.Output[list[Subnet]]:
+    """Read subnets of a VPC and its route tables, at the same time where they do not depend on each other.
 
     Args:
-        subnet_ids: the subnets, in any VPC.
-        vpc_id: the VPC whose route tables decide what is private.
-        opts: the provider to ask.
+        subnet_ids: the subnets. One that is not in the VPC is refused, by name.
+        vpc_id: the VPC.
     """
 
-    def read_subnets(ids: Sequence[str]) -> pulumi.Output[list[aws.ec2.GetSubnetResult]]:
-        return pulumi.Output.all(*[aws.ec2.get_subnet_output(id=subnet_id, opts=opts) for subnet_id in ids])
+    def read_subnets(in_vpc: Sequence[str]) -> pulumi.Output[list[aws.ec2.GetSubnetResult]]:
+        strangers = [subnet_id for subnet_id in subnet_ids if subnet_id not in in_vpc]
+        if strangers:
+            raise pulumi.RunError(
+                f"postgres.subnetIds: {', '.join(strangers)} not in {vpc_id}, the cluster's VPC; "
+                f"its subnets are {', '.join(sorted(in_vpc)) or 'none'}"
+            )
+        return pulumi.Output.all(*[aws.ec2.get_subnet_output(id=subnet_id) for subnet_id in subnet_ids])
 
-    def read_tables(tables: aws.ec2.GetRouteTablesResult) -> pulumi.Output[list[aws.ec2.GetRouteTableResult]]:
-        return pulumi.Output.all(
-            *[aws.ec2.get_route_table_output(route_table_id=table, opts=opts) for table in tables.ids]
-        )
+    def read_tables(table_ids: Sequence[str]) -> pulumi.Output[list[aws.ec2.GetRouteTableResult]]:
+        return pulumi.Output.all(*[aws.ec2.get_route_table_output(route_table_id=table_id) for table_id in table_ids])
 
-    subnets = pulumi.Output.from_input(subnet_ids).apply(read_subnets)
-    tables = aws.ec2.get_route_tables_output(vpc_id=vpc_id, opts=opts).apply(read_tables)
+    subnets = aws.ec2.get_subnets_output(filters=[{"name": "vpc-id", "values": [vpc_id]}]).ids.apply(read_subnets)
+    tables = aws.ec2.get_route_tables_output(vpc_id=vpc_id).ids.apply(read_tables)
     return pulumi.Output.all(subnets, tables).apply(lambda found: _join(*found))
 
 
@@ -57,7 +57,6 @@ def _join(subnets: Sequence[aws.ec2.GetSubnetResult], tables: Sequence[aws.ec2.G
     return [
         Subnet(
             id=subnet.id,
-            vpc_id=subnet.vpc_id,
             availability_zone=subnet.availability_zone,
             internet_gateway=own.get(subnet.id, main),
         )

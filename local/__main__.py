@@ -72,10 +72,10 @@ def down(stack: Path, extra: Sequence[str]) -> None:
         if engine.exists() and engine.readable() and "--force" not in extra:
             engine, _ = _start(stack)
             try:
-                engine.run("destroy", "--yes", "--skip-preview", "--stack", STACK, *extra)
+                engine.destroy(*extra)
             except EngineError as error:
-                raise EngineError("`make down FORCE=1` removes the local machine with everything on it") from error
-            engine.run("stack", "rm", "--yes", "--preserve-config", STACK)
+                hint = "`make down` goes on from here; `make down FORCE=1` removes the machine with everything on it at once"
+                raise EngineError(f"{error}\n{hint}".strip()) from error
         Machine(stack).stop()
         shutil.rmtree(stack)
     print(f"The local stack is gone. The tools stay for the next one, in {paths.tools_dir()}")
@@ -199,18 +199,30 @@ def _endpoint_if_running(stack: Path) -> str:
 @contextlib.contextmanager
 def _only_command(stack: Path) -> Generator[None]:
     # Beside the stack's folder, which `down` removes.
+    file = stack.with_name(f"{stack.name}.lock")
     paths.make_traversable(stack.parent)
-    with stack.with_name(f"{stack.name}.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            print(f"Waiting for the command that is at work on the local stack (process {lock.read()}).", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as held:
+        while True:
+            lock = held.enter_context(file.open("a+"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                print(
+                    f"Waiting for the command that is at work on the local stack (process {lock.read()}).", flush=True
+                )
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            # The one that had it may have removed it meanwhile.
+            if file.exists() and file.samefile(f"/proc/self/fd/{lock.fileno()}"):
+                break
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        try:
+            yield
+        finally:
+            if not stack.exists():
+                file.unlink()
 
 
 COMMANDS = {"up": up, "down": down, "preview": preview, "status": status, "logs": logs, "run": run}

@@ -107,6 +107,12 @@ class Engine:
         if code != 0:
             raise EngineError
 
+    def destroy(self, *arguments: str) -> None:
+        """Destroy everything and forget the stack."""
+        # `--remove` takes the stack's settings with it: those of the copy, not those of the checkout.
+        copy = ("--cwd", str(self._project))
+        self.run("destroy", "--yes", "--skip-preview", "--remove", "--stack", STACK, *copy, *arguments)
+
     def recover(self, say: Callable[[str], None]) -> None:
         """Put right what a killed command has left behind. To be called by the only command at work on the stack."""
         locks = list((self.folder / "backend" / ".pulumi" / "locks").rglob("*.json"))

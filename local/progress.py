@@ -100,12 +100,14 @@ class Progress:
         with self._lock:
             steps = list(self._steps)
         width = shutil.get_terminal_size().columns
-        lines = [f"\033[{self._drawn}A" if self._drawn else "", "\033[J"]
+        lines = [f"\033[{self._drawn}A" if self._drawn else ""]
         for step in steps:
             # A line that wraps would make two, and the next drawing would begin in the wrong place.
             text = step.text()[: max(width - 1, 20)]
             mark = f"\033[{_COLOURS[step.state]}m{text[0]}\033[0m" if self._colour else text[0]
-            lines.append(f"{mark}{text[1:]}\n")
+            lines.append(f"\033[2K{mark}{text[1:]}\n")
+        # What is left of a longer drawing; cleared last, as a terminal keeps a screen that is cleared from its top.
+        lines.append("\033[J")
         self._drawn = len(steps)
         sys.stdout.write("".join(lines))
         sys.stdout.flush()

@@ -41,7 +41,7 @@ CACHE_SECONDS = int(os.environ.get("LDAP_CACHE_SECONDS", "60"))
 TIMEOUT = 2
 """Seconds for each step with the directory. A request thread that waits longer takes `/health`, and so the pod, down with it."""
 PAUSE = 5
-"""Seconds for which a directory that did not answer is asked by one login at a time."""
+"""Seconds for which a directory that hung is not asked again, and then by one login at first."""
 TEMPORARY = {"busy", "unavailable", "timeLimitExceeded", "adminLimitExceeded", "operationsError", "protocolError"}
 
 _logger = logging.getLogger(__name__)
@@ -115,10 +115,13 @@ def _groups_of(name: str, password: str) -> set[tuple[tuple[str, str], ...]] | N
         raise _UnavailableError("waiting before it is asked again")
     if _retry_at:
         _retry_at = time.monotonic() + PAUSE
+    started = time.monotonic()
     try:
         groups = _ask(name, password)
     except (LDAPException, OSError) as error:
-        _retry_at = time.monotonic() + PAUSE
+        # Only for slowness, which no login can bring about: nobody shall be able to shut the others out.
+        if time.monotonic() - started > TIMEOUT / 2:
+            _retry_at = time.monotonic() + PAUSE
         raise _UnavailableError(f"{type(error).__name__}: {error}") from error
     _retry_at = 0.0
     return groups
@@ -132,9 +135,16 @@ def _ask(name: str, password: str) -> set[tuple[tuple[str, str], ...]] | None:
     server = ldap3.Server(URI.hostname or "", port, encrypted, tls=tls, get_info=ldap3.NONE, connect_timeout=TIMEOUT)
     # An e-mail-like bind name (Active Directory's) is no DN, and has no escapes.
     user = LOOKUP_BIND.replace("%s", escape_rdn(name) if "=" in LOOKUP_BIND else name)
-    # A referral would send the password to whatever host the answer names.
     connection = ldap3.Connection(
-        server, user, password, receive_timeout=TIMEOUT, auto_referrals=False, read_only=True, check_names=False
+        server,
+        user,
+        # As bytes it is sent as it was typed.
+        password.encode(),  # pyright: ignore[reportArgumentType]
+        receive_timeout=TIMEOUT,
+        # A referral would send the password to whatever host the answer names.
+        auto_referrals=False,
+        read_only=True,
+        check_names=False,
     )
     try:
         connection.open()

@@ -259,6 +259,12 @@ def test_artifacts_are_behind_the_same_login(site: Site) -> None:
     assert answers[1:] == [403, 401]
 
 
+def test_a_strange_password_is_a_wrong_one_and_shuts_nobody_else_out(site: Site) -> None:
+    for password in ("\x01", "\u00ad", "\u200f", "*", "x" * 5000, "é"):
+        assert site.other.status("bob", password) == 401, password
+        assert site.other.status(*BOB) == 200
+
+
 def test_a_request_asks_the_directory_once_and_a_remembered_login_not_at_all(site: Site) -> None:
     site.pod.status(*ERIN)
     before = site.directory.binds("erin")

@@ -150,6 +150,14 @@ def test_an_unknown_key_in_a_list_of_sources_is_named_with_the_nearest_known_one
     assert "postgres.allowFrom.cidr is unknown; did you mean cidrs?" in problems
 
 
+def test_a_number_that_pulumi_config_made_of_a_string_is_taken_as_the_string() -> None:
+    # `pulumi config set --path` writes a number wherever one fits.
+    config = changed(MINIMAL, {"postgres.engineVersion": 16, "mlflow.resources.cpuRequest": 2})
+    settings = accepted(config)
+    assert settings.postgres.engine_version == "16"
+    assert settings.mlflow.resources.cpu_request == "2"
+
+
 def test_there_are_secret_settings_to_test() -> None:
     assert set(secret_settings()) == {
         "postgres.existing.adminPassword",

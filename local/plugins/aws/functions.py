@@ -80,6 +80,13 @@ def get_route_table(arguments: Properties) -> Properties:
     }
 
 
+def get_subnets(arguments: Properties) -> Properties:
+    """The subnets that filters choose, as ids."""
+    filters = [{"Name": wanted["name"], "Values": wanted["values"]} for wanted in arguments.get("filters") or []]
+    found = call("ec2", "describe_subnets", Filters=filters)["Subnets"]
+    return {"id": "eu-west-1", "ids": sorted(subnet["SubnetId"] for subnet in found)}
+
+
 def get_engine_version(arguments: Properties) -> Properties:
     """The newest minor version of a PostgreSQL; moto lacks it, and the local stack has one."""
     major = server.VERSION.partition(".")[0]
@@ -114,6 +121,7 @@ FUNCTIONS: dict[str, Function] = {
     "aws:ec2/getRouteTable:getRouteTable": get_route_table,
     "aws:ec2/getRouteTables:getRouteTables": get_route_tables,
     "aws:ec2/getSubnet:getSubnet": get_subnet,
+    "aws:ec2/getSubnets:getSubnets": get_subnets,
     "aws:ec2/getVpc:getVpc": get_vpc,
     "aws:eks/getCluster:getCluster": get_cluster,
     "aws:lb/getHostedZoneId:getHostedZoneId": get_hosted_zone_id,
