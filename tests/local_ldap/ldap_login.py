@@ -69,18 +69,27 @@ def _authenticate() -> Authorization | Response:
     if given is None or given.type != "basic" or not given.username or not given.password:
         return auth.make_basic_auth_response()
     name = account_name(given.username)
+    if name is None:
+        return auth.make_basic_auth_response()
     if name == account_name(auth.auth_config.admin_username):
         # The first administrator stays MLflow's own: the way in when the directory is away, and nobody else's name.
         return auth.authenticate_request_basic_auth()
-    if name is None:
-        return auth.make_basic_auth_response()
-    user = Authorization("basic", {"username": name, "password": given.password})
     key = hmac.digest(_key, f"{name}\0{given.password}".encode(), "sha256")
     with _checked_lock:
-        if key in _checked:
-            return user
+        checked = key in _checked
+    if not checked:
+        refusal = _refusal(name, given.password)
+        if refusal is not None:
+            return refusal
+        with _checked_lock:
+            _checked[key] = True
+    return Authorization("basic", {"username": name, "password": given.password})
+
+
+def _refusal(name: str, password: str) -> Response | None:
+    """Ask the directory. Whoever may enter has an account afterwards."""
     try:
-        groups = _groups_of(name, given.password)
+        groups = _groups_of(name, password)
     except _UnavailableError as error:
         _logger.error("the directory did not answer: %s", error)
         # MLflow's client tries again after a 503, and gives up after a 401.
@@ -92,9 +101,7 @@ def _authenticate() -> Authorization | Response:
         _logger.warning("%r may not enter: %s", name, "password refused" if groups is None else "in neither group")
         return auth.make_basic_auth_response()
     _keep_account(name, is_admin)
-    with _checked_lock:
-        _checked[key] = True
-    return user
+    return None
 
 
 def account_name(typed: str) -> str | None:

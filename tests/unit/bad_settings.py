@@ -282,6 +282,13 @@ INGRESS = [
     _on_eks("a certificate by id", {"ingress.certificateArn": "1-2-3"}, "ingress.certificateArn", "arn:aws:acm:"),
     _on_eks("a scheme of its own", {"ingress.scheme": "public"}, "ingress.scheme", "'internal' or 'internet-facing'"),
     _on_eks("clients by name", {"ingress.allowedCidrs": ["office"]}, "ingress.allowedCidrs[0]", "203.0.113.0/24"),
+    _on_eks(
+        "clients that are everybody",
+        {"ingress": {"scheme": "internet-facing", "allowedCidrs": ["0.0.0.0/0"]}},
+        "ingress.allowedCidrs[0]",
+        "leave it out",
+        bug="accepted, and the warning of a public load balancer is gone with it",
+    ),
     _on_eks("a version with a v", {"ingress.chartVersion": "v1.52.1"}, "ingress.chartVersion", "1.52.1"),
     _on_eks("no controller pods", {"ingress.replicas": 0}, "ingress.replicas", "greater than or equal to 1"),
     _on_eks("a namespace in capitals", {"ingress.namespace": "HAProxy"}, "ingress.namespace", "a Kubernetes name"),

@@ -85,7 +85,9 @@ class Account:
             "aws:eks/getCluster:getCluster": self._cluster,
             "aws:ec2/getVpc:getVpc": lambda _: {"id": "vpc-0c1", "cidrBlock": "10.0.0.0/16"},
             "aws:ec2/getSubnet:getSubnet": self._subnet,
-            "aws:ec2/getSubnets:getSubnets": lambda _: {"ids": [subnet for subnet in self.zones if subnet not in self.vpcs]},
+            "aws:ec2/getSubnets:getSubnets": lambda _: {
+                "ids": [subnet for subnet in self.zones if subnet not in self.vpcs]
+            },
             "aws:ec2/getRouteTables:getRouteTables": lambda _: {"ids": ["rtb-main", "rtb-private", "rtb-public"]},
             "aws:ec2/getRouteTable:getRouteTable": self._route_table,
             "aws:rds/getEngineVersion:getEngineVersion": self._engine_version,

@@ -123,7 +123,8 @@ def test_metrics_are_for_who_asks_for_them() -> None:
 def test_the_release_is_pinned_and_leaves_nothing_half_installed(dev: Deployment) -> None:
     release = dev.named("ingress-release")
     assert (release["chart"], release["version"]) == ("kubernetes-ingress", "1.52.1")
-    assert release["repositoryOpts"] == {"repo": "https://haproxytech.github.io/helm-charts"}
+    # A chart from a directory would be another one on every machine.
+    assert release["repositoryOpts"]["repo"].startswith("https://")
     assert release["atomic"] is True
     assert release["cleanupOnFail"] is True
     assert 300 <= release["timeout"] <= 1800

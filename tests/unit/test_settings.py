@@ -18,9 +18,8 @@ from components.mlflow_release import MlflowReleaseArgs, mlflow_values
 from settings import Mlflow, Postgres, Settings, max_connections, parse
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, changed, deploy, refused
 
-# The same examples every time: what a change broke must not depend on the day.
-hypothesis.settings.register_profile("unit", derandomize=True, database=None, deadline=None, max_examples=20)
-hypothesis.settings.load_profile("unit")
+# The same examples every time: what a change broke must not depend on the day, nor on how busy the machine is.
+EXAMPLES = hypothesis.settings(derandomize=True, database=None, deadline=None, max_examples=20)
 
 
 def accepted(config: Mapping[str, Any], secrets: set[str] | None = None) -> Settings:
@@ -354,6 +353,7 @@ def accepted_passwords(start: str, end: str) -> list[str]:
     return [password for password in passwords if password_is_accepted(password)]
 
 
+@EXAMPLES
 @hypothesis.given(HALVES, HALVES)
 def test_an_accepted_password_survives_the_charts_sed_ini_and_uri(start: str, end: str) -> None:
     uri = "postgresql+psycopg2://user:$(PASSWORD)@db:5432/mlflow"
@@ -365,6 +365,7 @@ def test_an_accepted_password_survives_the_charts_sed_ini_and_uri(start: str, en
         assert uri_password(ini["mlflow"]["database_uri"]) == password
 
 
+@EXAMPLES
 @hypothesis.given(HALVES, HALVES)
 def test_an_accepted_password_survives_libpq_without_quotes(start: str, end: str) -> None:
     for password in accepted_passwords(start, end):
@@ -372,6 +373,7 @@ def test_an_accepted_password_survives_libpq_without_quotes(start: str, end: str
         assert conninfo_to_dict(f"postgresql://u:{password}@db/mlflow")["password"] == password
 
 
+@EXAMPLES
 @hypothesis.given(st.text(SAFE_CHARACTERS, min_size=12, max_size=128))
 def test_the_documented_alphabet_is_accepted(password: str) -> None:
     assert password_is_accepted(password)
@@ -418,6 +420,7 @@ def accepted_hosts(start: str, end: str) -> list[str]:
     return [host for host in (f"{start}{between}{end}" for between in BETWEEN) if host_is_accepted(host)]
 
 
+@EXAMPLES
 @hypothesis.given(NAMES, NAMES, st.integers(1, 65535))
 def test_an_accepted_host_is_let_in_with_and_without_a_port(start: str, end: str, port: int) -> None:
     for host in accepted_hosts(start, end):
@@ -425,6 +428,7 @@ def test_an_accepted_host_is_let_in_with_and_without_a_port(start: str, end: str
         assert host_is_allowed(f"{host}:{port}", host)
 
 
+@EXAMPLES
 @hypothesis.given(NAMES, NAMES, LABEL)
 def test_a_host_that_only_resembles_an_accepted_one_is_not_let_in(start: str, end: str, label: str) -> None:
     for host in accepted_hosts(start, end):
@@ -433,6 +437,7 @@ def test_a_host_that_only_resembles_an_accepted_one_is_not_let_in(start: str, en
         assert not host_is_allowed(f"{label}-{host}", host)
 
 
+@EXAMPLES
 @hypothesis.given(NAMES)
 def test_every_dns_name_is_accepted(host: str) -> None:
     assert host_is_accepted(host)
