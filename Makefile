@@ -1,14 +1,16 @@
-# The local stack (`make up`) and what a contributor runs. Needs Linux on x86-64 and Python 3.11 or newer; the rest is installed.
+# The local stack (`make up`), what a contributor runs, and what helps with a stack on AWS (STACK=dev).
+# Needs Python 3.11 or newer, and the local stack Linux on x86-64; the rest is installed.
 
 PYTHON ?= python3
+STACK ?= dev
 VENV := .venv
 LOCAL := $(VENV)/bin/python -m local
 
 .DEFAULT_GOAL := help
-.PHONY: help up down preview status logs test check lock
+.PHONY: help up down preview status logs test check lock settings-reference doctor cost rotate-admin
 
 help: ## Show this.
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 up: $(VENV)/.complete ## Run the whole deployment on this machine: engine, database, ingress, MLflow, AWS API.
 	@$(LOCAL) up
@@ -37,6 +39,18 @@ lock: $(VENV)/.complete ## Pin the newest packages that the requirements allow, 
 	@uv=$$($(PYTHON) -m local.tools uv) && \
 	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade requirements.in -o requirements.txt && \
 	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade -c requirements.txt requirements-dev.in -o requirements-dev.txt
+
+settings-reference: $(VENV)/.complete ## Write docs/settings.md and the editor's schema from settings.py.
+	@$(VENV)/bin/python -m operations.settings_reference
+
+doctor: $(VENV)/.complete ## Say what is missing before a first `pulumi up` of STACK on AWS.
+	@$(VENV)/bin/python -m operations.doctor $(STACK)
+
+cost: $(VENV)/.complete ## Estimate what STACK costs a month.
+	@$(VENV)/bin/python -m operations.cost $(STACK)
+
+rotate-admin: $(VENV)/.complete ## Give the administrator of STACK a new password.
+	@$(VENV)/bin/python -m operations.rotate_admin $(STACK)
 
 # The file is written last, so an installation that was interrupted is completed.
 $(VENV)/.complete: requirements-dev.txt

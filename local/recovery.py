@@ -35,6 +35,8 @@ def likely_id(kind: str, inputs: dict[str, Any], stack: Path, endpoint: str) -> 
         return "/".join(metadata[key] for key in ("namespace", "name") if key in metadata)
     if kind == "aws:eks/podIdentityAssociation:PodIdentityAssociation":
         return _pod_identity(inputs, stack)
+    if kind == "aws:ec2/securityGroup:SecurityGroup":
+        return _security_group(inputs, endpoint)
     if kind == "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule":
         return _ingress_rule(inputs, endpoint)
     return _IDS[kind].format_map(inputs) if kind in _IDS else None
@@ -47,11 +49,21 @@ def _pod_identity(inputs: dict[str, Any], stack: Path) -> str | None:
     return next((name for name, other in known.items() if all(other[key] == inputs[key] for key in unique)), None)
 
 
-def _ingress_rule(inputs: dict[str, Any], endpoint: str) -> str | None:
+def _ec2(endpoint: str) -> Any:
     key = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-    ec2: Any = boto3.client("ec2", endpoint_url=endpoint, region_name=account.REGION, **key)
+    return boto3.client("ec2", endpoint_url=endpoint, region_name=account.REGION, **key)
+
+
+def _security_group(inputs: dict[str, Any], endpoint: str) -> str | None:
+    unique = {"group-name": inputs["name"], "vpc-id": inputs["vpcId"]}
+    filters = [{"Name": name, "Values": [value]} for name, value in unique.items()]
+    groups = _ec2(endpoint).describe_security_groups(Filters=filters)["SecurityGroups"]
+    return groups[0]["GroupId"] if groups else None
+
+
+def _ingress_rule(inputs: dict[str, Any], endpoint: str) -> str | None:
     in_group = [{"Name": "group-id", "Values": [inputs["securityGroupId"]]}]
-    for rule in ec2.describe_security_group_rules(Filters=in_group)["SecurityGroupRules"]:
+    for rule in _ec2(endpoint).describe_security_group_rules(Filters=in_group)["SecurityGroupRules"]:
         source = rule.get("CidrIpv4") or rule.get("ReferencedGroupInfo", {}).get("GroupId")
         wanted = inputs.get("cidrIpv4") or inputs.get("referencedSecurityGroupId")
         if not rule["IsEgress"] and (rule["FromPort"], source) == (inputs["fromPort"], wanted):

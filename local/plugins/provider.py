@@ -25,7 +25,7 @@ from google.protobuf import empty_pb2, struct_pb2
 from google.protobuf.message import Message
 from pulumi.provider.experimental.property_value import PropertyValue
 from pulumi.runtime import rpc
-from pulumi.runtime.proto import ResourceProviderServicer, plugin_pb2, provider_pb2, provider_pb2_grpc
+from pulumi.runtime.proto import ResourceProviderServicer, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
 from local.plugins.serve import serve
 
@@ -98,10 +98,13 @@ class Resource:
         raise NotImplementedError
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
-        """Make it as `inputs` say; `old` are the inputs so far. Return the outputs."""
-        raise OperationError(
-            f"{self.token}: the stand-in cannot change {', '.join(sorted(changed(old, inputs)))} in place"
-        )
+        """Make it as `inputs` say; `old` are the inputs so far. Return the outputs that are not as they were.
+
+        Nothing differs where the engine finishes a creation that had failed in the end.
+        """
+        if differs := changed(old, inputs):
+            raise OperationError(f"{self.token}: the stand-in cannot change {', '.join(sorted(differs))} in place")
+        return {}
 
     def delete(self, resource_id: str, properties: Properties) -> None:
         """Remove it. One that is gone already is no error. `properties` are its inputs and outputs."""
@@ -242,46 +245,80 @@ def _detailed_diff(old: Properties, new: Properties, replace: frozenset[str]) ->
     return result
 
 
+_FAULTS = ("error", "error-after", "kill", "kill-after", "lost")
+
+
+class _MadeButFailed(Exception):  # noqa: N818 - for the engine it is an answer: there is such a resource, and it is not complete
+    """A resource was made, and then something about it went wrong."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__(_injected(mode))
+
+
 @contextmanager
-def _fault() -> Generator[None]:
+def _fault(urn: str) -> Generator[None]:
     """Around each operation: fail, or kill the engine, where MLFLOW_EKS_FAULT says so.
 
-    `3:error` makes the third create, update or delete of a run fail before it acts, `3:kill` kills the engine there; with `-after` it happens
-    once the operation has acted and the engine does not know.
+    `3:error` makes the third create, update or delete of a run fail before it acts, `3:kill` kills the engine there. With `-after`
+    it happens once the operation has acted: the engine learns of what was made as it does from a real provider that fails while it
+    waits for a new resource, or, killed, it does not. `lost` is an answer that never arrives: acted, failed, and no word of what
+    was made. Instead of a number, a resource's name is the first operation on that resource.
     """
     wanted = os.environ.get("MLFLOW_EKS_FAULT")
     if not wanted:
         yield
         return
-    number, _, mode = wanted.partition(":")
-    if mode not in {"error", "error-after", "kill", "kill-after"} or not number.isdigit():
-        raise OperationError(f"MLFLOW_EKS_FAULT={wanted}: write NUMBER:error, error-after, kill or kill-after")
-    due = _operations_so_far() == int(number)
-    if due and not mode.endswith("-after"):
+    which, _, mode = wanted.rpartition(":")
+    if mode not in _FAULTS or not which:
+        raise OperationError(
+            f"MLFLOW_EKS_FAULT={wanted}: write NUMBER:error or NAME:error; or {', '.join(_FAULTS[1:])}"
+        )
+    number, earlier = _operations_so_far(urn)
+    due = number == int(which) if which.isdigit() else _name(urn) == which and urn not in earlier
+    if due and mode in {"error", "kill"}:
         _fail(mode)
     yield
     if due:
         _fail(mode)
 
 
-def _operations_so_far() -> int:
-    """Count this operation and return the count; plugins are processes of their own, so the count of a run is in a file."""
+def _operations_so_far(urn: str) -> tuple[int, list[str]]:
+    """Count this operation; return the count and what the operations before it were on.
+
+    Plugins are processes of their own, so the operations of a run are in a file: the engine's pid, then a URN a line.
+    """
     engine = str(os.getppid())
     with Path(os.environ["MLFLOW_EKS_STACK_DIR"], "fault-count").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        run, _, count = file.read().partition(" ")
-        total = int(count) + 1 if run == engine else 1
-        file.truncate(0)
-        file.write(f"{engine} {total}")
-        return total
+        run, *earlier = file.read().splitlines() or [""]
+        if run != engine:
+            earlier = []
+            file.truncate(0)
+            file.write(f"{engine}\n")
+        file.write(f"{urn}\n")
+        return len(earlier) + 1, earlier
+
+
+def _injected(mode: str) -> str:
+    return f"fault injected by MLFLOW_EKS_FAULT ({mode})"
 
 
 def _fail(mode: str) -> None:
     if mode.startswith("kill"):
         os.kill(os.getppid(), signal.SIGKILL)
         os._exit(1)
-    raise OperationError(f"fault injected by MLFLOW_EKS_FAULT ({mode})")
+    if mode == "error-after":
+        raise _MadeButFailed(mode)
+    raise OperationError(_injected(mode))
+
+
+def _report_made(context: grpc.ServicerContext, error: Exception, answer: provider_pb2.CreateResponse) -> None:
+    """Have the error that ends this call tell the engine of the resource that was made nevertheless."""
+    made = provider_pb2.ErrorResourceInitFailed(id=answer.id, properties=answer.properties, reasons=[str(error)])
+    status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=str(error))
+    status.details.add().Pack(made)
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
 
 
 _Arguments = ParamSpec("_Arguments")
@@ -296,7 +333,7 @@ def _answers(method: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Ans
         servicer, _, context = cast(tuple[_Servicer, Message, grpc.ServicerContext], args)
         try:
             return method(*args, **kwargs)
-        except (OperationError, InvalidInput) as error:
+        except (OperationError, InvalidInput, _MadeButFailed) as error:
             text = str(error)
         except servicer.provider.errors as error:
             text = servicer.provider.error_text(error)
@@ -386,11 +423,15 @@ class _Servicer(ResourceProviderServicer):
         if request.preview:
             outputs = inputs | dict.fromkeys(resource.computed, UNKNOWN)
             return provider_pb2.CreateResponse(properties=_marshal(outputs, marked, resource.secret))
-        with _fault():
-            resource_id, outputs = resource.create(inputs)
-        return provider_pb2.CreateResponse(
-            id=resource_id, properties=_marshal(inputs | outputs, marked, resource.secret)
-        )
+        answer = provider_pb2.CreateResponse()
+        try:
+            with _fault(request.urn):
+                answer.id, outputs = resource.create(inputs)
+                answer.properties.CopyFrom(_marshal(inputs | outputs, marked, resource.secret))
+        except _MadeButFailed as error:
+            _report_made(context, error, answer)
+            raise
+        return answer
 
     @_answers
     def Read(self, request: provider_pb2.ReadRequest, context: grpc.ServicerContext) -> provider_pb2.ReadResponse:
@@ -412,19 +453,20 @@ class _Servicer(ResourceProviderServicer):
         marked = PropertyValue.unmarshal_map(request.news)
         inputs = _plain_map(marked)
         old = _plain_map(PropertyValue.unmarshal_map(request.old_inputs))
+        state = _plain_map(PropertyValue.unmarshal_map(request.olds))
         if request.preview:
-            state = _plain_map(PropertyValue.unmarshal_map(request.olds))
             kept = {name: value for name, value in state.items() if name not in old or name in resource.computed}
             outputs = inputs | kept
         else:
-            with _fault():
-                outputs = inputs | resource.update(request.id, old, inputs)
+            known = {name: value for name, value in state.items() if name not in old}
+            with _fault(request.urn):
+                outputs = known | inputs | resource.update(request.id, old, inputs)
         return provider_pb2.UpdateResponse(properties=_marshal(outputs, marked, resource.secret))
 
     @_answers
     def Delete(self, request: provider_pb2.DeleteRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         resource = self.provider.resource(_type(request.urn))
-        with _fault():
+        with _fault(request.urn):
             resource.delete(request.id, _plain_map(PropertyValue.unmarshal_map(request.properties)))
         return empty_pb2.Empty()
 

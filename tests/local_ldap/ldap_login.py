@@ -57,7 +57,7 @@ class _UnavailableError(Exception):
 
 
 def authenticate() -> Authorization | Response:
-    """Say who sent the current request, or refuse it. MLflow calls this up to five times in a request."""
+    """Say who sent the current request, or refuse it. MLflow calls this several times in a request."""
     if "ldap_login" not in g:
         g.ldap_login = _authenticate()
     return g.ldap_login

@@ -12,7 +12,7 @@ import pytest
 from google.protobuf import struct_pb2
 from pulumi.provider.experimental.property_value import PropertyValue
 from pulumi.runtime import rpc
-from pulumi.runtime.proto import provider_pb2
+from pulumi.runtime.proto import provider_pb2, status_pb2
 
 from local.plugins import provider
 from local.plugins.provider import UNKNOWN, InvalidInput, OperationError, Properties, Provider, Resource, State
@@ -61,6 +61,11 @@ class RefusedError(Exception):
 
 
 class Context:
+    trailing: tuple[tuple[str, bytes], ...] = ()
+
+    def set_trailing_metadata(self, trailing: tuple[tuple[str, bytes], ...]) -> None:
+        Context.trailing = trailing
+
     def abort(self, code: grpc.StatusCode, text: str) -> None:
         raise RefusedError(text)
 
@@ -217,9 +222,59 @@ def test_the_count_starts_over_with_the_next_run(
 ):
     monkeypatch.setenv("MLFLOW_EKS_STACK_DIR", str(tmp_path))
     monkeypatch.setenv("MLFLOW_EKS_FAULT", "1:error-after")
-    (tmp_path / "fault-count").write_text("1 7")
+    (tmp_path / "fault-count").write_text(f"1\n{URN}\n")
     with pytest.raises(RefusedError, match="fault injected"):
         call("Create", urn=URN, properties=struct(name="a"))
+
+
+def test_the_first_operation_on_a_named_resource_fails(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_EKS_STACK_DIR", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_EKS_FAULT", "the::lid:error")
+    call("Create", urn=f"{URN}-of-another", properties=struct(name="a"))
+    with pytest.raises(RefusedError, match="fault injected"):
+        call("Create", urn=URN, properties=struct(name="a"))
+    call("Delete", urn=URN, id="a")
+
+
+def test_the_engine_learns_what_was_made_before_a_creation_failed(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_EKS_STACK_DIR", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_EKS_FAULT", "1:error-after")
+    with pytest.raises(RefusedError, match="fault injected"):
+        call("Create", urn=URN, properties=struct(name="a"))
+    ((key, details),) = Context.trailing
+    status, made = status_pb2.Status.FromString(details), provider_pb2.ErrorResourceInitFailed()
+    assert key == "grpc-status-details-bin"
+    assert status.details[0].Unpack(made)
+    assert made.id == "a"
+    assert plain(made.properties) == {"name": "a", "address": "here", "pin": "1234"}
+    assert secrets_in(made.properties) == {"pin"}
+
+
+def test_of_a_lost_answer_the_engine_learns_nothing(
+    call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_EKS_STACK_DIR", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_EKS_FAULT", "1:lost")
+    monkeypatch.setattr(Context, "trailing", ())
+    with pytest.raises(RefusedError, match="fault injected"):
+        call("Create", urn=URN, properties=struct(name="a"))
+    assert Context.trailing == ()
+
+
+def test_an_update_without_a_difference_keeps_what_a_resource_that_cannot_change_knows(
+    call: Callable[..., Any], lid: Lid, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Lid, "update", Resource.update)
+    state, inputs = struct(name="a", address="here", pin="1234"), struct(name="a")
+    response = call("Update", urn=URN, id="a", olds=state, old_inputs=inputs, news=inputs)
+    assert plain(response.properties) == {"name": "a", "address": "here", "pin": "1234"}
+    assert secrets_in(response.properties) == {"pin"}
+    with pytest.raises(RefusedError, match="cannot change size in place"):
+        call("Update", urn=URN, id="a", olds=state, old_inputs=inputs, news=struct(name="a", size=2))
 
 
 def test_the_engine_is_killed_where_a_fault_says_so(tmp_path: Path):

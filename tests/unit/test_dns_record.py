@@ -1,10 +1,11 @@
 """DnsRecord: the host's name in Route 53, or what to tell whoever keeps the zone."""
 
+import pulumi
 import pytest
 
 from components.dns_record import DnsRecord, DnsRecordArgs
 from settings import parse
-from tests.unit.harness import MINIMAL, Deployment, changed, deploy
+from tests.unit.harness import MINIMAL, Account, Deployment, changed, deploy, refused
 
 RECORD = "aws:route53/record:Record"
 LOAD_BALANCER = "lb-0123.elb.eu-west-1.amazonaws.com"
@@ -43,6 +44,16 @@ def test_the_host_may_be_the_zone_itself_or_deep_in_it(host: str) -> None:
     record = deploy(MINIMAL, program=lambda: DnsRecord("dns", args)).named("dns-record")
     # A CNAME may not stand beside the records of the zone itself; an alias may.
     assert (record["name"], record["type"]) == (host, "A")
+
+
+def test_a_zone_that_is_not_in_the_account_is_named_with_the_two_ways_out() -> None:
+    account = Account(failing={"getZone": "no matching Route 53 Hosted Zone found"})
+    args = DnsRecordArgs(host="mlflow.example.com", zone="example.com", target=LOAD_BALANCER)
+    refusal = refused(MINIMAL, account=account, program=lambda: DnsRecord("dns", args))
+    assert isinstance(refusal.error, pulumi.RunError)
+    assert "mlflow.dnsZone example.com" in refusal.message
+    assert "create it" in refusal.message
+    assert "dnsRecordToCreate" in refusal.message
 
 
 def test_the_record_of_a_controller_that_is_not_ours_leads_to_the_address_in_the_settings() -> None:

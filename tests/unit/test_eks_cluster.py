@@ -2,8 +2,10 @@
 
 import json
 
+import pulumi
+
 from components.eks_cluster import look_up_eks_cluster
-from tests.unit.harness import MINIMAL, PRIVATE_A, PRIVATE_B, PUBLIC, Account, Deployment, deploy
+from tests.unit.harness import MINIMAL, PRIVATE_A, PRIVATE_B, PUBLIC, Account, Deployment, deploy, refused
 
 PROVIDER = "pulumi:providers:kubernetes"
 
@@ -12,6 +14,16 @@ def test_the_cluster_is_read_and_not_touched(dev: Deployment) -> None:
     assert "aws:eks/getCluster:getCluster" in dev.calls
     ours = {resource.type for resource in dev.resources if resource.type.startswith("aws:eks/")}
     assert ours == {"aws:eks/podIdentityAssociation:PodIdentityAssociation"}
+
+
+def test_a_cluster_that_cannot_be_read_is_named_with_what_to_check() -> None:
+    account = Account(failing={"getCluster": "ResourceNotFoundException: No cluster found for name: my-cluster."})
+    refusal = refused(MINIMAL, account=account)
+    assert isinstance(refusal.error, pulumi.RunError)
+    assert "cluster.name my-cluster" in refusal.message
+    assert "No cluster found" in refusal.message
+    assert "aws eks describe-cluster --name my-cluster" in refusal.message
+    assert refusal.deployment.resources == []
 
 
 def test_each_subnet_is_asked_for_once(dev: Deployment) -> None:

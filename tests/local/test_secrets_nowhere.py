@@ -1,0 +1,372 @@
+"""Every password of a stack is followed through everything that is shown, written or run from the first preview to the destroy."""
+
+import base64
+import gzip
+import http.client
+import json
+import os
+import re
+import secrets
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from ssl import CERT_NONE, create_default_context
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from local import paths
+from tests.local.stack import PYTHON, ROOT, LocalStack
+
+pytestmark = pytest.mark.local
+
+# What the stack itself has to keep, and where; POD stands for whichever pod runs.
+DATABASE_SECRET = "cluster/objects/Secret/mlflow/postgres-database-secret.json"
+ADMIN_SECRET = "cluster/objects/Secret/mlflow/mlflow-auth.json"
+LOGIN_INI = "cluster/pods/POD/ini-file/auth_result.ini"
+POD_DECLARATION = "machine/specs/POD.json"
+FLASK_SECRET = "cluster/objects/Secret/mlflow/mlflow-flask-server-secret-key.json"
+DATABASE_PLACES = {DATABASE_SECRET, LOGIN_INI, POD_DECLARATION}
+ADMIN_PLACES = {ADMIN_SECRET, LOGIN_INI}
+
+_POD = re.compile(r"mlflow(\.mlflow)?-[0-9a-f]{10}-\d+")
+
+
+def marker(what: str) -> str:
+    """A password that the rule for passwords allows and that nothing else on this machine can hold."""
+    return f"{what}_{secrets.token_hex(6)}-{secrets.token_hex(6)}.Zz"
+
+
+def forms(secret: str) -> set[bytes]:
+    """How a secret can stand in a text: as it is, with every special character escaped, in base64 at any offset, in hex."""
+    raw = secret.encode()
+    found = {raw, quote(secret).encode(), "".join(c if c.isalnum() else f"%{ord(c):02X}" for c in secret).encode()}
+    found.add(raw.hex().encode())
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        for offset in range(3):
+            # The first and the last characters also hold bits of the neighbours, which are not known.
+            length = (offset + len(raw)) // 3 * 4
+            found.add(encode(bytes(offset) + raw)[(0, 2, 3)[offset] : length])
+    return found
+
+
+@dataclass
+class Watched:
+    """Passwords by what they are for, and the search for them."""
+
+    passwords: dict[str, str] = field(default_factory=dict[str, str])
+
+    def new(self, what: str) -> str:
+        self.passwords[what] = marker(what)
+        return self.passwords[what]
+
+    def in_text(self, text: bytes) -> set[str]:
+        return {what for what, password in self.passwords.items() if any(form in text for form in forms(password))}
+
+    def in_files(self, files: Iterable[tuple[str, Path]]) -> dict[str, set[str]]:
+        """What is in which places, for those that are anywhere."""
+        found: dict[str, set[str]] = {}
+        for place, file in files:
+            try:
+                content = file.read_bytes()
+                content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+            except (OSError, EOFError):
+                # A socket, or a temporary file that is gone again.
+                continue
+            for what in self.in_text(content):
+                found.setdefault(what, set()).add(place)
+        return found
+
+
+class ProcessWatch(threading.Thread):
+    """Looks at the arguments and the environment of every process of this machine until it is told to stop.
+
+    A process that lives for a few milliseconds can slip through: what is seen is a lower bound.
+    """
+
+    def __init__(self, temporary: Path) -> None:
+        super().__init__(daemon=True)
+        self.seen: set[tuple[bytes, bytes]] = set()
+        """Arguments and environment of each process."""
+        self.temporary = temporary
+        self.temporary_files: dict[Path, bytes] = {}
+        self._ended = threading.Event()
+        self._young: dict[str, int] = {}
+
+    def run(self) -> None:
+        # An old process keeps its arguments, except by exec, which comes soon after the fork: those are looked at now and then.
+        turn = 0
+        while not self._ended.wait(0.005):
+            turn += 1
+            there = {name for name in os.listdir("/proc") if name.isdigit()}
+            for pid in there:
+                looks = self._young.get(pid, 0)
+                if looks < 40 or turn % 100 == 0:
+                    self._young[pid] = looks + 1
+                    self._look_at(Path("/proc", pid))
+            self._young = {pid: looks for pid, looks in self._young.items() if pid in there}
+            self._keep_temporary_files()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+    def _look_at(self, process: Path) -> None:
+        try:
+            arguments = (process / "cmdline").read_bytes()
+            environment = (process / "environ").read_bytes()
+            # Between the two it may have become another program.
+            if arguments and arguments == (process / "cmdline").read_bytes():
+                self.seen.add((arguments, environment))
+        except OSError:
+            return
+
+    def _keep_temporary_files(self) -> None:
+        for file in self.temporary.rglob("*"):
+            try:
+                self.temporary_files[file] = file.read_bytes()
+            except OSError:
+                continue
+
+
+@dataclass
+class Session:
+    """A stack whose every command is kept."""
+
+    stack: LocalStack
+    watched: Watched
+    shown: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+
+    def local(self, *arguments: str, text: str | None = None, ok: bool = True) -> str:
+        return self._run([str(PYTHON), "-m", "local", *arguments], text, ok)
+
+    def pulumi(self, *arguments: str, text: str | None = None, ok: bool = True) -> str:
+        return self.local("run", *arguments, text=text, ok=ok)
+
+    def rotate_admin(self) -> None:
+        pulumi = f"{PYTHON} -m local run"
+        self._run([str(PYTHON), "-m", "operations.rotate_admin", "local", "--pulumi", pulumi], None, ok=True)
+
+    def set_secret(self, path: str, value: str) -> None:
+        # Through standard input, as the documentation says: an argument would be in the process list.
+        self.pulumi("config", "set", "--secret", "--path", f"mlflow-eks:{path}", text=value)
+
+    def fails(self, *arguments: str, because: str) -> None:
+        said = self.pulumi(*arguments, ok=False)
+        assert because in said, said[-3000:]
+
+    def _run(self, command: list[str], text: str | None, ok: bool) -> str:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**self.stack.environment(), "MLFLOW_TRACKING_INSECURE_TLS": "true"},
+            # A file would do as well; what matters is that a prompt cannot wait for ever.
+            input=text or "",
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        self.shown.append((" ".join(command[3:]), said))
+        assert (done.returncode == 0) == ok, f"{' '.join(command)}:\n{said[-4000:]}"
+        return said
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Everything in the stack's folder, pods under one name."""
+        for file in self.stack.folder.rglob("*"):
+            # The pulumi executable is a link to the one in the tools.
+            if file.is_file() and not file.is_symlink() and file.stat().st_nlink == 1:
+                yield _POD.sub("POD", str(file.relative_to(self.stack.folder))), file
+
+
+def generated(stack: LocalStack) -> dict[str, str]:
+    """The secrets that the state holds and that nobody chose; asked for past the session, which would keep them as shown."""
+    exported = json.loads(stack.pulumi("stack", "export", "--show-secrets").stdout)
+    found: dict[str, str] = {}
+    for resource in exported["deployment"]["resources"]:
+        if resource["type"] == "random:index/randomPassword:RandomPassword":
+            found[resource["urn"].rpartition("::")[2]] = _plain(resource["outputs"]["result"])
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(value["plaintext"]) if isinstance(value, dict) else value
+
+
+def changed_since(moment: float, *roots: Path) -> Iterator[tuple[str, Path]]:
+    """Files outside the stack that were written meanwhile."""
+    for root in roots:
+        for folder, folders, names in os.walk(root):
+            folders[:] = [name for name in folders if name not in {".git", ".venv", "node_modules"}]
+            for file in (Path(folder, name) for name in names):
+                try:
+                    new = not file.is_symlink() and file.is_file() and file.stat().st_mtime >= moment
+                except OSError:
+                    continue
+                if new and file.stat().st_size < 100_000_000:
+                    yield str(file), file
+
+
+def test_a_password_is_nowhere_but_where_it_is_needed(
+    own_stack: LocalStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Whatever a command keeps for its user or leaves in a temporary folder is then in a place that this test can search.
+    monkeypatch.setenv("MLFLOW_EKS_HOME", str(paths.home()))
+    for variable in ("HOME", "TMPDIR"):
+        (tmp_path / variable).mkdir()
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    began = time.time()
+    session, watched = Session(own_stack, Watched()), Watched()
+    session.watched = watched
+    watch = ProcessWatch(tmp_path / "TMPDIR")
+    watch.start()
+    try:
+        live(session, watched)
+    finally:
+        watch.stop()
+
+    shown = {command: found for command, said in session.shown if (found := watched.in_text(said.encode()))}
+    assert shown == {}, "a command has shown a password"
+
+    outside = [("temporary file", file) for file in watch.temporary_files]
+    assert {str(file): found for _, file in outside if (found := watched.in_text(watch.temporary_files[file]))} == {}
+    elsewhere = changed_since(
+        began, tmp_path, paths.tools_dir(), ROOT, Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")
+    )
+    assert watched.in_files(elsewhere) == {}, "a password was written outside the stack's folder"
+
+    arguments = {program(seen): found for seen, _ in watch.seen if (found := watched.in_text(seen))}
+    # The real chart's init container does the same, inside its pod.
+    assert arguments.keys() <= {"sed"}, "a password is an argument, which `ps` shows to everybody"
+    # Else the test above would pass because nothing was looked at.
+    assert {"pulumi", "postgres", "haproxy", "mlflow"} <= {program(seen) for seen, _ in watch.seen}
+
+    pods = f"HOME={own_stack.folder}/cluster/pods/".encode()
+    holders = {environment for _, environment in watch.seen if watched.in_text(environment)}
+    assert holders, "the pods have a password in their environment, and this did not see it"
+    others = {
+        program(arguments): watched.in_text(environment)
+        for arguments, environment in watch.seen
+        if environment in holders and pods not in environment
+    }
+    assert others == {}, "a process that is no pod's has a password in its environment"
+
+
+def program(arguments: bytes) -> str:
+    """The program's name; for a script in Python the script's."""
+    words = arguments.decode(errors="replace").split("\0")
+    if "-m" in words[:-1]:
+        return words[words.index("-m") + 1]
+    name = Path(words[0].split(":")[0].split(" ")[0]).name
+    return Path(words[1]).name if name.startswith("python") and len(words) > 1 and words[1][:1] != "-" else name
+
+
+def live(session: Session, watched: Watched) -> None:
+    """The life of a stack, with a search of its folder at each stage."""
+    stack = session.stack
+    session.local("preview")
+    session.set_secret("postgres.masterPassword", watched.new("master"))
+    session.set_secret("database.password", watched.new("database"))
+    session.set_secret("mlflow.auth.adminPassword", watched.new("admin"))
+    session.pulumi("config")
+    session.pulumi("config", "--json")
+    session.pulumi("preview", "--diff")
+    assert watched.in_files(session.files()) == {}, "before the first up"
+
+    session.pulumi("up", "--yes", "--diff")
+    watched.passwords |= generated(stack)
+    watched.passwords["passphrase"] = (stack.folder / "passphrase").read_text()
+    kept = {"passphrase": {"passphrase"}}
+    in_use = {"database": DATABASE_PLACES, "admin": ADMIN_PLACES}
+    assert watched.in_files(session.files()) == kept | in_use, "after the first up"
+    for command in (
+        ["preview", "--diff"],
+        ["preview", "--json"],
+        ["stack", "output"],
+        ["stack", "output", "--json"],
+        ["stack", "export"],
+        ["stack", "history", "--json"],
+        ["stack"],
+    ):
+        session.pulumi(*command)
+    session.local("status")
+    # What this test can find at all, it finds where it is asked for.
+    assert watched.passwords["admin"] in stack.pulumi("stack", "output", "adminPassword", "--show-secrets").stdout
+
+    people(stack, watched)
+    assert watched.in_files(session.files()) == kept | in_use, "after logins and a new user"
+
+    failures(session, watched)
+    assert watched.in_files(session.files()) == kept | in_use, "after failures"
+    session.pulumi("refresh", "--yes", "--diff")
+    session.pulumi("up", "--yes", "--skip-preview")
+
+    session.rotate_admin()
+    watched.passwords["admin after the rotation"] = _admin_password(stack)
+    session.set_secret("postgres.masterPassword", watched.new("master-2"))
+    session.set_secret("database.password", watched.new("database-2"))
+    session.pulumi("config", "set", "--path", "mlflow-eks:database.rotation", "1")
+    # Somebody has dropped the role whose turn it is: the server refuses the statement that has the new password in it.
+    with stack.connect(as_master=True) as server:
+        server.execute("DROP ROLE mlflow_user_2")
+        session.fails("up", "--yes", "--skip-preview", because='role "mlflow_user_2" does not exist')
+        server.execute("CREATE ROLE mlflow_user_2 LOGIN")
+    session.pulumi("up", "--yes", "--diff")
+    watched.passwords |= {f"{name} after the rotation": value for name, value in generated(stack).items()}
+    rotated = {"database-2": DATABASE_PLACES, "admin after the rotation": ADMIN_PLACES}
+    assert watched.in_files(session.files()) == kept | rotated, "after the rotations"
+    assert stack.get("/", login=("admin", watched.passwords["admin after the rotation"])).status == 200
+
+    session.pulumi("destroy", "--yes", "--diff")
+    assert watched.in_files(session.files()) == kept, "after the destroy"
+
+
+def _admin_password(stack: LocalStack) -> str:
+    return stack.pulumi("config", "get", "--path", "mlflow-eks:mlflow.auth.adminPassword").stdout.strip()
+
+
+def people(stack: LocalStack, watched: Watched) -> None:
+    """Log in rightly and wrongly, and make a user, through the front door."""
+    admin = ("admin", watched.passwords["admin"])
+    assert stack.get("/", login=admin).status == 200
+    assert stack.get("/", login=("admin", watched.new("mistyped"))).status == 401
+    body = json.dumps({"username": "somebody", "password": watched.new("somebody")})
+    assert post(stack, "/api/2.0/mlflow/users/create", body, admin) == 200
+    assert stack.get("/", login=("somebody", watched.passwords["somebody"])).status == 200
+    # The second time it exists, and the body may not come back in the answer or in the log.
+    assert post(stack, "/api/2.0/mlflow/users/create", body, admin) == 400
+
+
+def post(stack: LocalStack, path: str, body: str, login: tuple[str, str]) -> int:
+    context = create_default_context()
+    context.check_hostname, context.verify_mode = False, CERT_NONE
+    connection = http.client.HTTPSConnection("localhost", stack.https_port, context=context, timeout=30)
+    headers: Mapping[str, str] = {
+        "Content-Type": "application/json",
+        "Authorization": "Basic " + base64.b64encode(":".join(login).encode()).decode(),
+    }
+    try:
+        connection.request("POST", path, body, headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def failures(session: Session, watched: Watched) -> None:
+    """A wrong setting and a release that cannot start; both are put right again."""
+    stack = session.stack
+    session.set_secret("mlflow.auth.adminPassword", f"{watched.new('refused')} with spaces")
+    session.fails("up", "--yes", because="mlflow.auth.adminPassword must be 12 to 128 characters")
+    session.set_secret("mlflow.auth.adminPassword", watched.passwords["admin"])
+
+    with stack.connect(as_master=True) as server:
+        server.execute("ALTER ROLE mlflow_user NOLOGIN")
+        session.pulumi("config", "set", "--path", "mlflow-eks:mlflow.auth.cacheSeconds", "30")
+        session.fails("up", "--yes", "--skip-preview", because="is not permitted to log in")
+        session.pulumi("config", "set", "--path", "mlflow-eks:mlflow.auth.cacheSeconds", "60")
+        server.execute("ALTER ROLE mlflow_user LOGIN")
