@@ -7,7 +7,7 @@ VENV := .venv
 LOCAL := $(VENV)/bin/python -m local
 
 .DEFAULT_GOAL := help
-.PHONY: help up down preview status logs test check lock settings-reference doctor cost rotate-admin
+.PHONY: help up down preview status logs test unit check lock settings-reference doctor cost rotate-admin
 
 help: ## Show this.
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -18,8 +18,14 @@ up: $(VENV)/.complete ## Run the whole deployment on this machine: engine, datab
 down: $(VENV)/.complete ## Destroy what `make up` made (FORCE=1: also when pulumi cannot).
 	@$(LOCAL) down $(if $(FORCE),--force)
 
-preview: $(VENV)/.complete ## Show what `make up` would change.
+preview: $(VENV)/.complete ## Show what `make up` would change; with STACK=dev, as the Markdown of a review comment.
+ifeq ($(origin STACK),command line)
+	@mkdir -p artifacts
+	@$(if $(filter local,$(STACK)),$(LOCAL) run,pulumi) preview --json --stack $(STACK) > artifacts/preview-$(STACK).json || true
+	@$(VENV)/bin/python -m operations.preview_markdown --stack $(STACK) artifacts/preview-$(STACK).json | tee artifacts/preview-$(STACK).md
+else
 	@$(LOCAL) preview
+endif
 
 status: $(VENV)/.complete ## Show what runs.
 	@$(LOCAL) status
@@ -27,13 +33,20 @@ status: $(VENV)/.complete ## Show what runs.
 logs: $(VENV)/.complete ## Follow the logs (NAME=mlflow: only those that begin so).
 	@$(LOCAL) logs $(NAME)
 
-test: $(VENV)/.complete ## Run the tests that need seconds (TESTS="-m local": those on the real engine).
-	@$(VENV)/bin/python -m pytest $(or $(TESTS),-m "not local and not browser")
+test: $(VENV)/.complete ## Run every test, those on the real engine too (TESTS="tests/unit -k word": some of them).
+	@$(VENV)/bin/python -m pytest $(TESTS)
 
-check: $(VENV)/.complete ## Lint, formatting and types.
+unit: $(VENV)/.complete ## Run the tests that need seconds.
+	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/operations
+
+check: $(VENV)/.complete ## Lint, formatting, types, workflows and forgotten secrets.
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/pyright
+	@uv=$$($(PYTHON) -m local.tools uv) && \
+	"$$uv" tool run --quiet zizmor@1.32.0 --offline --quiet --no-progress --strict-collection --persona=auditor .
+	@if command -v go >/dev/null; then go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 -shellcheck= -pyflakes=; fi
+	@$(VENV)/bin/detect-secrets-hook --no-verify --baseline .secrets.baseline $$(git ls-files); code=$$?; [ $$code = 0 ] || [ $$code = 3 ]
 
 lock: $(VENV)/.complete ## Pin the newest packages that the requirements allow, with their hashes.
 	@uv=$$($(PYTHON) -m local.tools uv) && \

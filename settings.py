@@ -6,127 +6,49 @@ manual guide that this program replaces unless that value is unsafe.
 """
 
 import difflib
-import ipaddress
 import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 import pulumi
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    SecretStr,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
+
+from setting_types import (
+    EVERYBODY,
+    Cpu,
+    DnsLabel,
+    ForeignPassword,
+    Host,
+    HostAndPort,
+    Identifier,
+    LdapUri,
+    MajorVersion,
+    Memory,
+    Network,
+    Origin,
+    Password,
+    Site,
+    arn,
+    matching,
+    mebibytes,
+    split_url,
+)
 
 PROJECT = "mlflow-eks"
 
-_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
-_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_PASSWORD = re.compile(r"[A-Za-z0-9._-]{12,128}")
-_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_RESERVED_SCHEMAS = {"public", "information_schema"}
-_RESERVED_USERS = {
-    "postgres",
+_RESERVED_BY_RDS = {
     "rdsadmin",
     "rds_superuser",
     "rds_iam",
     "rds_replication",
     "rds_password",
+    "admin",
     "public",
     "none",
 }
-
-
-def _matching(pattern: re.Pattern[str], hint: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not pattern.fullmatch(value):
-            raise ValueError(f"is {value!r}; {hint}")
-        return value
-
-    return AfterValidator(check)
-
-
-def _password(value: SecretStr) -> SecretStr:
-    if not _PASSWORD.fullmatch(value.get_secret_value()):
-        raise ValueError(
-            "must be 12 to 128 characters out of A-Z a-z 0-9 . _ - (the chart hands it through sed, an ini file and a URI, "
-            "which silently change other characters); leave it out to have one generated"
-        )
-    return value
-
-
-def _not_empty(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value():
-        raise ValueError("is empty; set it with `pulumi config set --secret --path`")
-    return value
-
-
-def _cidr(value: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value))
-    except ValueError as error:
-        raise ValueError(f"is {value!r}: {error}; write a network such as 203.0.113.0/24") from None
-
-
-def _host_and_port(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"is {value!r}; write host:port, for example localhost:15432")
-    return value
-
-
-def _origin(value: str) -> str:
-    parts = urlsplit(value)
-    if value != "*" and (parts.scheme not in {"http", "https"} or not parts.netloc or parts.path or parts.query):
-        raise ValueError(
-            f"is {value!r}; write scheme and host without a path, for example https://notebooks.example.com"
-        )
-    return value
-
-
-def _text(value: object) -> object:
-    # `pulumi config set --path` makes a number of everything that looks like one.
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Host = Annotated[
-    str, _matching(_HOST, "write a DNS name in lower case without scheme or port, for example mlflow.example.com")
-]
-Identifier = Annotated[
-    str,
-    _matching(
-        _IDENTIFIER, "write a PostgreSQL name of a-z, 0-9 and _ that starts with a letter, at most 63 characters"
-    ),
-]
-DnsLabel = Annotated[str, _matching(_DNS_LABEL, "write a Kubernetes name of a-z, 0-9 and -, at most 63 characters")]
-Quantity = Annotated[
-    str,
-    BeforeValidator(_text),
-    _matching(_QUANTITY, 'write a Kubernetes quantity as a string, for example "500m" or "2Gi"'),
-]
-Cidr = Annotated[str, AfterValidator(_cidr)]
-Password = Annotated[SecretStr, AfterValidator(_password)]
-ForeignPassword = Annotated[SecretStr, AfterValidator(_not_empty)]
-Origin = Annotated[str, AfterValidator(_origin)]
-HostAndPort = Annotated[str, AfterValidator(_host_and_port)]
-
-
-def _arn(service: str, example: str) -> AfterValidator:
-    return _matching(
-        re.compile(rf"arn:aws[a-z-]*:{service}:[a-z0-9-]*:[0-9]{{12}}:\S+"), f"write an ARN such as {example}"
-    )
+_NAMESPACES_OF_KUBERNETES = {"default", "kube-system", "kube-public", "kube-node-lease"}
 
 
 class _Section(BaseModel):
@@ -141,28 +63,37 @@ class _Section(BaseModel):
         use_attribute_docstrings=True,
     )
 
+    def problems(self) -> list[str]:
+        """Say what is wrong with the values together, a sentence each."""
+        return []
+
+    @model_validator(mode="after")
+    def _all_problems_at_once(self) -> Self:
+        found = self.problems()
+        if found:
+            raise ValueError("\n".join(found))
+        return self
+
 
 class Cluster(_Section):
     """The cluster that exists already."""
 
-    name: (
-        Annotated[str, _matching(re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}"), "write the EKS cluster's name")] | None
-    ) = None
+    name: Annotated[str, matching(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", "write the EKS cluster's name")] | None = None
     """Name of the EKS cluster. Its VPC, subnets, security group, API endpoint and OIDC issuer are looked up from it."""
     kube_context: str | None = Field(default=None, min_length=1)
     """Context of the kubeconfig instead: any cluster. With ``postgres.existing`` nothing touches AWS then."""
 
-    @model_validator(mode="after")
-    def _one_way_to_the_cluster(self) -> Self:
+    def problems(self) -> list[str]:
+        """Refuse none and both."""
         if (self.name is None) == (self.kube_context is None):
-            raise ValueError("needs either `name` (an EKS cluster) or `kubeContext` (any cluster), not both")
-        return self
+            return ["needs either `name` (an EKS cluster) or `kubeContext` (any cluster), not both"]
+        return []
 
 
 class ExistingPostgres(_Section):
     """A PostgreSQL server that is there already; the program makes role, database and schema on it and nothing else."""
 
-    host: str = Field(min_length=1)
+    host: Host
     """Address at which the pods reach the server."""
     port: int = Field(default=5432, ge=1, le=65535)
     """TCP port."""
@@ -175,18 +106,20 @@ class ExistingPostgres(_Section):
 class AllowFrom(_Section):
     """Who may open a connection to the database, beside or instead of the cluster."""
 
-    cidrs: list[Cidr] = []
+    cidrs: list[Network] = []
     """Networks."""
-    security_groups: list[
-        Annotated[str, _matching(re.compile(r"sg-[0-9a-f]+"), "write a security group's id, sg-…")]
-    ] = []
+    security_groups: list[Annotated[str, matching(r"sg-[0-9a-f]+", "write a security group's id, sg-…")]] = []
     """Security groups."""
 
-    @model_validator(mode="after")
-    def _somebody(self) -> Self:
+    def problems(self) -> list[str]:
+        """Refuse nobody and everybody."""
         if not self.cidrs and not self.security_groups:
-            raise ValueError("lets nobody in; list `cidrs` or `securityGroups`, or write cluster (the default) or vpc")
-        return self
+            return ["lets nobody in; list `cidrs` or `securityGroups`, or write cluster (the default) or vpc"]
+        return [
+            f"cidrs[{index}] is {cidr}, which is everybody; write a network such as 203.0.113.0/24"
+            for index, cidr in enumerate(self.cidrs)
+            if cidr in EVERYBODY
+        ]
 
 
 class Postgres(_Section):
@@ -194,25 +127,18 @@ class Postgres(_Section):
 
     existing: ExistingPostgres | None = None
     """Use this server and create none."""
-    subnet_ids: list[Annotated[str, _matching(re.compile(r"subnet-[0-9a-f]+"), "write a subnet's id, subnet-…")]] = []
+    subnet_ids: list[Annotated[str, matching(r"subnet-[0-9a-f]+", "write a subnet's id, subnet-…")]] = []
     """Subnets of the instance: private, in two zones at least. Default: the cluster's private subnets."""
     allow_from: Annotated[
         Annotated[Literal["cluster", "vpc"], Tag("name")] | Annotated[AllowFrom, Tag("list")],
         Discriminator(lambda value: "name" if isinstance(value, str) else "list"),
     ] = "cluster"
     """Who may connect: ``cluster`` (its security group), ``vpc`` (everything in the VPC: the guide's rule), or a list."""
-    engine_version: Annotated[
-        str,
-        BeforeValidator(_text),
-        _matching(
-            re.compile(r"1[5-9]|2[0-9]"),
-            'write the major version as a string, for example "17": minor ones are automatic',
-        ),
-    ] = "17"
+    engine_version: MajorVersion = "17"
     """Major version. Minor upgrades are automatic, so a minor version here would turn into an impossible downgrade."""
-    instance_class: Annotated[
-        str, _matching(re.compile(r"db\.[a-z0-9]+\.[a-z0-9]+"), "write a class such as db.t3.micro")
-    ] = "db.t3.micro"
+    instance_class: Annotated[str, matching(r"db\.[a-z0-9]+\.[a-z0-9]+", "write a class such as db.t3.micro")] = (
+        "db.t3.micro"
+    )
     """Instance class. ``docs/sizing.md`` says which class carries which team."""
     allocated_storage: int = Field(default=20, ge=20, le=65536)
     """GiB at the start."""
@@ -230,25 +156,29 @@ class Postgres(_Section):
     """Name of the master role (not a superuser on RDS)."""
     master_password: Password | None = None
     """Its password, a secret. Generated when absent."""
-    alarm_topic_arn: Annotated[str, _arn("sns", "arn:aws:sns:eu-west-1:123456789012:alarms")] | None = None
+    alarm_topic_arn: Annotated[str, arn("sns", "arn:aws:sns:eu-west-1:123456789012:alarms")] | None = None
     """SNS topic for alarms (CPU, memory, storage, connections) and RDS events. None are made without it."""
-    kms_key_arn: Annotated[str, _arn("kms", "arn:aws:kms:eu-west-1:123456789012:key/…")] | None = None
+    kms_key_arn: Annotated[str, arn("kms", "arn:aws:kms:eu-west-1:123456789012:key/…")] | None = None
     """KMS key for storage and Performance Insights. Default: the account's ``aws/rds`` key."""
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
+    def problems(self) -> list[str]:
+        """Refuse what RDS refuses, and what would be ignored."""
+        found: list[str] = []
         if self.max_allocated_storage and self.max_allocated_storage * 10 < self.allocated_storage * 11:
-            raise ValueError(
+            found.append(
                 f"`maxAllocatedStorage` is {self.max_allocated_storage}; RDS wants at least 10 % more than allocatedStorage "
                 f"({self.allocated_storage}): write {-(-self.allocated_storage * 11 // 10)} or more, or 0 to turn growth off"
             )
         if self.subnet_ids and len(set(self.subnet_ids)) < 2:
-            raise ValueError("`subnetIds` names one subnet; RDS needs two at least, in different zones")
-        if self.master_username in {"rdsadmin", "rds_superuser", "admin", "public"}:
-            raise ValueError(
-                f"`masterUsername` {self.master_username!r} is reserved by RDS; write another, for example postgres"
-            )
-        return self
+            found.append("`subnetIds` names one subnet; RDS needs two at least, in different zones")
+        if self.master_username in _RESERVED_BY_RDS or self.master_username.startswith("pg_"):
+            found.append(f"`masterUsername` {self.master_username!r} is reserved; write another, for example postgres")
+        if self.existing:
+            found += [
+                f"`{_alias(type(self), name)}` is for an instance that this program makes; drop it or `existing`"
+                for name in sorted(self.model_fields_set - {"existing"})
+            ]
+        return found
 
 
 class Database(_Section):
@@ -267,27 +197,43 @@ class Database(_Section):
     admin_address: HostAndPort | None = None
     """``host:port`` at which this machine reaches the server (an SSM tunnel, a bastion). Default: the server itself."""
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        if self.schema_name in _RESERVED_SCHEMAS or self.schema_name.startswith("pg_"):
-            raise ValueError(
+    def problems(self) -> list[str]:
+        """Refuse names that are there already or that PostgreSQL would cut."""
+        found: list[str] = []
+        if self.schema_name in {"public", "information_schema"} or self.schema_name.startswith("pg_"):
+            found.append(
                 f"`schema` {self.schema_name!r} belongs to PostgreSQL; write a name of its own, for example mlflow"
             )
-        if self.user in _RESERVED_USERS or self.user.startswith("pg_") or len(self.user) > 61:
-            raise ValueError(
+        if self.user in {*_RESERVED_BY_RDS, "postgres"} or self.user.startswith("pg_") or len(self.user) > 61:
+            found.append(
                 f"`user` {self.user!r} is reserved or longer than 61 characters; write another, for example mlflow_user"
             )
-        if self.name in {"postgres", "template0", "template1", "rdsadmin"}:
-            raise ValueError(
-                f"`name` {self.name!r} is there already on every server; write another, for example mlflow"
+        owner = f"{self.name}_app"
+        if owner in {self.user, f"{self.user}_2"}:
+            found.append(
+                f"`user` {self.user!r} meets {owner}, the role that owns the tables of {self.name}; write another"
             )
-        return self
+        if self.name in {"postgres", "template0", "template1", "rdsadmin"}:
+            found.append(f"`name` {self.name!r} is there already on every server; write another, for example mlflow")
+        if len(owner) > 63:
+            found.append(
+                f"`name` {self.name!r} is longer than 59 characters, which leaves no room for {owner!r}; write a shorter one"
+            )
+        return found
 
 
 class Artifacts(_Section):
     """Where artifacts are kept. MLflow proxies them, so that clients need no AWS credentials."""
 
-    bucket: Annotated[str, _matching(_BUCKET, "write a bucket's name, for example my-mlflow-artifacts")] | None = None
+    bucket: (
+        Annotated[
+            str,
+            matching(
+                r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "write a bucket's name, for example my-mlflow-artifacts"
+            ),
+        ]
+        | None
+    ) = None
     """A bucket that exists. One is made when absent."""
     identity: Literal["podIdentity", "irsa"] = "podIdentity"
     """How the pods get the role: EKS Pod Identity (its agent add-on must run) or IRSA (the cluster's OIDC provider must exist)."""
@@ -302,9 +248,7 @@ class Ingress(_Section):
     """Ingress class."""
     namespace: DnsLabel = "haproxy"
     """Namespace of the controller."""
-    chart_version: Annotated[str, _matching(re.compile(r"\d+\.\d+\.\d+"), "write a chart version such as 1.52.1")] = (
-        "1.52.1"
-    )
+    chart_version: Annotated[str, matching(r"\d+\.\d+\.\d+", "write a chart version such as 1.52.1")] = "1.52.1"
     """Version of haproxytech/kubernetes-ingress."""
     replicas: int = Field(default=2, ge=1, le=20)
     """Controller pods."""
@@ -312,11 +256,11 @@ class Ingress(_Section):
     """Whether the load balancer has public addresses. The guide's is public; the safe default is not."""
     load_balancer_class: str | None = None
     """Class of the load balancer. Default on EKS: ``service.k8s.aws/nlb`` (AWS Load Balancer Controller); EKS Auto Mode: ``eks.amazonaws.com/nlb``."""
-    allowed_cidrs: list[Cidr] = []
+    allowed_cidrs: list[Network] = []
     """Client networks that the load balancer lets in. Default: all that can reach it."""
     address: Host | None = None
     """Address of the load balancer when the controller is not ours (``install: false``), for the DNS record."""
-    certificate_arn: Annotated[str, _arn("acm", "arn:aws:acm:eu-west-1:123456789012:certificate/…")] | None = None
+    certificate_arn: Annotated[str, arn("acm", "arn:aws:acm:eu-west-1:123456789012:certificate/…")] | None = None
     """TLS on the load balancer with this ACM certificate."""
     tls_secret_name: DnsLabel | None = None
     """TLS in HAProxy with this Secret (in MLflow's namespace)."""
@@ -327,8 +271,8 @@ class Ingress(_Section):
     service_monitor: bool = False
     """A ServiceMonitor for HAProxy's metrics; the Prometheus operator must be installed."""
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
+    def problems(self) -> list[str]:
+        """Refuse two ways of TLS, and what would be ignored."""
         ways = {
             "certificateArn": self.certificate_arn,
             "tlsSecretName": self.tls_secret_name,
@@ -336,42 +280,46 @@ class Ingress(_Section):
             "plainHttp": self.plain_http,
         }
         chosen = [name for name, value in ways.items() if value]
+        found: list[str] = []
         if len(chosen) > 1:
-            raise ValueError(f"has {' and '.join(f'`{name}`' for name in chosen)}; choose one way of TLS")
+            found.append(f"has {' and '.join(f'`{name}`' for name in chosen)}; choose one way of TLS")
+        found += [
+            f"allowedCidrs[{index}] is {cidr}, which is everybody; leave it out"
+            for index, cidr in enumerate(self.allowed_cidrs)
+            if cidr in EVERYBODY
+        ]
         if not self.install:
-            ours = {
-                "certificateArn": self.certificate_arn,
-                "allowedCidrs": self.allowed_cidrs,
-                "serviceMonitor": self.service_monitor,
+            theirs = {
+                "install",
+                "class_name",
+                "namespace",
+                "address",
+                "tls_secret_name",
+                "cluster_issuer",
+                "plain_http",
             }
-            for name, value in ours.items():
-                if value:
-                    raise ValueError(
-                        f"`{name}` belongs to a controller that this program installs; drop it or `install: false`"
-                    )
+            found += [
+                f"`{_alias(type(self), name)}` belongs to a controller that this program installs; drop it or `install: false`"
+                for name in sorted(self.model_fields_set - theirs)
+            ]
         elif self.address:
-            raise ValueError(
-                "`address` is for a controller that is not ours; drop it, the load balancer's address is read"
-            )
-        return self
+            found.append("`address` is for a controller that is not ours; drop it, the load balancer's address is read")
+        if self.namespace in _NAMESPACES_OF_KUBERNETES and self.install:
+            found.append(f"`namespace` {self.namespace} is Kubernetes's; write one of its own, for example haproxy")
+        return found
 
 
 class Ldap(_Section):
     """The directory that checks passwords (``mlflowstack.auth.ldap`` in the chart's image)."""
 
-    uri: Annotated[
-        str,
-        _matching(
-            re.compile(r"ldaps?://[^\s/]+(/\S*)?"), "write a URI such as ldaps://ldap.example.com:636/dc=example,dc=com"
-        ),
-    ]
+    uri: LdapUri
     """``ldaps://host:port/base``."""
-    lookup_bind: Annotated[str, _matching(re.compile(r"[^%\n]*%s[^%\n]*"), "write the user's DN with %s for the name")]
+    lookup_bind: Annotated[str, matching(r"[^%\n]*%s[^%\n]*", "write the user's DN with %s for the name")]
     """DN of a user with ``%s`` for the name, for example ``uid=%s,ou=people,dc=example,dc=com``."""
     group_search_base: str = Field(min_length=1)
     """Base DN of the group search."""
     group_search_filter: Annotated[
-        str, _matching(re.compile(r"\([^%\n]*%s[^%\n]*\)"), "write an LDAP filter with %s for the user")
+        str, matching(r"\([^%\n]*%s[^%\n]*\)", "write an LDAP filter with %s for the user")
     ] = "(&(objectclass=groupOfUniqueNames)(uniquemember=%s))"
     """Filter of the group search with ``%s`` for the user's DN."""
     admin_group_dn: str = Field(min_length=1)
@@ -392,7 +340,7 @@ class Auth(_Section):
     mode: Literal["basic", "ldap", "none"] = "basic"
     """``basic``: MLflow's own users. ``ldap``: a directory checks passwords. ``none``: everybody may do everything."""
     admin_username: Annotated[
-        str, _matching(re.compile(r"[A-Za-z0-9._-]{1,64}"), "write 1 to 64 characters out of A-Z a-z 0-9 . _ -")
+        str, matching(r"[A-Za-z0-9._-]{1,64}", "write 1 to 64 characters out of A-Z a-z 0-9 . _ -")
     ] = "admin"
     """First administrator."""
     admin_password: Password | None = None
@@ -405,32 +353,38 @@ class Auth(_Section):
     ldap: Ldap | None = None
     """The directory, with ``mode: ldap``."""
 
-    @model_validator(mode="after")
-    def _one_login(self) -> Self:
+    def problems(self) -> list[str]:
+        """Refuse two logins, and half of one."""
         if self.mode == "ldap" and self.ldap is None:
-            raise ValueError(
+            return [
                 "`mode` is ldap but `ldap` is missing; give its uri, lookupBind, groupSearchBase, adminGroupDn and userGroupDn"
-            )
+            ]
         if self.mode != "ldap" and self.ldap is not None:
-            raise ValueError(
+            return [
                 f"`ldap` is given but `mode` is {self.mode}; basic and LDAP exclude each other: write mode: ldap or drop ldap"
-            )
+            ]
         if self.mode == "none" and self.admin_password is not None:
-            raise ValueError(
-                "`adminPassword` is given but `mode` is none: nobody logs in; drop it or write mode: basic"
-            )
-        return self
+            return ["`adminPassword` is given but `mode` is none: nobody logs in; drop it or write mode: basic"]
+        return []
 
 
 class Resources(_Section):
     """CPU and memory of one MLflow pod. Measured need of 3.15.1 with one worker: 413 MiB idle."""
 
-    cpu_request: Quantity = "500m"
+    cpu_request: Cpu = "500m"
     """CPU that the scheduler keeps free. There is no CPU limit: throttling would only make requests slow."""
-    memory_request: Quantity = "768Mi"
+    memory_request: Memory = "768Mi"
     """Memory that the scheduler keeps free."""
-    memory_limit: Quantity = "2Gi"
+    memory_limit: Memory = "2Gi"
     """Memory at which the pod is killed."""
+
+    def problems(self) -> list[str]:
+        """Refuse what the API server refuses."""
+        if mebibytes(self.memory_request) > mebibytes(self.memory_limit):
+            return [
+                f"`memoryRequest` {self.memory_request} is more than `memoryLimit` {self.memory_limit}; raise the limit"
+            ]
+        return []
 
 
 class Autoscaling(_Section):
@@ -441,13 +395,11 @@ class Autoscaling(_Section):
     max_replicas: int = Field(default=5, ge=1, le=100)
     """Most pods; the connection budget is reckoned with it."""
 
-    @model_validator(mode="after")
-    def _order(self) -> Self:
+    def problems(self) -> list[str]:
+        """Refuse an empty range."""
         if self.max_replicas < self.min_replicas:
-            raise ValueError(
-                f"`maxReplicas` ({self.max_replicas}) is below `minReplicas` ({self.min_replicas}); raise it"
-            )
-        return self
+            return [f"`maxReplicas` ({self.max_replicas}) is below `minReplicas` ({self.min_replicas}); raise it"]
+        return []
 
 
 class ConnectionPool(_Section):
@@ -464,7 +416,7 @@ class Mlflow(_Section):
 
     host: Host
     """DNS name under which people reach MLflow."""
-    url: Annotated[Origin, AfterValidator(lambda value: value if value != "*" else _origin("/"))] | None = None
+    url: Site | None = None
     """What people type, when it is not ``https://<host>``: another port behind a port-forward, for example."""
     namespace: DnsLabel = "mlflow"
     """Namespace."""
@@ -484,36 +436,37 @@ class Mlflow(_Section):
     """The login."""
     cors_allowed_origins: list[Origin] = []
     """Origins beside the site's own whose pages may call the API. ``*`` lets every web site act with a visitor's login."""
-    allowed_hosts: list[
-        Annotated[str, _matching(re.compile(r"[A-Za-z0-9*.:-]+"), "write a Host header, * matches any part")]
-    ] = []
+    allowed_hosts: list[Annotated[str, matching(r"[A-Za-z0-9*.:-]+", "write a Host header, * matches any part")]] = []
     """Host headers to accept beside the host's own and the in-cluster name."""
     dns_zone: Host | None = None
     """Route 53 zone for the host's record. Without it the record to create is an output."""
     timeout_seconds: int = Field(default=600, ge=60, le=3600)
     """How long an install or upgrade may take before it is rolled back."""
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
+    def problems(self) -> list[str]:
+        """Refuse names that do not belong together."""
+        found: list[str] = []
         if self.dns_zone and self.host != self.dns_zone and not self.host.endswith(f".{self.dns_zone}"):
-            raise ValueError(
+            found.append(
                 f"`host` {self.host} is not in `dnsZone` {self.dns_zone}; write a host that ends in .{self.dns_zone}"
             )
-        if self.url and urlsplit(self.url).hostname != self.host:
-            raise ValueError(
+        site = split_url(self.url) if self.url else None
+        if site and site.hostname != self.host:
+            found.append(
                 f"`url` {self.url} is for another host than `host` {self.host}; only scheme and port may differ"
             )
-        return self
+        if self.autoscaling and "replicas" in self.model_fields_set:
+            found.append("`replicas` and `autoscaling` are both given, and only one can decide; drop one of them")
+        if self.namespace in _NAMESPACES_OF_KUBERNETES:
+            found.append(f"`namespace` {self.namespace} is Kubernetes's; write one of its own, for example mlflow")
+        return found
 
 
 class Images(_Section):
     """Where images come from."""
 
     registry: (
-        Annotated[
-            str, _matching(re.compile(r"[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?"), "write registry/path without https://")
-        ]
-        | None
+        Annotated[str, matching(r"[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?", "write registry/path without https://")] | None
     ) = None
     """Registry (and path) that mirrors ``burakince/mlflow``, ``library/busybox`` and ``haproxytech/kubernetes-ingress``."""
     pull_secret: DnsLabel | None = None
@@ -558,20 +511,34 @@ class Settings(_Section):
         """The largest number of pods that serve at the same time, without those of a rollout."""
         return self.mlflow.autoscaling.max_replicas if self.mlflow.autoscaling else self.mlflow.replicas
 
-    @model_validator(mode="after")
-    def _cross_rules(self) -> Self:
-        problems = [*self._without_aws(), *self._shared_storage(), *self._connection_budget()]
+    def problems(self) -> list[str]:
+        """Refuse what the sections cannot see alone."""
+        found = [*self._without_aws(), *self._shared_storage(), *self._connection_budget()]
         if self.mlflow.dns_zone and not self.ingress.install and not self.ingress.address:
-            problems.append(
+            found.append(
                 "ingress.address is missing: with install: false the record of mlflow.dnsZone needs the load balancer's name"
             )
         if self.url.startswith("http:") and not self.ingress.plain_http:
-            problems.append(
+            found.append(
                 f"mlflow.url is {self.url} but TLS is on; write https, or ingress.plainHttp: true with what that costs"
             )
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+        if self.ingress.install and self.mlflow.namespace == self.ingress.namespace:
+            found.append(
+                f"mlflow.namespace and ingress.namespace are both {self.mlflow.namespace}; write another for one of them"
+            )
+        if (
+            self.database.user == self.postgres.master_username
+            or f"{self.database.user}_2" == self.postgres.master_username
+        ):
+            found.append(
+                f"database.user {self.database.user} is the master of the server; write another, for example mlflow_user"
+            )
+        found += [
+            f"tags.{key} begins with aws:, which AWS keeps for itself; write another key"
+            for key in self.tags
+            if key.lower().startswith("aws:")
+        ]
+        return found
 
     def _without_aws(self) -> list[str]:
         if self.on_eks:
@@ -597,6 +564,7 @@ class Settings(_Section):
         limit = max_connections(self.postgres.instance_class)
         if not self.on_eks or self.postgres.existing or limit is None:
             return []
+        key = "mlflow.autoscaling.maxReplicas" if self.mlflow.autoscaling else "mlflow.replicas/workers"
         pods = self.most_replicas + 1
         pool = self.mlflow.pool.size + self.mlflow.pool.overflow
         engines = 1 if self.mlflow.auth.mode == "none" else 2
@@ -604,7 +572,7 @@ class Settings(_Section):
         if needed <= limit:
             return []
         return [
-            f"mlflow.replicas/workers need too many connections: ({self.most_replicas} pods + 1 in a rollout) x {self.mlflow.workers} workers "
+            f"{key} need too many connections: ({self.most_replicas} pods + 1 in a rollout) x {self.mlflow.workers} workers "
             f"x {pool} (pool {self.mlflow.pool.size} + overflow {self.mlflow.pool.overflow}) x {engines} "
             f"{'(tracking and login)' if engines == 2 else '(tracking)'} = {needed}, and {self.postgres.instance_class} has about {limit}; "
             "write fewer of them, a smaller mlflow.pool, or a larger postgres.instanceClass"
@@ -626,6 +594,12 @@ class Settings(_Section):
             "MLFLOW_TRACKING_INSECURE_TLS=true. Set certificateArn, tlsSecretName or clusterIssuer.": no_certificate
             and ingress.install,
             "ingress.scheme internet-facing without allowedCidrs: the login is all that stands between the internet and MLflow.": public,
+            "mlflow.auth.ldap.uri is not ldaps: passwords travel to the directory in clear.": bool(
+                mlflow.auth.ldap and mlflow.auth.ldap.uri.startswith("ldap:")
+            ),
+            "mlflow.auth.ldap.tlsVerify none: whoever answers in the directory's place gets everybody's password.": bool(
+                mlflow.auth.ldap and mlflow.auth.ldap.tls_verify == "none"
+            ),
             "mlflow.auth.mode none: everybody who reaches the host may read, change and delete everything.": mlflow.auth.mode
             == "none",
             "mlflow.corsAllowedOrigins *: every web site that a logged-in person visits can act with that login.": "*"
@@ -664,15 +638,17 @@ def load() -> Settings:
     config = pulumi.Config(PROJECT)
     keys = [key.removeprefix(prefix) for key in pulumi.runtime.config.CONFIG.get() if key.startswith(prefix)]
     problems: list[str] = []
+    unreadable: set[str] = set()
     raw: dict[str, Any] = {}
     for key in keys:
         try:
             raw[key] = config.get_object(key)
         except pulumi.ConfigTypeError:
+            unreadable.add(key)
             problems.append(f"{key} is a plain string; write a structured value (see Pulumi.yaml)")
     secret_keys = {key for key in keys if pulumi.runtime.config.is_config_secret(prefix + key)}
     settings, found = parse(raw, secret_keys)
-    problems += found
+    problems += [problem for problem in found if problem.split(" ")[0] not in unreadable]
     if settings is None or problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise pulumi.RunError(
@@ -729,24 +705,39 @@ def _kinds(annotation: Any) -> list[Any]:
 
 
 def _sentences(location: tuple[int | str, ...], kind: str, message: str) -> list[str]:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    path = re.sub(r"(?<=allowFrom)\.(name|list)", "", path)
+    path = re.sub(r"(?<=allowFrom)\.(name|list)", "", _join(location))
     if kind == "extra_forbidden":
         return [f"{path} is unknown{_nearest(location)}"]
     if kind == "missing":
         return [f"{path} is missing; set it with `pulumi config set --path 'mlflow-eks:{path}' …`"]
-    text = message.removeprefix("Value error, ")
-    if not path:
-        return text.split("\n")
-    return [f"{path} {text}" if kind == "value_error" else f"{path}: {text[0].lower()}{text[1:]}"]
+    if kind != "value_error":
+        return [f"{path}: {message[0].lower()}{message[1:]}"]
+    # A rule for several values of a section names the value itself.
+    sentences = message.removeprefix("Value error, ").split("\n")
+    return [re.sub(r"^ |^\.", "", f"{path}{_named(text)}") for text in sentences]
+
+
+def _named(sentence: str) -> str:
+    field = re.match(r"`(\w+)`|(\w+\[\d+\])", sentence)
+    return f".{field[1] or field[2]}{sentence[field.end() :]}" if field else f" {sentence}"
+
+
+def _join(location: tuple[int | str, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:
     section: type[BaseModel] | None = Settings
     for part in location[:-1]:
-        fields = {field.alias or name: field for name, field in section.model_fields.items()} if section else {}
+        if section is None or (part in {"name", "list"} and str(part) not in section.model_fields):
+            continue
+        fields = {field.alias or name: field for name, field in section.model_fields.items()}
         kinds = _kinds(fields[str(part)].annotation) if str(part) in fields else []
         section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
     known = [field.alias or name for name, field in section.model_fields.items()] if section else []
     close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(sorted(known))}"
+
+
+def _alias(section: type[BaseModel], name: str) -> str:
+    return section.model_fields[name].alias or name

@@ -244,6 +244,9 @@ def mlflow_values(args: MlflowReleaseArgs, checksum: pulumi.Input[str]) -> dict[
         values["serviceAccount"]["annotations"] = {"eks.amazonaws.com/role-arn": args.role_arn}
     if args.auth_mode != "none":
         values["auth"] = _auth(args)
+        # The chart does not watch the file that these end up in either.
+        rules = f"{args.default_permission} {args.auth_mode} {args.auth_cache_seconds}"
+        values["podAnnotations"]["checksum/login"] = hashlib.sha256(rules.encode()).hexdigest()[:16]
     if args.min_replicas is not None and args.max_replicas is not None:
         values["autoscaling"] = {"enabled": True, "minReplicas": args.min_replicas, "maxReplicas": args.max_replicas}
     if max(args.replicas, args.max_replicas or 0) > 1:
@@ -305,10 +308,12 @@ def _auth(args: MlflowReleaseArgs) -> dict[str, Any]:
 
 def _environment(args: MlflowReleaseArgs) -> dict[str, Any]:
     site = urlsplit(args.url)
-    in_cluster = f"{RELEASE}.{args.namespace}.svc*"
+    service = f"{RELEASE}.{args.namespace}.svc"
+    # Not `svc*`: that would let in a name like mlflow.mlflow.svc.evil.example.
+    names = [args.host, service, f"{service}.cluster.local"]
     environment: dict[str, Any] = {
         # MLflow compares the whole Host header, port included.
-        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([args.host, f"{args.host}:*", in_cluster, *args.allowed_hosts]),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*names, *[f"{name}:*" for name in names], *args.allowed_hosts]),
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join([f"{site.scheme}://{site.netloc}", *args.cors_allowed_origins]),
         # The job runner of newer versions takes more than a GiB and does nothing for tracking.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

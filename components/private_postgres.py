@@ -92,7 +92,11 @@ class PrivatePostgres(pulumi.ComponentResource):
         )
 
         security_group = aws.ec2.SecurityGroup(
-            f"{name}-sg", description="Who may connect to MLflow's database", vpc_id=args.vpc_id, tags=tags, opts=child
+            f"{name}-sg",
+            description="Who may connect to the database of MLflow",
+            vpc_id=args.vpc_id,
+            tags=tags,
+            opts=child,
         )
         sources = {label: {"cidr_ipv4": cidr} for label, cidr in args.allow_cidrs.items()}
         sources |= {
@@ -129,7 +133,6 @@ class PrivatePostgres(pulumi.ComponentResource):
             args.master_password or random.RandomPassword(f"{name}-master", length=32, special=False, opts=child).result
         )
         snapshot = random.RandomId(f"{name}-final-snapshot", byte_length=4, opts=child)
-        monitoring_role = _monitoring_role(f"{name}-monitoring", args, child) if args.monitoring_interval else None
         instance = aws.rds.Instance(
             f"{name}-instance",
             engine="postgres",
@@ -159,7 +162,9 @@ class PrivatePostgres(pulumi.ComponentResource):
             performance_insights_enabled=True,
             performance_insights_kms_key_id=args.kms_key_arn,
             monitoring_interval=args.monitoring_interval,
-            monitoring_role_arn=monitoring_role.arn if monitoring_role else None,
+            monitoring_role_arn=_monitoring_role(f"{name}-monitoring", args, child)
+            if args.monitoring_interval
+            else None,
             deletion_protection=args.protect,
             skip_final_snapshot=not args.protect,
             final_snapshot_identifier=pulumi.Output.format("{0}-final-{1}", name, snapshot.hex)
@@ -245,7 +250,7 @@ def _parameter_group_family(version: str, parent: pulumi.Resource) -> str:
     return offered.parameter_group_family
 
 
-def _monitoring_role(name: str, args: PrivatePostgresArgs, opts: pulumi.ResourceOptions) -> aws.iam.Role:
+def _monitoring_role(name: str, args: PrivatePostgresArgs, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
     def trust(account_id: str) -> str:
         statement = {
             "Effect": "Allow",
@@ -262,7 +267,7 @@ def _monitoring_role(name: str, args: PrivatePostgresArgs, opts: pulumi.Resource
         tags={**args.tags},
         opts=opts,
     )
-    aws.iam.RolePolicyAttachment(
+    policy = aws.iam.RolePolicyAttachment(
         f"{name}-policy",
         role=role.name,
         policy_arn=pulumi.Output.format(
@@ -270,4 +275,5 @@ def _monitoring_role(name: str, args: PrivatePostgresArgs, opts: pulumi.Resource
         ),
         opts=opts,
     )
-    return role
+    # RDS refuses a role that may not send yet.
+    return pulumi.Output.all(role.arn, policy.id).apply(lambda known: str(known[0]))

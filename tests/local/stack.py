@@ -51,11 +51,11 @@ class LocalStack:
             "MLFLOW_EKS_HTTPS_PORT": str(self.https_port),
         }
 
-    def command(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str, ok: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [PYTHON, "-m", "local", *arguments],
             cwd=ROOT,
-            env=self.environment(),
+            env=self.environment() | variables,
             capture_output=True,
             text=True,
             timeout=1500,

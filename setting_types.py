@@ -1,0 +1,145 @@
+"""The kinds of value a setting may have, each with its rule and with what to write instead of a wrong one."""
+
+import ipaddress
+import re
+from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+
+EVERYBODY = {"0.0.0.0/0", "::/0"}
+
+
+def matching(pattern: str, hint: str) -> AfterValidator:
+    """Make a rule out of a pattern for the whole value.
+
+    Args:
+        pattern: regular expression.
+        hint: what to write instead.
+    """
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(f"is {value!r}; {hint}")
+        return value
+
+    return AfterValidator(check)
+
+
+def arn(service: str, example: str) -> AfterValidator:
+    """Make the rule for an ARN of a service."""
+    return matching(rf"arn:aws[a-z-]*:{service}:[a-z0-9-]*:[0-9]{{12}}:\S+", f"write an ARN such as {example}")
+
+
+def split_url(value: str) -> SplitResult | None:
+    """Split a URL; None where its port is not one."""
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
+def _password(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{12,128}", value.get_secret_value()):
+        raise ValueError(
+            "must be 12 to 128 characters out of A-Z a-z 0-9 . _ - (the chart hands it through sed, an ini file and a URI, "
+            "which silently change other characters); leave it out to have one generated"
+        )
+    return value
+
+
+def _not_empty(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value():
+        raise ValueError("is empty; set it with `pulumi config set --secret --path`")
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.IPv4Network(value))
+    except ValueError as error:
+        raise ValueError(f"is {value!r}: {error}; write an IPv4 network such as 203.0.113.0/24") from None
+
+
+def _origin(value: str) -> str:
+    if value == "*":
+        return value
+    parts = split_url(value)
+    whole = parts is not None and re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?", value)
+    if not parts or not whole:
+        raise ValueError(
+            f"is {value!r}; write scheme and host without a path, for example https://notebooks.example.com"
+        )
+    if value != value.lower():
+        raise ValueError(f"is {value!r}; write it in lower case, as browsers send it")
+    if parts.port == {"http": 80, "https": 443}[parts.scheme]:
+        raise ValueError(
+            f"is {value!r}; leave out the port, as browsers do with the one that {parts.scheme} has anyway"
+        )
+    return value
+
+
+def _site(value: str) -> str:
+    if value == "*":
+        raise ValueError("is '*'; write scheme and host, for example https://mlflow.example.com:8443")
+    return _origin(value)
+
+
+def _text(value: object) -> object:
+    # `pulumi config set --path` makes a number of everything that looks like one.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+_HOST = r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
+_PORT = r"(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+
+Host = Annotated[
+    str, matching(_HOST, "write a DNS name in lower case without scheme or port, for example mlflow.example.com")
+]
+HostAndPort = Annotated[str, matching(rf"[A-Za-z0-9._-]+:{_PORT}", "write host:port, for example localhost:15432")]
+Identifier = Annotated[
+    str,
+    matching(
+        r"[a-z][a-z0-9_]{0,62}",
+        "write a PostgreSQL name of a-z, 0-9 and _ that starts with a letter, at most 63 characters",
+    ),
+]
+DnsLabel = Annotated[
+    str,
+    matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "write a Kubernetes name of a-z, 0-9 and -, at most 63 characters"),
+]
+Cpu = Annotated[
+    str,
+    BeforeValidator(_text),
+    matching(r"[0-9]+m|[0-9]+(\.[0-9]+)?", 'write CPUs as a string, for example "500m" or "2"'),
+]
+Memory = Annotated[
+    str,
+    BeforeValidator(_text),
+    matching(r"[1-9][0-9]*(Mi|Gi)", 'write memory in Mi or Gi as a string, for example "768Mi" or "2Gi"'),
+]
+MajorVersion = Annotated[
+    str,
+    BeforeValidator(_text),
+    matching(r"1[5-9]|2[0-9]", 'write the major version as a string, for example "17": minor ones are automatic'),
+]
+Network = Annotated[str, AfterValidator(_network)]
+Password = Annotated[SecretStr, AfterValidator(_password)]
+ForeignPassword = Annotated[SecretStr, AfterValidator(_not_empty)]
+Origin = Annotated[str, AfterValidator(_origin)]
+Site = Annotated[str, AfterValidator(_site)]
+LdapUri = Annotated[
+    str,
+    matching(
+        rf"ldaps?://[A-Za-z0-9._-]+(:{_PORT})?(/\S*)?",
+        "write a URI such as ldaps://ldap.example.com:636/dc=example,dc=com",
+    ),
+]
+
+
+def mebibytes(memory: str) -> int:
+    """Say how many MiB a ``Memory`` is."""
+    return int(memory[:-2]) * (1024 if memory.endswith("Gi") else 1)
