@@ -526,10 +526,7 @@ class Settings(_Section):
             found.append(
                 f"mlflow.namespace and ingress.namespace are both {self.mlflow.namespace}; write another for one of them"
             )
-        if (
-            self.database.user == self.postgres.master_username
-            or f"{self.database.user}_2" == self.postgres.master_username
-        ):
+        if self.postgres.master_username in {self.database.user, f"{self.database.user}_2"}:
             found.append(
                 f"database.user {self.database.user} is the master of the server; write another, for example mlflow_user"
             )
