@@ -193,7 +193,7 @@ def _postgres(stack: LocalStack, server: Path) -> Iterator[str]:
     of_database = {
         "schema": f"SELECT nspname, pg_get_userbyid(nspowner), {acl.format('nspacl')} FROM pg_namespace WHERE nspname !~ '^pg_'",
         "tables": "SELECT schemaname, tableowner, count(*) FROM pg_tables WHERE schemaname !~ '^pg_' GROUP BY 1, 2",
-        "people": "SELECT username, is_admin FROM mlflow.users",
+        "administrator": "SELECT username FROM mlflow.users WHERE is_admin",
     }
     for database, queries in {"postgres": of_server, "mlflow": of_database}.items():
         try:
@@ -210,12 +210,12 @@ def _processes(stack: LocalStack) -> Iterator[str]:
         yield f"process: {status.name} {'ready' if status.ready else 'not ready'}"
     # Plugins see at once a second whether their engine is gone.
     deadline = time.monotonic() + 20
-    while (strays := list(_strays(stack.folder))) and time.monotonic() < deadline:
+    while (found := list(strays(stack.folder))) and time.monotonic() < deadline:
         time.sleep(0.5)
-    yield from (f"process: stray {command}" for command in strays)
+    yield from (f"process: stray {command}" for command in found)
 
 
-def _strays(folder: Path) -> Iterator[str]:
+def strays(folder: Path) -> Iterator[str]:
     """What works for that stack and is not a process of its machine."""
     parents: dict[int, int] = {}
     commands: dict[int, str] = {}
@@ -294,17 +294,23 @@ def operations(stack: LocalStack) -> list[str]:
     return [urn.rpartition("$")[2] for urn in file.read_text().splitlines()[1:]] if file.exists() else []
 
 
-def disturbed(stack: LocalStack, fault: str, expected: View, rotation: int = 0) -> Round:
-    """Bring the stack up with a fault and then without, and compare what is there with what is expected."""
+def strike(stack: LocalStack, fault: str, rotation: int = 0) -> Round:
+    """Bring the stack up with a fault, which must make that fail."""
     which, _, kind = fault.rpartition(":")
     result = Round("rotate" if rotation else "up", kind, int(which) if which.isdigit() else 0)
-    started = time.monotonic()
     (stack.folder / "fault-count").unlink(missing_ok=True)
     failed = stack.command(*up_arguments(rotation), ok=False, MLFLOW_EKS_FAULT=fault)
     done = operations(stack)
     hit = [urn for urn in done if urn.rpartition("::")[2] == which] if result.number == 0 else done[result.number - 1 :]
     result.operation = hit[0] if hit else ""
     result.happened = failed.returncode != 0 and bool(hit)
+    return result
+
+
+def disturbed(stack: LocalStack, fault: str, expected: View, rotation: int = 0) -> Round:
+    """Bring the stack up with a fault and then without, and compare what is there with what is expected."""
+    started = time.monotonic()
+    result = strike(stack, fault, rotation)
     again = stack.command(*up_arguments(rotation), ok=False)
     if again.returncode:
         result.said = "\n".join((again.stdout + again.stderr).strip().splitlines()[-25:])

@@ -102,7 +102,7 @@ class ProcessWatch(threading.Thread):
         turn = 0
         while not self._ended.wait(0.005):
             turn += 1
-            there = {name for name in os.listdir("/proc") if name.isdigit()}
+            there = {entry.name for entry in os.scandir("/proc") if entry.name.isdigit()}
             for pid in there:
                 looks = self._young.get(pid, 0)
                 if looks < 40 or turn % 100 == 0:
@@ -233,8 +233,8 @@ def test_a_password_is_nowhere_but_where_it_is_needed(
     shown = {command: found for command, said in session.shown if (found := watched.in_text(said.encode()))}
     assert shown == {}, "a command has shown a password"
 
-    outside = [("temporary file", file) for file in watch.temporary_files]
-    assert {str(file): found for _, file in outside if (found := watched.in_text(watch.temporary_files[file]))} == {}
+    temporary = {file.name: watched.in_text(content) for file, content in watch.temporary_files.items()}
+    assert {name: found for name, found in temporary.items() if found} == {}, "a temporary file had a password"
     elsewhere = changed_since(
         began, tmp_path, paths.tools_dir(), ROOT, Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")
     )

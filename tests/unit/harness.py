@@ -466,6 +466,11 @@ def _run(
 
             loop.run_until_complete(run_pulumi_func(in_stack))
         finally:
+            # What still waits for a run that was refused.
+            waiting = asyncio.all_tasks(loop)
+            for task in waiting:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
             engine.submit(lambda: asyncio.get_event_loop().close()).result()
             engine.shutdown()
             loop.close()

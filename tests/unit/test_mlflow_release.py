@@ -156,9 +156,6 @@ def test_the_checksum_tells_apart_what_only_looks_the_same_in_a_row() -> None:
     assert checksum(one) != checksum(other)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: the chart does not watch the auth ini either: the change waits for a restart"
-)
 @pytest.mark.parametrize("changes", [{"mlflow.auth.defaultPermission": "READ"}, {"mlflow.auth.cacheSeconds": 0}])
 def test_pods_roll_when_the_rules_of_the_login_change(changes: Mapping[str, Any]) -> None:
     assert Computed(changes).values["podAnnotations"] != Computed({}).values["podAnnotations"]
@@ -201,10 +198,7 @@ def test_the_sites_host_and_the_name_in_the_cluster_are_let_in(any_cluster: Depl
         "example.com",
         "mlflow.example.com.evil.example",
         "10.0.0.1",
-        pytest.param(
-            "mlflow.mlflow.svc.evil.example",
-            marks=pytest.mark.xfail(strict=True, reason="bug: a name that an attacker can own matches `svc*`"),
-        ),
+        pytest.param("mlflow.mlflow.svc.evil.example"),
     ],
 )
 def test_a_host_that_somebody_else_owns_is_not_let_in(any_cluster: Deployment, header: str) -> None:

@@ -145,7 +145,6 @@ def test_a_list_of_sources_replaces_the_cluster(chosen: Deployment) -> None:
     assert sources == {"10.9.0.0/16", "sg-0ba5"}
 
 
-@pytest.mark.xfail(strict=True, reason="bug: EC2 takes no apostrophe in the description of a security group")
 def test_descriptions_are_of_the_characters_that_ec2_takes(prod: Deployment) -> None:
     for resource in (prod.named("postgres-sg"), *prod.of_type(RULE)):
         assert re.fullmatch(r"[a-zA-Z0-9 ._\-:/()#,@\[\]+=&;{}!$*]{1,255}", resource["description"])
@@ -321,9 +320,6 @@ def test_rds_may_send_enhanced_monitoring(dev: Deployment) -> None:
     assert dev.named("postgres-instance")["monitoringRoleArn"].endswith("role/postgres-monitoring")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: RDS refuses a role that cannot send yet, and nothing makes the instance wait"
-)
 def test_the_instance_waits_until_its_role_may_send(dev: Deployment) -> None:
     assert "postgres-monitoring-policy" in dev.named("postgres-instance").depends_on
 

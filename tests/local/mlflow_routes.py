@@ -1,0 +1,48 @@
+"""Prints every route of the MLflow that runs this, as JSON: [path, methods, framework]. For that MLflow's own interpreter.
+
+The app is the one that a pod serves: `mlflow server --app-name=basic-auth` under uvicorn, Flask's routes inside FastAPI's.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+with tempfile.TemporaryDirectory() as folder:
+    ini = Path(folder, "basic_auth.ini")
+    ini.write_text(
+        "[mlflow]\n"
+        "default_permission = NO_PERMISSIONS\n"
+        f"database_uri = sqlite:///{folder}/auth.db\n"
+        "admin_username = admin\n"
+        "admin_password = nobody-logs-in-here\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    os.environ |= {
+        "_MLFLOW_SGI_NAME": "uvicorn",
+        "MLFLOW_AUTH_CONFIG_PATH": str(ini),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "nothing-is-signed-here",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    from mlflow.server import app as flask_app
+    from mlflow.server.auth import create_app
+
+    app = create_app()
+
+found = [(rule.rule, sorted(rule.methods), "flask") for rule in flask_app.url_map.iter_rules()]
+
+
+def collect(routes, prefix=""):
+    for route in routes:
+        if hasattr(route, "original_router"):
+            collect(route.original_router.routes, prefix + route.include_context.prefix)
+        elif hasattr(route, "methods"):
+            found.append((prefix + route.path, sorted(route.methods), "fastapi"))
+        elif getattr(route, "path", None) != "":
+            # The empty path is the mount of Flask's routes, which are listed already.
+            sys.exit(f"{route!r} is a kind of route that this script does not know")
+
+
+collect(app.routes)
+print(json.dumps(found))

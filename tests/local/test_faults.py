@@ -1,0 +1,316 @@
+"""What breaks is told in a line, and a plain `make up` puts it right; what only dies comes back by itself.
+
+That a fault at every operation converges is the sweep's work, `python -m tests.local.faults`; here is a sample of it.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.sql import SQL, Literal
+
+from local import account
+from local.machine import Machine, ProcessSpec
+from tests.local import faults
+from tests.local.faults import NEVER, View
+from tests.local.stack import PYTHON, ROOT, LocalStack, free_ports
+
+pytestmark = pytest.mark.local
+
+SAMPLE = (
+    "postgres-sg",
+    "postgres-instance",
+    "database-user",
+    "database-schema",
+    "mlflow-postgres-database-secret",
+    "mlflow-release",
+)
+"""In the order in which they are made: the first of AWS, the server, a role and the schema on it, a Secret, the release."""
+LOG_UNTIL_REFUSED = """
+import mlflow
+from mlflow.entities import Metric
+client = mlflow.MlflowClient()
+run = client.create_run("0").info.run_id
+answer = "never refused"
+for batch in range(100):
+    try:
+        client.log_batch(run, [Metric(f"m{n}", batch, 0, batch) for n in range(1000)])
+    except Exception:
+        answer = "refused"
+        break
+print(answer)
+"""
+LOG_A_METRIC = "import mlflow\nwith mlflow.start_run(): mlflow.log_metric('a', 1)\nprint('logged')"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(stack: LocalStack) -> View:
+    return faults.view(stack)
+
+
+@pytest.fixture(scope="module")
+def battered() -> Iterator[LocalStack]:
+    """A stack that is up, and that tests break and put right again."""
+    made = faults.new_stack("test-battered")
+    try:
+        made.up()
+        yield made
+    finally:
+        faults.remove(made)
+
+
+@pytest.mark.parametrize("kind", ["error", "kill", "error-after", "kill-after"])
+def test_after_a_fault_at_each_of_six_operations_one_plain_up_completes_the_stack(
+    own_stack: LocalStack, undisturbed: View, kind: str
+) -> None:
+    for name in SAMPLE:
+        struck = faults.strike(own_stack, f"{name}:{kind}")
+        assert struck.happened, f"{name} was not reached"
+    own_stack.command("up")
+    assert faults.differences(faults.view(own_stack), undisturbed) == []
+
+
+def test_after_ctrl_c_in_the_middle_a_plain_up_completes_the_stack(own_stack: LocalStack, undisturbed: View) -> None:
+    with subprocess.Popen(
+        [PYTHON, "-m", "local", "up"],
+        cwd=ROOT,
+        env=own_stack.environment() | {"MLFLOW_EKS_FAULT": NEVER},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A terminal sends Ctrl-C to the whole group.
+        start_new_session=True,
+    ) as running:
+        wait_until(lambda: len(faults.operations(own_stack)) >= 25)
+        os.killpg(running.pid, signal.SIGINT)
+        said, _ = running.communicate(timeout=300)
+    assert running.returncode != 0
+    assert "Traceback" not in said
+    own_stack.command("up")
+    assert faults.differences(faults.view(own_stack), undisturbed) == []
+
+
+@pytest.mark.parametrize("kind", ["error", "kill", "kill-after"])
+def test_down_leaves_nothing_of_a_half_made_stack(own_stack: LocalStack, kind: str) -> None:
+    assert faults.strike(own_stack, f"postgres-instance:{kind}").happened
+    own_stack.command("down")
+    assert not own_stack.folder.exists()
+    wait_until(lambda: not list(faults.strays(own_stack.folder)) and not processes_of(own_stack))
+
+
+def test_an_unreachable_database_is_told_by_host_and_port_and_the_right_address_is_enough(
+    own_stack: LocalStack, undisturbed: View
+) -> None:
+    closed, _ = free_ports()
+    failed = own_stack.command(
+        "up", "--config-path", "--config", f"mlflow-eks:database.adminAddress=127.0.0.1:{closed}", ok=False
+    )
+    assert failed.returncode != 0
+    told = [line for line in (failed.stdout + failed.stderr).splitlines() if "cannot connect to PostgreSQL" in line]
+    assert told
+    assert all(f"127.0.0.1:{closed}" in line and "refused" in line for line in told), told
+    own_stack.command("up")
+    assert faults.differences(faults.view(own_stack), undisturbed) == []
+
+
+def test_a_master_password_that_is_wrong_is_told_and_a_new_one_puts_it_right(battered: LocalStack) -> None:
+    before = faults.view(battered)
+    wrong = f"wrong-{secrets.token_hex(8)}"
+    with as_rdsadmin(battered) as server:
+        server.execute(SQL("ALTER ROLE postgres PASSWORD {}").format(Literal(wrong)))
+    failed = battered.command(*faults.up_arguments(1), ok=False)
+    assert failed.returncode != 0
+    (server,) = servers(battered)
+    port = Machine(battered.folder).free_port(f"rds-{server.name}")
+    told = [line for line in (failed.stdout + failed.stderr).splitlines() if "cannot connect to PostgreSQL" in line]
+    assert told
+    assert all(f"127.0.0.1:{port}/" in line and "password authentication failed" in line for line in told), told
+    # The pods go on: their login is another.
+    assert logs_in(battered)
+    new = secrets.token_hex(16)
+    battered.pulumi("config", "set", "--path", "--secret", "mlflow-eks:postgres.masterPassword", new)
+    battered.pulumi("up", "--yes", "--skip-preview")
+    with psycopg.connect(
+        host="127.0.0.1", port=port, user="postgres", password=new, dbname="mlflow", sslmode="require"
+    ):
+        pass
+    # Back to the settings of the checkout: a generated password again, and the first role's turn.
+    battered.command("up")
+    assert faults.differences(faults.view(battered), before) == []
+
+
+def test_mlflow_outlives_the_sudden_death_of_its_database_under_load(battered: LocalStack) -> None:
+    (server,) = servers(battered)
+    mlflow = process(battered, "mlflow.")
+    with load(battered) as answers:
+        wait_until(lambda: answers[200] > 20)
+        kill(battered, f"rds-{server.name}")
+        wait_until(lambda: process(battered, "rds-").restarts > 0 and process(battered, "rds-").ready)
+        seen = answers[200]
+        wait_until(lambda: answers[200] > seen + 20)
+    assert process(battered, "mlflow.").pid == mlflow.pid
+    assert battered.client(LOG_A_METRIC) == "logged"
+
+
+@pytest.mark.parametrize("name", ["mlflow.", "haproxy.", account.PROCESS])
+def test_a_process_that_is_killed_comes_back(battered: LocalStack, name: str) -> None:
+    killed = process(battered, name)
+    kill(battered, killed.name)
+    wait_until(lambda: process(battered, name).pid not in {None, killed.pid} and process(battered, name).ready)
+    wait_until(lambda: logs_in(battered))
+    assert battered.client(LOG_A_METRIC) == "logged"
+
+
+def test_after_the_death_of_the_whole_machine_a_plain_up_brings_everything_back(battered: LocalStack) -> None:
+    before = faults.view(battered)
+    run = battered.client("import mlflow\nwith mlflow.start_run() as run: print(run.info.run_id)")
+    supervisor = int((battered.folder / "machine" / "pid").read_text())
+    os.kill(supervisor, signal.SIGKILL)
+    wait_until(lambda: not processes_of(battered))
+    battered.command("up")
+    assert faults.differences(faults.view(battered), before) == []
+    assert battered.client(f"import mlflow\nprint(mlflow.get_run('{run}').info.run_id)") == run
+
+
+def test_after_a_full_disk_the_database_goes_on_when_there_is_space_again(battered: LocalStack) -> None:
+    with small_disk(battered) as disk:
+        wait_until(lambda: logs_in(battered))
+        filler = disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(b"\0" * 65536):
+                pass
+        assert battered.client(LOG_UNTIL_REFUSED) == "refused"
+        assert "No space left on device" in Machine(battered.folder).log(process(battered, "rds-").name).read_text()
+        filler.unlink()
+        wait_until(lambda: process(battered, "rds-").ready and logs_in(battered))
+        assert battered.client(LOG_A_METRIC) == "logged"
+
+
+# What the tests do to a stack, and how they look at it.
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.2)
+
+
+def servers(stack: LocalStack) -> list[Path]:
+    return sorted((stack.folder / "postgres").glob("*"))
+
+
+def process(stack: LocalStack, name: str) -> Any:
+    (found,) = [status for status in Machine(stack.folder).list() if status.name.startswith(name)]
+    return found
+
+
+def kill(stack: LocalStack, name: str) -> None:
+    os.kill(process(stack, name).pid, signal.SIGKILL)
+
+
+def processes_of(stack: LocalStack) -> list[int]:
+    """Everything whose command names the stack's folder."""
+    found: list[int] = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f"{stack.folder}/" in command.read_bytes().replace(b"\0", b" ").decode(errors="replace"):
+                found.append(int(command.parent.name))
+    return found
+
+
+def logs_in(stack: LocalStack) -> bool:
+    admin = faults.secret_data(stack, faults.ADMIN_SECRET)
+    login = (admin["admin-user"], admin["admin-password"])
+    with contextlib.suppress(OSError):
+        return stack.get("/api/2.0/mlflow/experiments/search?max_results=1", login=login).status == 200
+    return False
+
+
+def as_rdsadmin(stack: LocalStack) -> psycopg.Connection[Any]:
+    (server,) = servers(stack)
+    return psycopg.connect(
+        host="127.0.0.1",
+        port=Machine(stack.folder).free_port(f"rds-{server.name}"),
+        user="rdsadmin",
+        password=(server / "rdsadmin-password").read_text(),
+        dbname="postgres",
+        sslmode="require",
+        autocommit=True,
+    )
+
+
+@contextlib.contextmanager
+def load(stack: LocalStack) -> Iterator[Counter[int]]:
+    """Four clients that ask without a pause; the answers by status, 0 for none."""
+    answers: Counter[int] = Counter()
+    admin = faults.secret_data(stack, faults.ADMIN_SECRET)
+    login = (admin["admin-user"], admin["admin-password"])
+    end = threading.Event()
+
+    def ask() -> None:
+        while not end.is_set():
+            try:
+                answer = stack.get("/api/2.0/mlflow/experiments/search?max_results=1", login=login)
+                answers[answer.status] += 1
+            except OSError:
+                answers[0] += 1
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        yield answers
+    finally:
+        end.set()
+        for client in clients:
+            client.join()
+        print(f"answers by status: {dict(answers)}")
+
+
+@contextlib.contextmanager
+def small_disk(stack: LocalStack) -> Iterator[Path]:
+    """The database's files on a disk of 300 MB; skips where that cannot be had."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    (server,) = servers(stack)
+    data, aside = server / "data", server / "data.aside"
+    machine, name = Machine(stack.folder), f"rds-{server.name}"
+    spec = ProcessSpec(**json.loads((stack.folder / "machine" / "specs" / f"{name}.json").read_text()))
+    machine.delete(name)
+    data.rename(aside)
+    data.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300m", "mlflow-eks-test", data]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    try:
+        copy(aside, data)
+        machine.put(spec)
+        if mounted.returncode != 0:
+            pytest.skip(f"root cannot mount here: {mounted.stderr.strip()}")
+        yield data
+    finally:
+        machine.delete(name)
+        if mounted.returncode == 0:
+            shutil.rmtree(aside)
+            copy(data, aside)
+            subprocess.run(["umount", data], check=True)
+        shutil.rmtree(data)
+        aside.rename(data)
+        machine.put(spec)
+
+
+def copy(source: Path, target: Path) -> None:
+    """With owners and modes, which PostgreSQL insists on."""
+    subprocess.run(["cp", "-a", f"{source}/." if target.exists() else source, target], check=True)
