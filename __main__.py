@@ -3,7 +3,7 @@
 import pulumi
 
 import arguments
-import settings as configuration
+import settings_reader
 from components.artifact_store import ArtifactStore
 from components.dns_record import DnsRecord, DnsRecordArgs
 from components.eks_cluster import look_up_eks_cluster
@@ -13,7 +13,7 @@ from components.mlflow_release import MlflowRelease
 from components.postgres_alarms import PostgresAlarms
 from components.private_postgres import PrivatePostgres
 
-settings = configuration.load()
+settings = settings_reader.load()
 for warning in settings.warnings():
     pulumi.log.warn(warning)
 

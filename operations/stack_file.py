@@ -5,7 +5,8 @@ from typing import Any, cast
 
 import yaml
 
-from settings import PROJECT, Settings, parse
+from settings import PROJECT, Settings
+from settings_reader import parse
 
 ROOT = Path(__file__).parents[1]
 PLACEHOLDER = "a-secret-that-is-not-read"

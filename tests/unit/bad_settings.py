@@ -287,14 +287,12 @@ DATABASE = [
         {"database.name": "runs", "postgres.masterUsername": "runs_app"},
         "database.name",
         "write another",
-        bug="the program would take the master over",
     ),
     _anywhere(
         "a login role that administers the server that exists",
         {"database.user": "dba", "postgres.existing.adminUsername": "dba"},
         "database.user",
         "mlflow_user",
-        bug="only the master of an instance of ours is looked at",
     ),
     _on_eks("a database without room for _app", {"database.name": "d" * 60}, "database.name", "59 characters"),
 ]

@@ -6,7 +6,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from settings import parse
+from settings_reader import parse
 from tests.unit.bad_settings import BAD, Bad
 from tests.unit.harness import refused
 

@@ -11,7 +11,7 @@ import yaml
 
 import arguments
 from components.mlflow_release import MlflowRelease, mlflow_values, network_policy
-from settings import parse
+from settings_reader import parse
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, Deployment, changed, deploy, plain
 
 

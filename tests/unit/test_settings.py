@@ -15,7 +15,8 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from components.mlflow_release import MlflowReleaseArgs, mlflow_values
-from settings import Mlflow, Postgres, Settings, max_connections, parse
+from settings import Mlflow, Postgres, Settings, max_connections
+from settings_reader import parse
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, changed, deploy, refused
 
 # The same examples every time: what a change broke must not depend on the day, nor on how busy the machine is.

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from settings import Settings, parse
+from settings import Settings
+from settings_reader import parse
 from tests.unit.harness import ROOT, Deployment, stack_config
 
 STACKS = ["dev", "prod", "local"]

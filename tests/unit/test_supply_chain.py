@@ -39,7 +39,6 @@ def tracked() -> list[Path]:
 
 
 LOCKED = [file for file in tracked() if re.fullmatch(r"requirements.*\.txt", file.name)]
-ABSTRACT = [file for file in tracked() if re.fullmatch(r"requirements.*\.in", file.name)]
 
 by_locked_file = pytest.mark.parametrize("file", LOCKED, ids=lambda file: file.name)
 
