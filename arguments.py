@@ -43,6 +43,7 @@ def kubernetes_provider(settings: Settings, cluster: EksCluster | None) -> kuber
         cluster_identifier=settings.cluster.name or settings.cluster.kube_context,
         # Else a Secret whose data changes is deleted and made again, and is gone for a moment.
         enable_secret_mutable=True,
+        enable_config_map_mutable=True,
     )
 
 

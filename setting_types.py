@@ -135,7 +135,7 @@ LdapUri = Annotated[
     str,
     matching(
         rf"ldaps?://[A-Za-z0-9._-]+(:{_PORT})?(/\S*)?",
-        "write a URI such as ldaps://ldap.example.com:636/dc=example,dc=com",
+        "write a URI such as ldaps://ldap.example.com:636",
     ),
 ]
 

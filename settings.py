@@ -306,28 +306,44 @@ class Ingress(_Section):
 
 
 class Ldap(_Section):
-    """The directory that checks passwords (``mlflowstack.auth.ldap`` in the chart's image)."""
+    """The directory that checks passwords: ``docs/ldap.md``."""
 
     uri: LdapUri
-    """``ldaps://host:port/base``."""
-    lookup_bind: Annotated[str, matching(r"[^%\n]*%s[^%\n]*", "write the user's DN with %s for the name")]
-    """DN of a user with ``%s`` for the name, for example ``uid=%s,ou=people,dc=example,dc=com``."""
+    """``ldaps://host:port``. With ``ldap://`` the connection is encrypted by StartTLS."""
+    lookup_bind: Annotated[
+        str,
+        # A bare %s would let people choose among several names for themselves, each an account of its own.
+        matching(
+            r"(?=.*[=@\\])[^%\n]*%s[^%\n]*",
+            "write the user's DN with %s for the name, or what Active Directory binds, such as %s@example.com",
+        ),
+    ]
+    """DN of a user with ``%s`` for the name, for example ``uid=%s,ou=people,dc=example,dc=com``; for Active Directory
+    ``%s@example.com``."""
     group_search_base: str = Field(min_length=1)
-    """Base DN of the group search."""
+    """Base DN of the search for groups; with ``groupAttribute`` memberOf, for the user."""
     group_search_filter: Annotated[
-        str, matching(r"\([^%\n]*%s[^%\n]*\)", "write an LDAP filter with %s for the user")
-    ] = "(&(objectclass=groupOfUniqueNames)(uniquemember=%s))"
-    """Filter of the group search with ``%s`` for the user's DN."""
+        str, matching(r"\((?:[^%\n]|%s)*%s(?:[^%\n]|%s)*\)", "write an LDAP filter with %s for the user")
+    ] = "(|(member=%s)(uniqueMember=%s))"
+    """Filter of that search with ``%s`` for what ``lookupBind`` makes of the name."""
     admin_group_dn: str = Field(min_length=1)
     """DN of the group whose members are MLflow admins."""
     user_group_dn: str = Field(min_length=1)
     """DN of the group whose members may log in."""
     group_attribute: str = "dn"
-    """Attribute of a found group that is compared with the DNs above."""
-    tls_verify: Literal["required", "optional", "none"] = "required"
+    """What of a found entry is compared with the DNs above: its own DN, or an attribute such as memberOf."""
+    tls_verify: Literal["required", "none"] = "required"
     """Whether the directory's certificate is checked."""
-    ca_secret_name: DnsLabel | None = None
-    """Secret (in MLflow's namespace, key ``ca.crt``) with the directory's CA."""
+    start_tls: bool = True
+    """Encrypts ``ldap://``. Without it passwords cross the network in clear text."""
+    ca_certificate: (
+        Annotated[
+            str,
+            matching(r"(?s).*-----BEGIN CERTIFICATE-----.*", "write a PEM certificate: -----BEGIN CERTIFICATE-----…"),
+        ]
+        | None
+    ) = None
+    """PEM of the directory's CA, where it is not a public one."""
 
 
 class Auth(_Section):
@@ -338,14 +354,14 @@ class Auth(_Section):
     admin_username: Annotated[
         str, matching(r"[A-Za-z0-9._-]{1,64}", "write 1 to 64 characters out of A-Z a-z 0-9 . _ -")
     ] = "admin"
-    """First administrator."""
+    """First administrator. With ``mode: ldap`` the one account that the directory does not check."""
     admin_password: Password | None = None
     """Its password, a secret. Generated when absent. MLflow reads it at its first start only: see ``docs/rotation.md``."""
     default_permission: Literal["NO_PERMISSIONS", "READ", "EDIT", "MANAGE"] = "NO_PERMISSIONS"
     """What a user may do with the experiments and models of others."""
     cache_seconds: int = Field(default=60, ge=0, le=3600)
     """Seconds for which a checked password is remembered (a check costs 213 ms of CPU). A removed user can enter for up to that
-    long. 0 checks every request. Chart 1.8.1 ignores it."""
+    long. 0 checks every request. With ``mode: basic`` chart 1.8.1 ignores it."""
     ldap: Ldap | None = None
     """The directory, with ``mode: ldap``."""
 
@@ -590,8 +606,8 @@ class Settings(_Section):
             "MLFLOW_TRACKING_INSECURE_TLS=true. Set certificateArn, tlsSecretName or clusterIssuer.": no_certificate
             and ingress.install,
             "ingress.scheme internet-facing without allowedCidrs: the login is all that stands between the internet and MLflow.": public,
-            "mlflow.auth.ldap.uri is not ldaps: passwords travel to the directory in clear.": bool(
-                mlflow.auth.ldap and mlflow.auth.ldap.uri.startswith("ldap:")
+            "mlflow.auth.ldap.startTls false: passwords travel to the directory in clear.": bool(
+                mlflow.auth.ldap and mlflow.auth.ldap.uri.startswith("ldap:") and not mlflow.auth.ldap.start_tls
             ),
             "mlflow.auth.ldap.tlsVerify none: whoever answers in the directory's place gets everybody's password.": bool(
                 mlflow.auth.ldap and mlflow.auth.ldap.tls_verify == "none"

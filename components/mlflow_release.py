@@ -6,8 +6,10 @@ release records show one.
 
 import hashlib
 import hmac
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -23,7 +25,10 @@ ADMIN_SECRET = "mlflow-auth"  # noqa: S105
 CONTAINER_PORT = 5000
 ARTIFACT_VOLUME = "/mlartifacts"
 BASIC_LOGIN = "mlflow.server.auth:authenticate_request_basic_auth"
-LDAP_LOGIN = "mlflowstack.auth.ldap:authenticate_request_basic_auth"
+LDAP_LOGIN = "ldap_login:authenticate"
+LDAP_LOGIN_SOURCE = Path(__file__).parent.parent / "pod" / "ldap_login.py"
+LDAP_CONFIG_MAP = "mlflow-ldap-login"
+LDAP_FOLDER = "/etc/mlflow-ldap"
 POD_LABELS = {"app.kubernetes.io/name": "mlflow", "app.kubernetes.io/instance": RELEASE}
 
 
@@ -34,12 +39,13 @@ class LdapArgs:
     uri: str
     lookup_bind: str
     group_search_base: str
-    group_search_filter: str
     admin_group_dn: str
     user_group_dn: str
+    group_search_filter: str = "(|(member=%s)(uniqueMember=%s))"
     group_attribute: str = "dn"
     tls_verify: str = "required"
-    ca_secret_name: str | None = None
+    start_tls: bool = True
+    ca_certificate: str | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +152,7 @@ class MlflowRelease(pulumi.ComponentResource):
             )
             self.admin_password = pulumi.Output.secret(password)
             secrets[ADMIN_SECRET] = {"admin-user": args.admin_username, "admin-password": password}
-        made = [
+        made: list[pulumi.Resource] = [
             kubernetes.core.v1.Secret(
                 f"{name}-{secret}",
                 metadata={"name": secret, "namespace": namespaced},
@@ -155,6 +161,16 @@ class MlflowRelease(pulumi.ComponentResource):
             )
             for secret, data in secrets.items()
         ]
+
+        if args.ldap is not None:
+            made.append(
+                kubernetes.core.v1.ConfigMap(
+                    f"{name}-ldap-login",
+                    metadata={"name": LDAP_CONFIG_MAP, "namespace": namespaced},
+                    data=_ldap_files(args.ldap),
+                    opts=child,
+                )
+            )
 
         kubernetes.networking.v1.NetworkPolicy(
             f"{name}-network-policy",
@@ -251,13 +267,12 @@ def mlflow_values(args: MlflowReleaseArgs, checksum: pulumi.Input[str]) -> dict[
         values["autoscaling"] = {"enabled": True, "minReplicas": args.min_replicas, "maxReplicas": args.max_replicas}
     if max(args.replicas, args.max_replicas or 0) > 1:
         values["affinity"] = _apart()
-    if args.ldap is not None and args.ldap.ca_secret_name:
-        values.setdefault("extraVolumes", []).append(
-            {"name": "ldap-ca", "secret": {"secretName": args.ldap.ca_secret_name}}
-        )
-        values.setdefault("extraVolumeMounts", []).append(
-            {"name": "ldap-ca", "mountPath": "/etc/ldap-ca", "readOnly": True}
-        )
+    if args.ldap is not None:
+        values.setdefault("extraVolumes", []).append({"name": "ldap", "configMap": {"name": LDAP_CONFIG_MAP}})
+        values.setdefault("extraVolumeMounts", []).append({"name": "ldap", "mountPath": LDAP_FOLDER, "readOnly": True})
+        # The chart does not watch this ConfigMap either.
+        files = json.dumps(_ldap_files(args.ldap), sort_keys=True)
+        values["podAnnotations"]["checksum/ldap-login"] = hashlib.sha256(files.encode()).hexdigest()[:16]
     if args.registry:
         server = {"repository": f"{args.registry}/burakince/mlflow"}
         shell = {"repository": f"{args.registry}/library/busybox"}
@@ -306,6 +321,14 @@ def _auth(args: MlflowReleaseArgs) -> dict[str, Any]:
     }
 
 
+def _ldap_files(ldap: LdapArgs) -> dict[str, str]:
+    """Our own login function, since the image's locks everybody out over TLS and hangs with the directory: docs/ldap.md."""
+    files = {LDAP_LOGIN_SOURCE.name: LDAP_LOGIN_SOURCE.read_text(encoding="utf-8")}
+    if ldap.ca_certificate:
+        files["ca.crt"] = ldap.ca_certificate
+    return files
+
+
 def _environment(args: MlflowReleaseArgs) -> dict[str, Any]:
     site = urlsplit(args.url)
     service = f"{RELEASE}.{args.namespace}.svc"
@@ -333,9 +356,12 @@ def _environment(args: MlflowReleaseArgs) -> dict[str, Any]:
             "LDAP_GROUP_SEARCH_FILTER": args.ldap.group_search_filter,
             "LDAP_GROUP_ADMIN_DN": args.ldap.admin_group_dn,
             "LDAP_GROUP_USER_DN": args.ldap.user_group_dn,
+            "LDAP_START_TLS": "true" if args.ldap.start_tls else "false",
+            "LDAP_CACHE_SECONDS": str(args.auth_cache_seconds),
+            "PYTHONPATH": LDAP_FOLDER,
         }
-        if args.ldap.ca_secret_name:
-            environment["LDAP_CA"] = "/etc/ldap-ca/ca.crt"
+        if args.ldap.ca_certificate:
+            environment["LDAP_CA"] = f"{LDAP_FOLDER}/ca.crt"
     return environment
 
 

@@ -153,7 +153,7 @@ def _default(field: FieldInfo) -> str:
         return "required"
     if isinstance(field.default, BaseModel) or field.default is None or field.default in ([], {}):
         return ""
-    return f"`{json.dumps(field.default)}`"
+    return f"`{json.dumps(field.default)}`".replace("|", "\\|")
 
 
 def _sentence(text: str | None) -> str:

@@ -43,7 +43,6 @@ pytestmark = [
     ),
 ]
 
-LOGIN = "ldap_login:authenticate"
 ADMIN = ("admin", "local-admin-password")
 ALICE = ("alice", "password of alice")
 BOB = ("bob", "password of bob")
@@ -123,9 +122,8 @@ def site(
     version = request.param
 
     def pod(name: str, cache_seconds: int) -> Mlflow:
-        environment = {"LDAP_CACHE_SECONDS": str(cache_seconds), **this_machine(directory)}
         values = release_values(directory, cache_seconds)
-        return Mlflow(folder / f"{version}-{name}", version, database, values, environment, ADMIN[1])
+        return Mlflow(folder / f"{version}-{name}", version, database, values, this_machine(directory), ADMIN[1])
 
     first, second = pod("pod", 60), pod("other", 0)
     database.query(f"CREATE DATABASE {first.database_name}")
@@ -137,7 +135,7 @@ def site(
 
 def release_values(directory: Directory, cache_seconds: int) -> dict[str, Any]:
     """The values of a release with LDAP, from the component."""
-    values = mlflow_release.mlflow_values(
+    return mlflow_release.mlflow_values(
         mlflow_release.MlflowReleaseArgs(
             host="127.0.0.1",
             url="http://127.0.0.1",
@@ -155,22 +153,18 @@ def release_values(directory: Directory, cache_seconds: int) -> dict[str, Any]:
                 uri=directory.uri,
                 lookup_bind=f"uid=%s,{PEOPLE}",
                 group_search_base=GROUPS,
-                group_search_filter="(|(member=%s)(uniqueMember=%s))",
                 admin_group_dn=ADMINS,
                 user_group_dn=USERS,
             ),
         ),
         "checksum",
     )
-    function = values["auth"]["authorizationFunction"]
-    values["auth"]["authorizationFunction"] = function.replace(mlflow_release.LDAP_LOGIN, LOGIN)
-    return values
 
 
 def this_machine(directory: Directory) -> dict[str, str]:
     return {
         "LDAP_CA": str(directory.certificates.authority),
-        "PYTHONPATH": f"{Path(__file__).parent}:{ldap3_folder()}",
+        "PYTHONPATH": f"{mlflow_release.LDAP_LOGIN_SOURCE.parent}:{ldap3_folder()}",
     }
 
 
@@ -394,12 +388,11 @@ def probe(folder: Path, directory: Directory, slapd: subprocess.Popen[Any]) -> P
         "cache of a second": ({"LDAP_CACHE_SECONDS": "1"}, [FRANK, FRANK, ("sleep", "1.2"), FRANK]),
     }
     settings = {**release_values(directory, 0)["extraEnvVars"], **this_machine(directory)}
-    settings |= {"LDAP_TLS_VERIFY": "required", "LDAP_START_TLS": "true", "LDAP_CACHE_SECONDS": "0"}
     questions = [({**settings, **changes}, logins) for changes, logins in configurations.values()]
     ini = folder / "probe.ini"
     ini.write_text(
         "[mlflow]\ndefault_permission = READ\nadmin_username = admin\nadmin_password = unused-password\n"
-        f"database_uri = sqlite:///{folder}/probe.db\nauthorization_function = {LOGIN}\n"
+        f"database_uri = sqlite:///{folder}/probe.db\nauthorization_function = {mlflow_release.LDAP_LOGIN}\n"
     )
     # As Active Directory has it in `memberOf`, in an attribute that this directory's schema knows.
     directory.modify(dn_of("mallory"), f"add: seeAlso\nseeAlso: cn=other,{GROUPS}\nseeAlso: {USERS}")

@@ -483,7 +483,7 @@ LOGIN = [
     _ldap("a directory over HTTP", {"uri": "https://ldap.example.com"}, "ldap.uri", "ldaps://ldap.example.com:636"),
     _ldap("a bind without the name", {"lookupBind": "ou=people"}, "ldap.lookupBind", "%s for the name"),
     _ldap("a filter without the user", {"groupSearchFilter": "(a=b)"}, "ldap.groupSearchFilter", "%s for the user"),
-    _ldap("a check of its own", {"tlsVerify": "yes"}, "ldap.tlsVerify", "'required', 'optional' or 'none'"),
+    _ldap("a check of its own", {"tlsVerify": "yes"}, "ldap.tlsVerify", "'required' or 'none'"),
     _ldap(
         "a directory with a port out of range",
         {"uri": "ldaps://ldap.example.com:99999"},

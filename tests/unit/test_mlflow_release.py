@@ -37,9 +37,12 @@ class Computed:
 Told = Deployment | Computed
 
 
+AUTHORITY = "-----BEGIN CERTIFICATE-----\n...\n-----END CERTIFICATE-----\n"
+
+
 @pytest.fixture(scope="module")
 def ldap() -> Deployment:
-    return anywhere({"mlflow.auth": {"mode": "ldap", "ldap": {**LDAP, "caSecretName": "directory-ca"}}})
+    return anywhere({"mlflow.auth": {"mode": "ldap", "ldap": {**LDAP, "caCertificate": AUTHORITY}}})
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +280,7 @@ def test_users_may_nothing_with_what_belongs_to_others_unless_the_settings_say_s
 
 
 def test_a_directory_checks_passwords_where_the_settings_say_so(ldap: Deployment) -> None:
-    assert auth_ini(ldap)["authorization_function"] == "mlflowstack.auth.ldap:authenticate_request_basic_auth"
+    assert auth_ini(ldap)["authorization_function"] == "ldap_login:authenticate"
     # The chart's own mode for directories keeps users in a SQLite file.
     assert "ldapAuth" not in ldap.values
 
@@ -287,24 +290,35 @@ def test_the_directory_is_described_in_variables(ldap: Deployment, any_cluster: 
     assert variables == {
         "LDAP_URI": "ldaps://ldap.example.com/dc=example,dc=com",
         "LDAP_TLS_VERIFY": "required",
-        "LDAP_CA": "/etc/ldap-ca/ca.crt",
+        "LDAP_CA": "/etc/mlflow-ldap/ca.crt",
         "LDAP_LOOKUP_BIND": "uid=%s,ou=people,dc=example,dc=com",
         "LDAP_GROUP_ATTRIBUTE": "dn",
         "LDAP_GROUP_SEARCH_BASE_DN": "ou=groups,dc=example,dc=com",
-        "LDAP_GROUP_SEARCH_FILTER": "(&(objectclass=groupOfUniqueNames)(uniquemember=%s))",
+        "LDAP_GROUP_SEARCH_FILTER": "(|(member=%s)(uniqueMember=%s))",
         "LDAP_GROUP_ADMIN_DN": "cn=mlflow-admins,ou=groups,dc=example,dc=com",
         "LDAP_GROUP_USER_DN": "cn=mlflow,ou=groups,dc=example,dc=com",
+        "LDAP_START_TLS": "true",
+        "LDAP_CACHE_SECONDS": "60",
     }
     assert not [key for key in any_cluster.environment if key.startswith("LDAP_")]
 
 
-def test_the_directorys_authority_is_mounted_where_the_variable_points(
+def test_the_login_function_and_the_directorys_authority_are_mounted_where_the_variables_point(
     ldap: Deployment, any_cluster: Deployment
 ) -> None:
-    assert {"name": "ldap-ca", "secret": {"secretName": "directory-ca"}} in ldap.values["extraVolumes"]
-    (mount,) = [mount for mount in ldap.values["extraVolumeMounts"] if mount["name"] == "ldap-ca"]
+    files = ldap.named("mlflow-ldap-login")
+    assert set(files["data"]) == {"ldap_login.py", "ca.crt"}
+    assert {"name": "ldap", "configMap": {"name": files["metadata"]["name"]}} in ldap.values["extraVolumes"]
+    (mount,) = [mount for mount in ldap.values["extraVolumeMounts"] if mount["name"] == "ldap"]
+    assert ldap.environment["PYTHONPATH"] == mount["mountPath"]
     assert ldap.environment["LDAP_CA"] == f"{mount['mountPath']}/ca.crt"
-    assert "ldap-ca" not in {volume["name"] for volume in any_cluster.values["extraVolumes"]}
+    assert "ldap" not in {volume["name"] for volume in any_cluster.values["extraVolumes"]}
+
+
+def test_pods_roll_when_the_login_function_changes(ldap: Deployment) -> None:
+    other = Computed({"mlflow.auth": {"mode": "ldap", "ldap": {**LDAP, "caCertificate": f"{AUTHORITY}\n"}}})
+    annotations = {told.values["podAnnotations"]["checksum/ldap-login"] for told in (ldap, other)}
+    assert len(annotations) == 2
 
 
 def test_where_nobody_logs_in_there_is_no_login_to_leak(open_to_all: Deployment) -> None:

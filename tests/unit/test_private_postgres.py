@@ -9,7 +9,7 @@ import pulumi
 import pytest
 
 import arguments
-import settings
+import settings_reader
 from components.eks_cluster import look_up_eks_cluster
 from components.postgres_alarms import PostgresAlarms
 from components.private_postgres import PrivatePostgres
@@ -34,7 +34,7 @@ RULE = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
 
 def the_instance_alone() -> PrivatePostgres:
     """What `__main__` does as far as the instance; the rest of the program waits for it and says nothing about it."""
-    given = settings.load()
+    given = settings_reader.load()
     assert given.cluster.name
     return PrivatePostgres("postgres", arguments.postgres(given, look_up_eks_cluster(given.cluster.name)))
 
@@ -368,7 +368,7 @@ def test_a_class_whose_connections_are_not_known_has_no_alarm_on_them() -> None:
     )
 
     def instance_and_alarms() -> None:
-        PostgresAlarms("postgres-alarms", arguments.alarms(settings.load(), the_instance_alone()))
+        PostgresAlarms("postgres-alarms", arguments.alarms(settings_reader.load(), the_instance_alone()))
 
     names = {resource.name for resource in deploy(config, program=instance_and_alarms).resources}
     assert "postgres-alarms-cpu" in names

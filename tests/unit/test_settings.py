@@ -259,8 +259,8 @@ def test_safe_choices_are_not_warned_of() -> None:
             "artifacts: without a bucket",
         ),
         pytest.param(
-            {"mlflow.auth": {"mode": "ldap", "ldap": {**LDAP, "uri": "ldap://ldap.example.com"}}},
-            "mlflow.auth.ldap.uri",
+            {"mlflow.auth": {"mode": "ldap", "ldap": {**LDAP, "uri": "ldap://ldap.example.com", "startTls": False}}},
+            "mlflow.auth.ldap.startTls",
         ),
         pytest.param(
             {"mlflow.auth": {"mode": "ldap", "ldap": {**LDAP, "tlsVerify": "none"}}}, "mlflow.auth.ldap.tlsVerify"
