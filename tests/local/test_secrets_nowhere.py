@@ -1,6 +1,7 @@
 """Every password of a stack is followed through everything that is shown, written or run from the first preview to the destroy."""
 
 import base64
+import functools
 import gzip
 import http.client
 import json
@@ -41,6 +42,7 @@ def marker(what: str) -> str:
     return f"{what}_{secrets.token_hex(6)}-{secrets.token_hex(6)}.Zz"
 
 
+@functools.cache
 def forms(secret: str) -> set[bytes]:
     """How a secret can stand in a text: as it is, with every special character escaped, in base64 at any offset, in hex."""
     raw = secret.encode()

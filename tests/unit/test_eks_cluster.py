@@ -67,10 +67,11 @@ def test_only_another_cluster_makes_everything_anew(dev: Deployment, any_cluster
     assert any_cluster.named("cluster")["clusterIdentifier"] == "kind"
 
 
-def test_a_secret_is_changed_in_place(dev: Deployment, any_cluster: Deployment) -> None:
-    # Else it is deleted first and is gone for a moment. A provider's inputs travel as JSON.
+def test_secrets_and_config_maps_are_changed_in_place(dev: Deployment, any_cluster: Deployment) -> None:
+    # Else they are deleted first and are gone for a moment. A provider's inputs travel as JSON.
     for deployment in (dev, any_cluster):
-        assert deployment.named("cluster")["enableSecretMutable"] in {True, "true"}
+        for switch in ("enableSecretMutable", "enableConfigMapMutable"):
+            assert deployment.named("cluster")[switch] in {True, "true"}
 
 
 def test_a_context_of_the_kubeconfig_is_used_as_it_is(any_cluster: Deployment) -> None:

@@ -201,7 +201,7 @@ def test_the_sites_host_and_the_name_in_the_cluster_are_let_in(any_cluster: Depl
         "example.com",
         "mlflow.example.com.evil.example",
         "10.0.0.1",
-        pytest.param("mlflow.mlflow.svc.evil.example"),
+        "mlflow.mlflow.svc.evil.example",
     ],
 )
 def test_a_host_that_somebody_else_owns_is_not_let_in(any_cluster: Deployment, header: str) -> None:
@@ -312,6 +312,7 @@ def test_the_login_function_and_the_directorys_authority_are_mounted_where_the_v
     (mount,) = [mount for mount in ldap.values["extraVolumeMounts"] if mount["name"] == "ldap"]
     assert ldap.environment["PYTHONPATH"] == mount["mountPath"]
     assert ldap.environment["LDAP_CA"] == f"{mount['mountPath']}/ca.crt"
+    assert "mlflow-ldap-login" in ldap.named("mlflow-release").depends_on
     assert "ldap" not in {volume["name"] for volume in any_cluster.values["extraVolumes"]}
 
 

@@ -258,13 +258,11 @@ def test_safe_choices_are_not_warned_of() -> None:
             {"cluster": {"kubeContext": "kind"}, "postgres": {"existing": {"host": "db", "adminPassword": "x"}}},
             "artifacts: without a bucket",
         ),
-        pytest.param(
+        (
             {"mlflow.auth": {"mode": "ldap", "ldap": {**LDAP, "uri": "ldap://ldap.example.com", "startTls": False}}},
             "mlflow.auth.ldap.startTls",
         ),
-        pytest.param(
-            {"mlflow.auth": {"mode": "ldap", "ldap": {**LDAP, "tlsVerify": "none"}}}, "mlflow.auth.ldap.tlsVerify"
-        ),
+        ({"mlflow.auth": {"mode": "ldap", "ldap": {**LDAP, "tlsVerify": "none"}}}, "mlflow.auth.ldap.tlsVerify"),
     ],
 )
 def test_an_unsafe_choice_is_warned_of(changes: Mapping[str, Any], says: str) -> None:

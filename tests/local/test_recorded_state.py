@@ -1,0 +1,69 @@
+"""A stack that an older release made is previewed with the current code: nothing of it may be replaced.
+
+The state was recorded with ``python -m tests.local.test_recorded_state <folder of a local stack>``; its secrets are made up.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.local.stack import LocalStack
+
+pytestmark = pytest.mark.local
+
+RECORDED = Path(__file__).parent / "recorded"
+
+
+def releases() -> list[Path]:
+    return sorted(RECORDED.glob("*.json"))
+
+
+@pytest.mark.parametrize("release", releases(), ids=lambda path: path.stem)
+def test_nothing_of_an_older_stack_is_replaced_or_deleted(own_stack: LocalStack, release: Path) -> None:
+    # What is read while previewing (the load balancer's Service) has to be there.
+    own_stack.up()
+    # The new stack's own envelope: it says how to decrypt what this machine encrypts.
+    state = json.loads(own_stack.pulumi("stack", "export").stdout)
+    state["deployment"]["resources"] = json.loads(release.read_text())
+    older = own_stack.folder / "older.json"
+    older.write_text(json.dumps(state))
+    own_stack.pulumi("stack", "import", "--file", str(older))
+    found = own_stack.changes()
+    touched = {operation for operation in found if operation not in {"update", "create"}}
+    assert touched == set(), found
+
+
+def record(folder: Path, target: Path) -> None:
+    """Write a stack's state with made-up secrets, the same one wherever a secret occurs."""
+    exported = LocalStack(folder, 0, 0).pulumi("stack", "export", "--show-secrets").stdout
+    made_up: dict[str, str] = {}
+
+    def collect(value: Any) -> None:
+        if isinstance(value, dict):
+            if "plaintext" in value:
+                leaves(json.loads(value["plaintext"]))
+            for item in value.values():
+                collect(item)
+        elif isinstance(value, list):
+            for item in value:
+                collect(item)
+
+    def leaves(value: Any) -> None:
+        if isinstance(value, dict):
+            for item in value.values():
+                leaves(item)
+        elif isinstance(value, str) and len(value) >= 12:
+            made_up.setdefault(value, f"made-up-secret-{len(made_up):02d}".ljust(32, "x"))
+
+    collect(json.loads(exported))
+    for secret in sorted(made_up, key=len, reverse=True):
+        exported = exported.replace(secret, made_up[secret])
+    resources = json.loads(exported)["deployment"]["resources"]
+    target.write_text(json.dumps(resources, indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    record(Path(sys.argv[1]), RECORDED / "0.1.0.json")
