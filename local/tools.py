@@ -157,7 +157,7 @@ def _mlflow_pins(version: str) -> Path:
 
 
 def _install_mlflow(tool: Tool, version: str) -> None:
-    _install_python_packages(tool, "-r", str(_mlflow_pins(version)))
+    _install_python_packages(tool, "--require-hashes", "-r", str(_mlflow_pins(version)))
     _execute(tool, [str(tool.path), "-m", "mlflow", "server", "--help"])
 
 

@@ -63,7 +63,7 @@ def view(stack: LocalStack, rotation: int = 0) -> View:
     for server in sorted((stack.folder / "postgres").glob("*")):
         lines += _postgres(stack, server)
     turns = {f'"rotation": "{rotation - back}"': f'"rotation": "turn - {back}"' for back in range(3)}
-    return Counter(_normalised(line, turns | {str(stack.https_port): "HTTPS"}) for line in lines)
+    return Counter(_normalised(line, turns, stack.https_port) for line in lines)
 
 
 def differences(actual: View, expected: View) -> list[str]:
@@ -74,9 +74,10 @@ def differences(actual: View, expected: View) -> list[str]:
     ]
 
 
-def _normalised(line: str, known: Mapping[str, str]) -> str:
-    for old, new in known.items():
+def _normalised(line: str, turns: Mapping[str, str], https_port: int) -> str:
+    for old, new in turns.items():
         line = line.replace(old, new)
+    line = re.sub(rf"\b{https_port}\b", "HTTPS", line)
     for pattern, replacement in _GENERATED:
         line = re.sub(pattern, replacement, line)
     return line

@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """Prints every route of the MLflow that runs this, as JSON: [path, methods, framework]. For that MLflow's own interpreter.
 
 The app is the one that a pod serves: `mlflow server --app-name=basic-auth` under uvicorn, Flask's routes inside FastAPI's.
