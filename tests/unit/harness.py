@@ -71,6 +71,8 @@ class Account:
             ELSEWHERE: "eu-west-1c",
         }
     )
+    cidrs: list[str] = field(default_factory=lambda: ["10.0.0.0/16"])
+    """Networks of the cluster's VPC, the first of them with which it was made."""
     vpcs: dict[str, str] = field(default_factory=lambda: {ELSEWHERE: "vpc-0f0e"})
     """VPCs of the subnets that are not in the cluster's."""
     main_table_is_public: bool = False
@@ -88,7 +90,7 @@ class Account:
             raise InvokeError(self.failing[function])
         table = {
             "aws:eks/getCluster:getCluster": self._cluster,
-            "aws:ec2/getVpc:getVpc": lambda _: {"id": "vpc-0c1", "cidrBlock": "10.0.0.0/16"},
+            "aws:ec2/getVpc:getVpc": self._vpc,
             "aws:ec2/getSubnet:getSubnet": self._subnet,
             "aws:ec2/getSubnets:getSubnets": lambda _: {
                 "ids": [subnet for subnet in self.zones if subnet not in self.vpcs]
@@ -114,6 +116,10 @@ class Account:
                 "clusterSecurityGroupId": CLUSTER_SECURITY_GROUP,
             },
         }
+
+    def _vpc(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        associations = [{"associationId": "a", "cidrBlock": cidr, "state": "associated"} for cidr in self.cidrs]
+        return {"id": "vpc-0c1", "cidrBlock": self.cidrs[0], "cidrBlockAssociations": associations}
 
     def _subnet(self, args: Mapping[str, Any]) -> dict[str, Any]:
         subnet = args["id"]

@@ -140,6 +140,14 @@ def test_the_whole_vpc_may_connect_where_the_settings_say_so() -> None:
     assert "referencedSecurityGroupId" not in rule
 
 
+@pytest.mark.xfail(strict=True, reason="bug: a VPC can have more networks than the one that it was made with")
+def test_the_whole_vpc_is_all_of_its_networks() -> None:
+    account = Account(cidrs=["10.0.0.0/16", "100.64.0.0/16"])
+    config = changed(MINIMAL, {"postgres.allowFrom": "vpc"})
+    found = rules(deploy(config, account=account, program=the_instance_alone))
+    assert {rule["cidrIpv4"] for rule in found} == {"10.0.0.0/16", "100.64.0.0/16"}
+
+
 def test_a_list_of_sources_replaces_the_cluster(chosen: Deployment) -> None:
     sources = {rule.get("cidrIpv4") or rule.get("referencedSecurityGroupId") for rule in rules(chosen)}
     assert sources == {"10.9.0.0/16", "sg-0ba5"}

@@ -1,0 +1,208 @@
+"""Load on a local stack, and what was measured meanwhile: HTTP clients through HAProxy, the memory of the pods' processes."""
+
+import base64
+import contextlib
+import http.client
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from ssl import CERT_NONE, create_default_context
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from local.cluster.objects import Objects
+from local.machine import Machine
+from tests.local.stack import Answer, LocalStack
+
+REPORT = Path(__file__).parents[2] / "artifacts" / "day-two.md"
+MIB = 2**20
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every client asks for, over and over."""
+
+    method: str
+    path: str
+    body: Callable[[], str] | None = None
+
+    @classmethod
+    def create_run(cls, experiment: str) -> Self:
+        """A write: the smallest thing that MLflow must not lose."""
+        return cls("POST", "/api/2.0/mlflow/runs/create", lambda: f'{{"experiment_id": "{experiment}"}}')
+
+
+@dataclass
+class Load:
+    """Clients that each keep a connection open and send the next request when the last one is answered.
+
+    Nothing is tried again: an answer other than 200 counts under its status, a broken connection under its exception.
+    """
+
+    stack: LocalStack
+    login: tuple[str, str]
+    request: Request
+    clients: int = 8
+    pause: float = 0.0
+    """Seconds that a client waits between two requests."""
+    answers: Counter[str] = field(default_factory=Counter[str])
+    failures: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+    """Seconds since the start, and the first words of what came instead."""
+    seconds: float = 0.0
+
+    @property
+    def total(self) -> int:
+        return self.answers.total()
+
+    @property
+    def failed(self) -> int:
+        return self.total - self.answers["200"]
+
+    @property
+    def per_second(self) -> float:
+        return self.total / self.seconds
+
+    def __enter__(self) -> Self:
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(self.clients)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self.seconds = time.monotonic() - self._started
+
+    def run(self, seconds: float) -> Self:
+        """Keep it up for so long."""
+        with self:
+            time.sleep(seconds)
+        return self
+
+    def said(self) -> str:
+        """The counts in words."""
+        others = ", ".join(f"{count} x {answer}" for answer, count in self.answers.most_common() if answer != "200")
+        window = ""
+        if self.failures:
+            moments = [moment for moment, _ in self.failures]
+            window = f" within {max(moments) - min(moments):.1f} s"
+        return f"{self.failed} of {self.total} requests failed{window}{f' ({others})' if others else ''}"
+
+    def _ask(self) -> None:
+        connection, headers = _connection(self.stack), _headers(self.login)
+        while not self._stop.is_set():
+            body = self.request.body() if self.request.body else None
+            try:
+                connection.request(self.request.method, self.request.path, body, headers)
+                answer = connection.getresponse()
+                text = answer.read()
+                kind, instead = str(answer.status), text[:200].decode(errors="replace")
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                kind, instead = type(error).__name__, str(error)
+            with self._lock:
+                self.answers[kind] += 1
+                if kind != "200":
+                    self.failures.append((time.monotonic() - self._started, f"{kind} {instead}"))
+            self._stop.wait(self.pause)
+        connection.close()
+
+
+class Sampler(Generic[T]):
+    """Looks at something every now and then while a block runs."""
+
+    def __init__(self, look: Callable[[], T], every: float = 0.2) -> None:
+        self.seen: list[T] = []
+        self._look, self._every = look, every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every):
+            self.seen.append(self._look())
+
+
+def pods(stack: LocalStack) -> dict[str, int]:
+    """Running pods of MLflow, and the process that leads each."""
+    found = Machine(stack.folder).list()
+    return {one.name: one.pid for one in found if one.name.startswith("mlflow.") and one.running and one.pid}
+
+
+def memory(leader: int) -> int:
+    """The proportional memory (PSS) of a process and of all that it has started, in bytes."""
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[2]) == leader:
+                rollup = (stat.parent / "smaps_rollup").read_text()
+                total += sum(int(size) * 1024 for size in re.findall(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE))
+    return total
+
+
+def database_login(stack: LocalStack) -> tuple[str, str]:
+    """User and password that the Secret gives the pods."""
+    secret = Objects(stack.folder / "cluster" / "objects").secret_data("mlflow", "postgres-database-secret")
+    return secret["username"], secret["password"]
+
+
+def report(subject: str, said: str) -> None:
+    """Print what was measured, and keep it as one line of the report; a line from an earlier run is replaced."""
+    print(f"\n{subject}: {said}")
+    lines = REPORT.read_text().splitlines() if REPORT.exists() else ["# Day two, measured on a local stack", ""]
+    start = f"- **{subject}**: "
+    new = start + said
+    REPORT.parent.mkdir(exist_ok=True)
+    kept = [new if line.startswith(start) else line for line in lines]
+    REPORT.write_text("\n".join(kept if new in kept else [*kept, new]) + "\n")
+
+
+def send(
+    stack: LocalStack,
+    method: str,
+    path: str,
+    fields: Mapping[str, object],
+    login: tuple[str, str],
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """One request with a JSON body, on a connection of its own."""
+    connection = _connection(stack)
+    try:
+        connection.request(method, path, json.dumps(fields), {**_headers(login), **(headers or {})})
+        answer = connection.getresponse()
+        return Answer(answer.status, dict(answer.headers), answer.read().decode(errors="replace"))
+    finally:
+        connection.close()
+
+
+def _connection(stack: LocalStack) -> http.client.HTTPSConnection:
+    context = create_default_context()
+    context.check_hostname = False
+    context.verify_mode = CERT_NONE
+    return http.client.HTTPSConnection("localhost", stack.https_port, timeout=60, context=context)
+
+
+def _headers(login: tuple[str, str]) -> dict[str, str]:
+    token = base64.b64encode(":".join(login).encode()).decode()
+    return {"Authorization": f"Basic {token}", "Content-Type": "application/json"}

@@ -1,0 +1,332 @@
+"""What happens to a deployment after its first day: passwords change, a pod dies, files are large, clients are many.
+
+Every number goes to artifacts/day-two.md. No test asserts a time.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from local import paths
+from local.machine import Machine, Status
+from operations.rotate_admin import change_password
+from tests.local.load import MIB, Load, Request, Sampler, database_login, memory, pods, report, send
+from tests.local.stack import PYTHON, ROOT, LocalStack, free_ports
+
+pytestmark = pytest.mark.local
+
+TESTS = "tests"
+"""What the tests' own connections to the database are called there."""
+CREATE = "/ajax-api/2.0/mlflow/experiments/create"
+UPLOAD = """
+import hashlib, os, tempfile, time
+import mlflow
+
+with tempfile.TemporaryDirectory() as folder:
+    path = os.path.join(folder, "random.bin")
+    with open(path, "wb") as file:
+        for _ in range(200):
+            file.write(os.urandom(2**20))
+    mlflow.set_experiment("large")
+    with mlflow.start_run() as run:
+        began = time.monotonic()
+        mlflow.log_artifact(path)
+        uploaded = time.monotonic()
+    back = mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/random.bin", dst_path=os.path.join(folder, "back"))
+    downloaded = time.monotonic()
+    digests = [hashlib.sha256(open(name, "rb").read()).hexdigest() for name in (path, back)]
+    print(run.info.experiment_id, run.info.run_id, digests[0] == digests[1], os.path.getsize(back),
+          f"{uploaded - began:.1f}", f"{downloaded - uploaded:.1f}")
+"""
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[LocalStack]:
+    """A stack whose settings these tests change, in the order in which they are written."""
+    stack = LocalStack(paths.home() / "stacks" / f"test-day-two-{os.getpid()}", *free_ports())
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.command("down", ok=False)
+        stack.command("down", "--force", ok=False)
+        shutil.rmtree(stack.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def admin(site: LocalStack) -> tuple[str, str]:
+    return "admin", site.password()
+
+
+@pytest.fixture(scope="module")
+def experiment(site: LocalStack, admin: tuple[str, str]) -> str:
+    """An experiment to write to."""
+    answer = send(site, "POST", "/api/2.0/mlflow/experiments/create", {"name": "load"}, admin)
+    return answer.body.split('"')[3]
+
+
+@pytest.fixture(scope="module")
+def two_pods(site: LocalStack) -> LocalStack:
+    # Smaller pools, because the default ones of two pods are more than the smallest instance has room for.
+    site.up(mlflow__replicas=2, mlflow__pool__overflow=5)
+    return site
+
+
+def test_the_site_answers_over_https_only_and_says_so(site: LocalStack, admin: tuple[str, str]) -> None:
+    assert site.get("/", login=admin).headers["strict-transport-security"] == "max-age=31536000"
+    redirected = site.get("/some/page?x=1", url=f"http://localhost:{site.http_port}")
+    assert (redirected.status, redirected.headers["location"]) == (302, f"{site.url}/some/page?x=1")
+
+
+def test_a_large_artifact_comes_back_byte_for_byte_and_only_with_the_login(
+    site: LocalStack, admin: tuple[str, str]
+) -> None:
+    (leader,) = pods(site).values()
+    before = memory(leader)
+    with Sampler(lambda: memory(leader), every=0.1) as seen:
+        said = site.client(UPLOAD)
+    experiment, run, same, size, up, down = said.split()
+    assert (same, size) == ("True", str(200 * MIB))
+    proxied = f"/api/2.0/mlflow-artifacts/artifacts/{experiment}/{run}/artifacts/random.bin"
+    for path in (proxied, proxied.replace("/api/", "/ajax-api/"), f"/get-artifact?run_uuid={run}&path=random.bin"):
+        assert site.get(path).status == 401
+    peak = max(seen.seen)
+    report(
+        "200 MB artifact through HAProxy, 3.15.1",
+        f"up {up} s, down {down} s; memory of the pod (PSS) {before / MIB:.0f} MiB before, "
+        f"{peak / MIB:.0f} MiB at most, {memory(leader) / MIB:.0f} MiB after",
+    )
+
+
+def test_a_rotation_loses_no_request_and_the_next_one_retires_the_password_before_it(
+    site: LocalStack, admin: tuple[str, str], experiment: str
+) -> None:
+    with site.connect(as_master=True) as server:
+        first = database_login(site)
+        with _log_in(server, *first) as held:
+            assert site.changes(database__rotation=1) == {
+                "replace": ["database-user-2-password"],
+                "update": ["database-user-2", "mlflow-postgres-database-secret", "mlflow-release"],
+            }
+            second = _rotate(site, server, 1, admin, experiment)
+            assert second[0] == "mlflow_user_2"
+            assert held.execute("SELECT count(*) FROM experiments").fetchone()
+        # Pods of the turn before may still start a connection.
+        assert _can_log_in(server, *first)
+
+        assert site.changes(database__rotation=2) == {
+            "replace": ["database-user-password"],
+            "update": ["database-user", "mlflow-postgres-database-secret", "mlflow-release"],
+        }
+        third = _rotate(site, server, 2, admin, experiment)
+        assert third[0] == first[0] == "mlflow_user"
+        assert third[1] != first[1]
+        assert not _can_log_in(server, *first)
+        assert _can_log_in(server, *second)
+
+
+def test_a_password_of_ones_own_has_a_window_unless_the_rotation_is_raised_with_it(
+    site: LocalStack, admin: tuple[str, str], experiment: str
+) -> None:
+    with site.connect(as_master=True) as server:
+        second = "mlflow_user_2", _rested_password(site)
+        before = database_login(site)
+        _set_secret(site, "database.password", secrets.token_hex(16))
+        with Load(site, admin, Request.create_run(experiment), pause=0.05) as load:
+            site.up(database__rotation=2)
+            time.sleep(2)
+        report("Database password changed without raising database.rotation, 8 clients", load.said())
+        changed = database_login(site)
+        assert changed[0] == before[0]
+        assert not _can_log_in(server, *before)
+
+        _set_secret(site, "database.password", secrets.token_hex(16))
+        _rotate(site, server, 3, admin, experiment, "with a password of one's own")
+        assert not _can_log_in(server, *second)
+        assert _can_log_in(server, *changed)
+
+
+def test_a_killed_pod_comes_back_and_the_other_one_serves_meanwhile(
+    two_pods: LocalStack, admin: tuple[str, str], experiment: str
+) -> None:
+    name, victim = sorted(pods(two_pods).items())[0]
+    with Load(two_pods, admin, Request.create_run(experiment)) as load:
+        time.sleep(3)
+        so_far, killed = load.total, time.monotonic()
+        os.kill(victim, signal.SIGKILL)
+        while pods(two_pods).get(name) in {None, victim}:
+            time.sleep(0.05)
+        while not _status(two_pods, name).ready:
+            time.sleep(0.05)
+        back = time.monotonic() - killed
+        answered = load.total
+        time.sleep(3)
+    report(
+        "One of two pods killed under load, 8 clients",
+        f"{load.said()}; {load.total - so_far} of them came after the kill; the pod was back after {back:.1f} s",
+    )
+    assert answered - so_far > load.failed
+    assert _status(two_pods, name).restarts == 1
+    assert Load(two_pods, admin, Request.create_run(experiment)).run(2).failed == 0
+
+
+def test_a_new_admin_password_works_at_once_and_the_old_one_ends_with_the_cache(
+    two_pods: LocalStack, admin: tuple[str, str], experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+    search = "/api/2.0/mlflow/experiments/search?max_results=1"
+    new = admin[0], secrets.token_hex(16)
+
+    def statuses(login: tuple[str, str]) -> Counter[int]:
+        # Each on a connection of its own, so that both pods are asked.
+        return Counter(two_pods.get(search, login=login).status for _ in range(6))
+
+    assert statuses(admin) == {200: 6}
+    change_password(two_pods.url, *admin, new[1])
+    changed = time.monotonic()
+    try:
+        assert statuses(new) == {200: 6}
+        entered = 0.0
+        # The pods' minute of load, so that it needs no minute of its own.
+        with Load(two_pods, new, Request.create_run(experiment)) as load:
+            while time.monotonic() - changed < 63:
+                if statuses(admin)[200]:
+                    entered = time.monotonic() - changed
+                time.sleep(1)
+        assert load.failed == 0
+        assert statuses(admin) == {401: 6}
+        report(
+            "Administrator's password changed, two pods, 3.15.1",
+            f"the new one works at once; the old one last entered {entered:.0f} s later, on the pod that did not handle the change",
+        )
+        report(
+            "Memory of a pod (PSS) after a minute of load, 3.15.1",
+            f"{', '.join(f'{memory(leader) / MIB:.0f} MiB' for leader in pods(two_pods).values())} (two pods; {load.said()}, {load.per_second:.0f}/s)",
+        )
+    finally:
+        change_password(two_pods.url, *new, admin[1])
+
+
+def test_the_login_cache_saves_the_hash_on_every_request(two_pods: LocalStack, admin: tuple[str, str]) -> None:
+    search = Request("GET", "/api/2.0/mlflow/experiments/search?max_results=1")
+    with_cache = Load(two_pods, admin, search).run(5)
+    running = pods(two_pods)
+    two_pods.up(mlflow__auth__cacheSeconds=0)
+    assert not running.keys() & pods(two_pods).keys(), "the setting is in a file that pods read at their start"
+    without = Load(two_pods, admin, search).run(5)
+    assert with_cache.failed == without.failed == 0
+    report(
+        "Login cache, two pods, 8 clients reading",
+        f"{with_cache.per_second:.0f} requests/s with cacheSeconds 60, {without.per_second:.0f} with 0: "
+        f"{with_cache.per_second / without.per_second:.0f} times as many",
+    )
+
+
+def test_a_page_of_the_site_can_write_and_its_plain_twin_cannot(site: LocalStack, admin: tuple[str, str]) -> None:
+    # MLflow lets every localhost origin in, whatever the setting, so only another name shows that the setting works.
+    origin = f"https://mlflow.example.com:{site.https_port}"
+    site.up(mlflow__host="mlflow.example.com", mlflow__url=origin)
+    host = {"Host": f"mlflow.example.com:{site.https_port}"}
+    ours = send(site, "POST", CREATE, {"name": "from the page"}, admin, host | {"Origin": origin})
+    assert ours.status == 200
+    for foreign in (origin.replace("https", "http"), "https://mlflow.example.com", "https://evil.example"):
+        assert send(site, "POST", CREATE, {"name": foreign}, admin, host | {"Origin": foreign}).status == 403
+
+
+def _rotate(
+    site: LocalStack,
+    server: psycopg.Connection[Any],
+    rotation: int,
+    admin: tuple[str, str],
+    experiment: str,
+    how: str = "with a generated password",
+) -> tuple[str, str]:
+    """Raise the rotation while clients write; return the login that pods have then."""
+    old = database_login(site)
+    runs = _runs(server, old)
+    connected = (
+        "SELECT usename, count(*) FROM pg_stat_activity "
+        "WHERE usename LIKE 'mlflow_user%%' AND application_name <> %s GROUP BY usename"
+    )
+    with (
+        Sampler(lambda: dict(server.execute(connected, (TESTS,)).fetchall())) as seen,
+        Load(site, admin, Request.create_run(experiment), pause=0.05) as load,
+    ):
+        site.up(database__rotation=rotation)
+        # Some more requests, all answered by the new pods.
+        time.sleep(2)
+    new = database_login(site)
+    both = [one for one in seen.seen if {old[0], new[0]} <= one.keys()]
+    assert both, "the pods of both turns were never connected at once"
+    assert seen.seen[-1].keys() == {new[0]}
+    assert load.failed == 0, load.failures[:3]
+    assert _runs(server, new) - runs == load.total
+    report(
+        f"database.rotation raised to {rotation} {how}, 8 clients",
+        f"{load.said()}; the old pods kept {max(one[old[0]] for one in both)} connections beside the new ones' for {len(both) * 0.2:.1f} s",
+    )
+    return new
+
+
+def _runs(server: psycopg.Connection[Any], login: tuple[str, str]) -> int:
+    # The master may not read MLflow's tables.
+    with _log_in(server, *login) as database:
+        (count,) = database.execute("SELECT count(*) FROM runs").fetchone() or (0,)
+    return count
+
+
+def _rested_password(site: LocalStack) -> str:
+    return site.resources()["database-user-2-password"]["outputs"]["result"]["plaintext"].strip('"')
+
+
+def _log_in(server: psycopg.Connection[Any], user: str, password: str) -> psycopg.Connection[Any]:
+    info = server.info
+    return psycopg.connect(
+        host=info.host,
+        port=info.port,
+        dbname="mlflow",
+        user=user,
+        password=password,
+        sslmode="require",
+        autocommit=True,
+        application_name=TESTS,
+    )
+
+
+def _can_log_in(server: psycopg.Connection[Any], user: str, password: str) -> bool:
+    try:
+        with contextlib.closing(_log_in(server, user, password)):
+            return True
+    except psycopg.OperationalError as error:
+        if "password authentication failed" not in str(error):
+            raise
+        return False
+
+
+def _set_secret(site: LocalStack, key: str, value: str) -> None:
+    # Through standard input, as a person does it: an argument would show in the process list.
+    subprocess.run(
+        [PYTHON, "-m", "local", "run", "config", "set", "--secret", "--path", f"mlflow-eks:{key}"],
+        cwd=ROOT,
+        env=site.environment(),
+        input=value,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def _status(site: LocalStack, name: str) -> Status:
+    status = Machine(site.folder).get(name)
+    assert status is not None
+    return status
