@@ -5,7 +5,7 @@ import pulumi
 import arguments
 import settings_reader
 from components.artifact_store import ArtifactStore
-from components.dns_record import DnsRecord, DnsRecordArgs
+from components.dns_record import DnsRecord
 from components.eks_cluster import look_up_eks_cluster
 from components.haproxy_ingress import HaproxyIngress
 from components.mlflow_database import MlflowDatabase
@@ -47,7 +47,7 @@ release = MlflowRelease(
 # Its name.
 load_balancer = ingress.address if ingress else settings.ingress.address
 if settings.mlflow.dns_zone and load_balancer:
-    DnsRecord("dns", DnsRecordArgs(host=settings.mlflow.host, zone=settings.mlflow.dns_zone, target=load_balancer))
+    DnsRecord("dns", arguments.dns_record(settings, load_balancer))
 
 pulumi.export("url", settings.url)
 pulumi.export("loadBalancerAddress", load_balancer)

@@ -1,5 +1,6 @@
 """From settings to each component's arguments: the one place where the two vocabularies meet."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ import pulumi_kubernetes as kubernetes
 from pydantic import SecretStr
 
 from components.artifact_store import ArtifactStore, ArtifactStoreArgs
+from components.dns_record import DnsRecordArgs
 from components.eks_cluster import EksCluster
 from components.haproxy_ingress import HaproxyIngress, HaproxyIngressArgs
 from components.mlflow_database import MlflowDatabase, MlflowDatabaseArgs
@@ -55,7 +57,7 @@ def postgres(settings: Settings, cluster: EksCluster) -> PrivatePostgresArgs:
     if given.allow_from == "cluster":
         groups["cluster"] = cluster.security_group_id
     elif given.allow_from == "vpc":
-        cidrs["vpc"] = cluster.vpc_cidr
+        cidrs |= _vpc_networks(cluster)
     else:
         cidrs |= {cidr: cidr for cidr in given.allow_from.cidrs}
         groups |= {group: group for group in given.allow_from.security_groups}
@@ -106,7 +108,7 @@ def database_server(settings: Settings, instance: PrivatePostgres | None, cluste
             port=instance.port,
             admin_username=instance.master_username,
             admin_password=instance.master_password,
-            networks={"vpc": cluster.vpc_cidr},
+            networks=_vpc_networks(cluster),
         )
     if existing is None:
         raise ValueError("the settings let this through: no instance and no existing server")
@@ -227,6 +229,17 @@ def mlflow(
     )
 
 
+def dns_record(settings: Settings, load_balancer: pulumi.Input[str]) -> DnsRecordArgs:
+    """Build the arguments of the host's record. Ours is a network load balancer, and so is what is called like one."""
+    given = settings.ingress.address
+    return DnsRecordArgs(
+        host=settings.mlflow.host,
+        zone=settings.mlflow.dns_zone or "",
+        target=load_balancer,
+        alias=given is None or re.search(r"\.elb\.[a-z0-9-]+\.amazonaws\.com(\.cn)?$", given) is not None,
+    )
+
+
 def client_snippet(settings: Settings) -> str:
     """Shell lines with which an MLflow client logs in."""
     return "\n".join(
@@ -236,6 +249,12 @@ def client_snippet(settings: Settings) -> str:
             'export MLFLOW_TRACKING_PASSWORD="$(pulumi stack output adminPassword --show-secrets)"',
         ]
     )
+
+
+def _vpc_networks(cluster: EksCluster) -> dict[str, pulumi.Input[str]]:
+    first, *others = cluster.vpc_cidrs
+    networks: dict[str, pulumi.Input[str]] = {"vpc": first}
+    return networks | {f"vpc-{cidr}": cidr for cidr in others}
 
 
 def _secret(value: SecretStr | None) -> pulumi.Output[str] | None:

@@ -15,7 +15,9 @@ class DnsRecordArgs:
     zone: str
     """Name of the public zone that holds it."""
     target: pulumi.Input[str]
-    """Host name of the network load balancer."""
+    """Host name of the load balancer."""
+    alias: bool = True
+    """Whether that is a network load balancer of this region; a CNAME leads to anything else."""
 
 
 class DnsRecord(pulumi.ComponentResource):
@@ -30,7 +32,9 @@ class DnsRecord(pulumi.ComponentResource):
             f"{name}-record",
             zone_id=_zone_id(args.zone, self),
             name=args.host,
-            type="A",
+            type="A" if args.alias else "CNAME",
+            ttl=None if args.alias else 300,
+            records=None if args.alias else [args.target],
             aliases=[
                 {
                     "name": args.target,
@@ -39,7 +43,9 @@ class DnsRecord(pulumi.ComponentResource):
                     ).id,
                     "evaluate_target_health": False,
                 }
-            ],
+            ]
+            if args.alias
+            else None,
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.fqdn = record.fqdn

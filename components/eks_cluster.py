@@ -19,7 +19,8 @@ class EksCluster:
     account_id: str
     partition: str
     vpc_id: str
-    vpc_cidr: pulumi.Output[str]
+    vpc_cidrs: Sequence[str]
+    """All of its networks, the one that it was made with first."""
     subnet_ids: Sequence[str]
     """The subnets that the cluster was made with, public ones among them."""
     security_group_id: str
@@ -54,13 +55,15 @@ def look_up_eks_cluster(name: str) -> EksCluster:
             f"with `aws eks describe-cluster --name {name}`"
         ) from None
     _, partition, _, region, account_id, *_ = cluster.arn.split(":")
+    vpc = aws.ec2.get_vpc(id=cluster.vpc_config.vpc_id)
+    others = {each.cidr_block for each in vpc.cidr_block_associations if each.state == "associated"} - {vpc.cidr_block}
     return EksCluster(
         name=name,
         region=region,
         account_id=account_id,
         partition=partition,
         vpc_id=cluster.vpc_config.vpc_id,
-        vpc_cidr=aws.ec2.get_vpc_output(id=cluster.vpc_config.vpc_id).cidr_block,
+        vpc_cidrs=[vpc.cidr_block, *sorted(others)],
         subnet_ids=cluster.vpc_config.subnet_ids,
         security_group_id=cluster.vpc_config.cluster_security_group_id,
         oidc_issuer=cluster.identities[0].oidcs[0].issuer.removeprefix("https://"),

@@ -258,6 +258,8 @@ def mlflow_values(args: MlflowReleaseArgs, checksum: pulumi.Input[str]) -> dict[
     }
     if args.role_arn is not None:
         values["serviceAccount"]["annotations"] = {"eks.amazonaws.com/role-arn": args.role_arn}
+        # Credentials are injected when a pod is made, and the chart does not watch the annotation.
+        values["podAnnotations"]["checksum/identity"] = args.role_arn
     if args.auth_mode != "none":
         values["auth"] = _auth(args)
         # The chart does not watch the file that these end up in either.

@@ -139,9 +139,6 @@ def test_no_pod_starts_before_it_may_use_the_bucket(dev: Deployment, irsa: Deplo
     assert {"artifacts-role", "artifacts-policy"} <= set(irsa.named("mlflow-release").depends_on)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: the chart does not watch its service account: pods run on with the identity that is gone"
-)
 def test_pods_roll_when_the_way_to_their_identity_changes(dev: Deployment, irsa: Deployment) -> None:
     # The passwords of the two are the same, and so is the login.
     assert dev.values["podAnnotations"] != irsa.values["podAnnotations"]

@@ -69,9 +69,6 @@ def test_the_record_of_a_controller_that_is_not_ours_leads_to_the_address_in_the
     assert deployment.outputs["loadBalancerAddress"] == address
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: Route 53 refuses an alias of anything but a network load balancer with this zone"
-)
 @pytest.mark.parametrize("address", ["edge.example.net", "edge-1234567.eu-west-1.elb.amazonaws.com"])
 def test_the_record_of_what_is_no_network_load_balancer_is_a_cname(address: str) -> None:
     record = not_ours(address).named("dns-record")

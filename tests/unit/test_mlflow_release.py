@@ -483,7 +483,6 @@ def test_the_pods_reach_the_database_s3_and_their_credentials(dev: Deployment) -
     assert reachable(dev) == {("10.0.0.0/16", 5432), ("0.0.0.0/0", 443), ("169.254.170.23/32", 80)}
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the database may be in a network that the VPC was given later")
 def test_the_pods_reach_the_database_in_any_network_of_the_vpc() -> None:
     deployment = deploy(MINIMAL, account=Account(cidrs=["10.0.0.0/16", "10.1.0.0/16"]))
     assert {("10.0.0.0/16", 5432), ("10.1.0.0/16", 5432)} <= reachable(deployment)

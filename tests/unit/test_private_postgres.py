@@ -140,7 +140,6 @@ def test_the_whole_vpc_may_connect_where_the_settings_say_so() -> None:
     assert "referencedSecurityGroupId" not in rule
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a VPC can have more networks than the one that it was made with")
 def test_the_whole_vpc_is_all_of_its_networks() -> None:
     account = Account(cidrs=["10.0.0.0/16", "100.64.0.0/16"])
     config = changed(MINIMAL, {"postgres.allowFrom": "vpc"})

@@ -32,7 +32,20 @@ def get_cluster(arguments: Properties) -> Properties:
 def get_vpc(arguments: Properties) -> Properties:
     """A VPC by its id."""
     vpc = call("ec2", "describe_vpcs", VpcIds=[arguments["id"]])["Vpcs"][0]
-    return {"id": vpc["VpcId"], "cidrBlock": vpc["CidrBlock"], "ownerId": vpc.get("OwnerId")}
+    networks = [
+        {
+            "associationId": each["AssociationId"],
+            "cidrBlock": each["CidrBlock"],
+            "state": each["CidrBlockState"]["State"],
+        }
+        for each in vpc["CidrBlockAssociationSet"]
+    ]
+    return {
+        "id": vpc["VpcId"],
+        "cidrBlock": vpc["CidrBlock"],
+        "cidrBlockAssociations": networks,
+        "ownerId": vpc.get("OwnerId"),
+    }
 
 
 def get_subnet(arguments: Properties) -> Properties:
