@@ -69,11 +69,11 @@ class Cluster:
         record = self.objects.get("Release", namespace, name)
         if record is None:
             return
+        if record["chart"] == "kubernetes-ingress":
+            self.ingress.uninstall(namespace, name, record["fullname"], record["objects"])
+            return
         for kind, item in record["objects"]:
             self.objects.remove(kind, namespace, item)
-        if record["chart"] == "kubernetes-ingress":
-            self.ingress.uninstall(namespace, name, record["fullname"])
-            return
         self.ingress.follow()
         self._keep_only([], namespace, record["fullname"])
         # Last of all, so that what failed before can be tried again.

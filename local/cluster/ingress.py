@@ -49,13 +49,16 @@ class IngressController:
         with self._one_at_a_time():
             self._load(namespace, rendered, timeout)
 
-    def uninstall(self, namespace: str, release: str, fullname: str) -> None:
-        """Forget a release and end its HAProxy."""
+    def uninstall(self, namespace: str, release: str, fullname: str, objects: Sequence[Sequence[str]] = ()) -> None:
+        """Remove a release: its objects, given by kind and name, then its HAProxy."""
         with self._one_at_a_time():
-            self.objects.remove("Release", namespace, release)
+            for kind, item in objects:
+                self.objects.remove(kind, namespace, item)
             name = f"{namespace}.{fullname}"
             self.machine.delete(name)
             shutil.rmtree(self.folder / name, ignore_errors=True)
+            # Last of all, so that what failed before can be tried again.
+            self.objects.remove("Release", namespace, release)
 
     def move_requests(self, namespace: str, service: str, servers: Mapping[str, str]) -> None:
         """Have new requests to a Service go to these pods and to no others, without a reload.
@@ -125,7 +128,10 @@ class IngressController:
         for record in self.objects.all("Release"):
             if record["chart"] == "kubernetes-ingress":
                 name, namespace = record["metadata"]["name"], record["metadata"]["namespace"]
-                result.append((namespace, haproxy.render(record["version"], name, namespace, record["values"])))
+                rendered = haproxy.render(record["version"], name, namespace, record["values"])
+                # One without its certificate was being removed when its command was killed.
+                if self.objects.get("Secret", namespace, rendered.default_certificate) is not None:
+                    result.append((namespace, rendered))
         return result
 
     def _folder(self, namespace: str, rendered: haproxy.Rendered) -> Path:

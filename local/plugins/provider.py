@@ -246,6 +246,8 @@ def _detailed_diff(old: Properties, new: Properties, replace: frozenset[str]) ->
 
 
 _FAULTS = ("error", "error-after", "kill", "kill-after", "lost")
+# Asked once: after the engine's end the parent is another process.
+_ENGINE: Final = os.getppid()
 
 
 class _MadeButFailed(Exception):  # noqa: N818 - for the engine it is an answer: there is such a resource, and it is not complete
@@ -287,7 +289,7 @@ def _operations_so_far(urn: str) -> tuple[int, list[str]]:
 
     Plugins are processes of their own, so the operations of a run are in a file: the engine's pid, then a URN a line.
     """
-    engine = str(os.getppid())
+    engine = str(_ENGINE)
     with Path(os.environ["MLFLOW_EKS_STACK_DIR"], "fault-count").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
@@ -306,7 +308,7 @@ def _injected(mode: str) -> str:
 
 def _fail(mode: str) -> None:
     if mode.startswith("kill"):
-        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(_ENGINE, signal.SIGKILL)
         os._exit(1)
     if mode == "error-after":
         raise _MadeButFailed(mode)

@@ -92,7 +92,7 @@ def test_after_ctrl_c_in_the_middle_a_plain_up_completes_the_stack(own_stack: Lo
         text=True,
         # A terminal sends Ctrl-C to the whole group, and what a shell runs in the background ignores it.
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     ) as running:
         wait_until(lambda: len(faults.operations(own_stack)) >= 25)
         os.killpg(running.pid, signal.SIGINT)

@@ -398,6 +398,20 @@ def test_the_controller_can_be_upgraded_and_removed(cluster: Cluster, ports: tup
         get(ports[0])
 
 
+def test_a_controller_whose_removal_was_interrupted_disturbs_nobody_and_can_be_removed(
+    cluster: Cluster, ports: tuple[int, int]
+) -> None:
+    record = cluster.objects.get("Release", "haproxy", "ha-proxy-ingress")
+    assert record is not None
+    for kind, name in record["objects"]:
+        cluster.objects.remove(kind, "haproxy", name)
+    cluster.ingress.follow()
+    cluster.uninstall("haproxy", "ha-proxy-ingress")
+    assert cluster.objects.get("Release", "haproxy", "ha-proxy-ingress") is None
+    with pytest.raises(ConnectionRefusedError):
+        get(ports[0])
+
+
 def test_the_load_balancer_has_an_address(cluster: Cluster) -> None:
     service = cluster.objects.get("Service", "haproxy", "ha-proxy-ingress-kubernetes-ingress")
     assert service is not None
