@@ -352,10 +352,13 @@ class _Process:
             keeper.cancel()
         if child is not None:
             self._signal_group(child, signal.Signals[self.spec.stop_signal])
-            try:
-                await asyncio.wait_for(child.wait(), self.spec.stop_timeout)
-            except TimeoutError:
-                self._signal_group(child, signal.SIGKILL)
+            # Not the leader alone: MLflow's ends at once, while the server that it has started finishes its requests.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.spec.stop_timeout):
+                    await child.wait()
+                    while self._group_lives(child):
+                        await asyncio.sleep(0.05)
+            self._signal_group(child, signal.SIGKILL)
             await self.finished(child)
         self.ready.clear()
 
@@ -379,6 +382,14 @@ class _Process:
 
     def _failure(self, what: str) -> str:
         return f"{self.spec.name} {what}; the end of {self.log}:\n{_tail(self.log, self.offset)}"
+
+    @staticmethod
+    def _group_lives(child: asyncio.subprocess.Process) -> bool:
+        try:
+            os.killpg(child.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     @staticmethod
     def _signal_group(child: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -129,6 +129,14 @@ def test_delete_ends_what_the_process_has_forked(machine: Machine, tmp_path: Pat
     assert not alive(pid)
 
 
+def test_what_a_process_has_started_may_finish_its_work_after_it(machine: Machine, tmp_path: Path) -> None:
+    finished = tmp_path / "finished"
+    server = f"trap 'sleep 0.5; touch {finished}; exit' TERM; while :; do sleep 0.1; done"
+    machine.put(ProcessSpec("parent", ["sh", "-c", f"({server}) & wait"], ENV))
+    machine.delete("parent")
+    assert finished.exists()
+
+
 def test_a_process_that_ignores_the_stop_signal_is_killed(machine: Machine) -> None:
     stubborn = ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]
     machine.put(ProcessSpec("stubborn", stubborn, ENV, stop_timeout=0.3))
