@@ -7,7 +7,7 @@ VENV := .venv
 LOCAL := $(VENV)/bin/python -m local
 
 .DEFAULT_GOAL := help
-.PHONY: help up down preview status logs test unit check lock settings-reference doctor cost rotate-admin
+.PHONY: help up down preview status logs test unit check audit lock settings-reference doctor cost rotate-admin
 
 help: ## Show this.
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,6 +47,9 @@ check: $(VENV)/.complete ## Lint, formatting, types, workflows and forgotten sec
 	"$$uv" tool run --quiet zizmor@1.32.0 --offline --quiet --no-progress --strict-collection --persona=auditor .
 	@if command -v go >/dev/null; then go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 -shellcheck= -pyflakes=; fi
 	@$(VENV)/bin/detect-secrets-hook --no-verify --baseline .secrets.baseline $$(git ls-files -- . ":!tests/local/recorded"); code=$$?; [ $$code = 0 ] || [ $$code = 3 ]
+
+audit: $(VENV)/.complete ## Look for known vulnerabilities in what is pinned (needs the advisory service).
+	@$(VENV)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements-dev.txt -r local/requirements-mlflow-3.15.1.txt
 
 lock: $(VENV)/.complete ## Pin the newest packages that the requirements allow, with their hashes.
 	@uv=$$($(PYTHON) -m local.tools uv) && \

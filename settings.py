@@ -599,7 +599,7 @@ class Settings(_Section):
         )
         rules = {
             "mlflow.chartVersion 1.8.1 runs MLflow 3.7.0: pages of other sites can write through /ajax-api, a user without permission can "
-            "download artifacts there, and POST /v1/traces and the jobs API are open without a login. 1.11.5 (the default) closes all of "
+            "read, overwrite and delete artifacts there and list them on /api, and POST /v1/traces and the jobs API are open without a login. 1.11.5 (the default) closes all of "
             "these.": mlflow.chart_version == "1.8.1",
             "ingress.plainHttp: passwords and data cross the network in clear.": ingress.plain_http,
             "ingress: no certificate is set, so HAProxy serves its self-signed one: encrypted, but browsers warn and clients need "

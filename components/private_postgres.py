@@ -123,6 +123,8 @@ class PrivatePostgres(pulumi.ComponentResource):
                 {"name": "rds.force_ssl", "value": "1"},
                 # Not `ddl`: CREATE ROLE … PASSWORD would stand in the log in clear.
                 {"name": "log_statement", "value": "none"},
+                # Nor beside an error: a refused ALTER ROLE … PASSWORD would stand there just so.
+                {"name": "log_min_error_statement", "value": "panic"},
                 {"name": "log_min_duration_statement", "value": "1000"},
             ],
             tags=tags,

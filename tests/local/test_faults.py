@@ -103,6 +103,12 @@ def test_after_ctrl_c_in_the_middle_a_plain_up_completes_the_stack(own_stack: Lo
     assert faults.differences(faults.view(own_stack), undisturbed) == []
 
 
+def test_the_state_is_in_files_that_are_put_in_place_whole(stack: LocalStack) -> None:
+    # The engine truncates and then writes these, and a kill in between leaves a state that cannot be read.
+    assert list((stack.folder / "backend").rglob("local.json"))
+    assert not list((stack.folder / "backend").rglob("*.attrs"))
+
+
 @pytest.mark.parametrize("kind", ["error", "kill", "kill-after"])
 def test_down_leaves_nothing_of_a_half_made_stack(own_stack: LocalStack, kind: str) -> None:
     assert faults.strike(own_stack, f"postgres-instance:{kind}").happened
