@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,13 @@ pytestmark = pytest.mark.local
 SAMPLE = (
     "postgres-sg",
     "postgres-instance",
-    "database-user",
+    "database-owner",
     "database-schema",
     "mlflow-postgres-database-secret",
     "mlflow-release",
 )
-"""In the order in which they are made: the first of AWS, the server, a role and the schema on it, a Secret, the release."""
+"""The first of AWS, the server, a role and the schema on it, a Secret, the release: each needs the one before, so that a failure
+there cannot let it be made beside."""
 LOG_UNTIL_REFUSED = """
 import mlflow
 from mlflow.entities import Metric
@@ -71,11 +72,15 @@ def battered() -> Iterator[LocalStack]:
         faults.remove(made)
 
 
-@pytest.mark.parametrize("kind", ["error", "kill", "error-after", "kill-after"])
-def test_after_a_fault_at_each_of_six_operations_one_plain_up_completes_the_stack(
-    own_stack: LocalStack, undisturbed: View, kind: str
+@pytest.mark.parametrize(
+    ("kind", "sample"),
+    [("error", SAMPLE), ("kill", SAMPLE), ("error-after", SAMPLE[:3]), ("kill-after", SAMPLE[:3])],
+    ids=["error", "kill", "error-after", "kill-after"],
+)
+def test_after_a_fault_at_each_of_these_operations_one_plain_up_completes_the_stack(
+    own_stack: LocalStack, undisturbed: View, kind: str, sample: Sequence[str]
 ) -> None:
-    for name in SAMPLE:
+    for name in sample:
         struck = faults.strike(own_stack, f"{name}:{kind}")
         assert struck.happened, f"{name} was not reached"
     own_stack.command("up")
@@ -168,7 +173,7 @@ def test_mlflow_outlives_the_sudden_death_of_its_database_under_load(battered: L
         seen = answers[200]
         wait_until(lambda: answers[200] > seen + 20)
     assert process(battered, "mlflow.").pid == mlflow.pid
-    assert battered.client(LOG_A_METRIC) == "logged"
+    wait_until(lambda: logs_a_metric(battered))
 
 
 @pytest.mark.parametrize("name", ["mlflow.", "haproxy.", account.PROCESS])
@@ -177,7 +182,7 @@ def test_a_process_that_is_killed_comes_back(battered: LocalStack, name: str) ->
     kill(battered, killed.name)
     wait_until(lambda: process(battered, name).pid not in {None, killed.pid} and process(battered, name).ready)
     wait_until(lambda: logs_in(battered))
-    assert battered.client(LOG_A_METRIC) == "logged"
+    wait_until(lambda: logs_a_metric(battered))
 
 
 def test_after_the_death_of_the_whole_machine_a_plain_up_brings_everything_back(battered: LocalStack) -> None:
@@ -202,7 +207,7 @@ def test_after_a_full_disk_the_database_goes_on_when_there_is_space_again(batter
         assert "No space left on device" in Machine(battered.folder).log(process(battered, "rds-").name).read_text()
         filler.unlink()
         wait_until(lambda: process(battered, "rds-").ready and logs_in(battered))
-        assert battered.client(LOG_A_METRIC) == "logged"
+        wait_until(lambda: logs_a_metric(battered))
 
 
 # What the tests do to a stack, and how they look at it.
@@ -243,6 +248,13 @@ def logs_in(stack: LocalStack) -> bool:
     login = (admin["admin-user"], admin["admin-password"])
     with contextlib.suppress(OSError):
         return stack.get("/api/2.0/mlflow/experiments/search?max_results=1", login=login).status == 200
+    return False
+
+
+def logs_a_metric(stack: LocalStack) -> bool:
+    # MLflow has connections in store, and each that died with the server costs the request that takes it out an answer.
+    with contextlib.suppress(AssertionError):
+        return stack.client(LOG_A_METRIC) == "logged"
     return False
 
 
