@@ -242,13 +242,14 @@ def dns_record(settings: Settings, load_balancer: pulumi.Input[str]) -> DnsRecor
 
 def client_snippet(settings: Settings) -> str:
     """Shell lines with which an MLflow client logs in."""
-    return "\n".join(
-        [
-            f"export MLFLOW_TRACKING_URI={settings.url}",
-            f"export MLFLOW_TRACKING_USERNAME={settings.mlflow.auth.admin_username}",
-            'export MLFLOW_TRACKING_PASSWORD="$(pulumi stack output adminPassword --show-secrets)"',
-        ]
-    )
+    lines = [
+        f"export MLFLOW_TRACKING_URI={settings.url}",
+        f"export MLFLOW_TRACKING_USERNAME={settings.mlflow.auth.admin_username}",
+        'export MLFLOW_TRACKING_PASSWORD="$(pulumi stack output adminPassword --show-secrets)"',
+    ]
+    if settings.ingress.self_signed:
+        lines.append("export MLFLOW_TRACKING_INSECURE_TLS=true")
+    return "\n".join(lines)
 
 
 def _vpc_networks(cluster: EksCluster) -> dict[str, pulumi.Input[str]]:

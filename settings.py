@@ -267,6 +267,13 @@ class Ingress(_Section):
     service_monitor: bool = False
     """A ServiceMonitor for HAProxy's metrics; the Prometheus operator must be installed."""
 
+    @property
+    def self_signed(self) -> bool:
+        """Whether HAProxy serves a certificate of its own making, which no client trusts."""
+        return self.install and not (
+            self.certificate_arn or self.tls_secret_name or self.cluster_issuer or self.plain_http
+        )
+
     def problems(self) -> list[str]:
         """Refuse two ways of TLS, and what would be ignored."""
         ways = {
@@ -594,17 +601,13 @@ class Settings(_Section):
         """What is allowed but has a price, a sentence each, for the log of every preview."""
         ingress, mlflow = self.ingress, self.mlflow
         public = self.on_eks and ingress.install and ingress.scheme == "internet-facing" and not ingress.allowed_cidrs
-        no_certificate = not (
-            ingress.certificate_arn or ingress.tls_secret_name or ingress.cluster_issuer or ingress.plain_http
-        )
         rules = {
             "mlflow.chartVersion 1.8.1 runs MLflow 3.7.0: pages of other sites can write through /ajax-api, a user without permission can "
             "read, overwrite and delete artifacts there and list them on /api, and POST /v1/traces and the jobs API are open without a login. 1.11.5 (the default) closes all of "
             "these.": mlflow.chart_version == "1.8.1",
             "ingress.plainHttp: passwords and data cross the network in clear.": ingress.plain_http,
             "ingress: no certificate is set, so HAProxy serves its self-signed one: encrypted, but browsers warn and clients need "
-            "MLFLOW_TRACKING_INSECURE_TLS=true. Set certificateArn, tlsSecretName or clusterIssuer.": no_certificate
-            and ingress.install,
+            "MLFLOW_TRACKING_INSECURE_TLS=true. Set certificateArn, tlsSecretName or clusterIssuer.": ingress.self_signed,
             "ingress.scheme internet-facing without allowedCidrs: the login is all that stands between the internet and MLflow.": public,
             "mlflow.auth.ldap.startTls false: passwords travel to the directory in clear.": bool(
                 mlflow.auth.ldap and mlflow.auth.ldap.uri.startswith("ldap:") and not mlflow.auth.ldap.start_tls

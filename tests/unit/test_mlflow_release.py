@@ -577,3 +577,10 @@ def test_a_person_is_told_how_to_log_in_without_being_shown_the_password(prod: D
     assert "MLFLOW_TRACKING_USERNAME=admin\n" in client
     assert prod.outputs["adminPasswordCommand"] in client
     assert plain(prod.outputs["adminPassword"]) not in client
+    # With a certificate that clients trust, or may come to trust, checking it stays on.
+    assert "INSECURE_TLS" not in client
+
+
+def test_a_client_of_a_self_signed_site_is_told_not_to_check_the_certificate() -> None:
+    client = deploy(MINIMAL).outputs["client"]
+    assert client.endswith("\nexport MLFLOW_TRACKING_INSECURE_TLS=true")
