@@ -92,9 +92,10 @@ class _Aws:
         except subprocess.TimeoutExpired:
             raise MissingError(f"`{' '.join(command[:3])}` did not answer in {TIMEOUT} s: check the network") from None
         if done.returncode:
-            raise MissingError(
-                done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the aws command failed"
-            )
+            words = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the aws command failed"
+            if "locate credentials" in words and arguments[0] != "sts":
+                raise MissingError("needs credentials (see above)")
+            raise MissingError(words)
         return json.loads(done.stdout or "{}")
 
 
@@ -169,6 +170,8 @@ def _pod_identity(aws: _Aws, settings: Settings) -> str:
             "eks-pod-identity-agent",
         )
     except MissingError as error:
+        if "ResourceNotFoundException" not in str(error):
+            raise
         raise MissingError(
             f"{error}; `aws eks create-addon --addon-name eks-pod-identity-agent …`, or set artifacts.identity to irsa"
         ) from None

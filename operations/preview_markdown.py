@@ -131,6 +131,8 @@ def _message(diagnostic: Mapping[str, Any]) -> str:
     if diagnostic.get("severity") not in {"warning", "error"}:
         return ""
     text = re.sub(r"<\{%[^%]*%\}>", "", str(diagnostic.get("message", ""))).strip()
+    # The engine puts it in front of some messages itself.
+    text = text.removeprefix(f"{diagnostic['severity']}: ")
     return f"- {diagnostic['severity']}: {text}"
 
 
@@ -142,6 +144,8 @@ def main() -> None:
     given = parser.parse_args()
     with open(given.file) if given.file else sys.stdin as source:  # noqa: PTH123  (so that both are closed alike)
         text = source.read()
+    if not text.strip():
+        raise SystemExit(f"`pulumi preview --json --stack {given.stack}` printed no preview: its own words are above.")
     try:
         digest = json.loads(text)
     except json.JSONDecodeError:

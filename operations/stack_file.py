@@ -1,5 +1,7 @@
 """Reads the settings of a stack file without an engine, and without its secrets."""
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,12 +38,23 @@ def read(stack: str) -> Settings:
         SystemExit: with one message, when the file is missing or its settings are wrong.
     """
     prefix = f"{PROJECT}:"
-    sections = {key.removeprefix(prefix): value for key, value in config(stack).items() if key.startswith(prefix)}
+    sections = {
+        key.removeprefix(prefix): _as_pulumi_reads(value)
+        for key, value in config(stack).items()
+        if key.startswith(prefix)
+    }
     settings, problems = parse(sections, set(sections))
     if settings is None or problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise SystemExit(f"{len(problems)} problem(s) in Pulumi.{stack}.yaml:\n{lines}")
     return settings
+
+
+def _as_pulumi_reads(value: Any) -> Any:
+    # Every `pulumi config set` writes `protect: false` anew as a string, and the program gets it back as a boolean.
+    with contextlib.suppress(json.JSONDecodeError):
+        return json.loads(value) if isinstance(value, str) else value
+    return value
 
 
 def _without_secrets(value: Any) -> Any:

@@ -83,3 +83,13 @@ def test_a_refusal_of_aws_is_shown_in_its_own_words(aws: Account) -> None:
     assert missing == 1
     assert "ResourceNotFoundException: No addon" in text
     assert "artifacts.identity to irsa" in text
+
+
+def test_missing_credentials_are_said_once(aws: Account) -> None:
+    for operation in ANSWERS:
+        aws[operation] = "Unable to locate credentials. You can configure credentials by running aws configure."
+    text, missing = aws.screen()
+    assert missing == len(ANSWERS)
+    assert text.count("Unable to locate credentials") == 1
+    assert text.count("needs credentials (see above)") == len(ANSWERS) - 1
+    assert "irsa" not in text

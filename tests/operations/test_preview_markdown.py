@@ -101,10 +101,12 @@ def test_the_warnings_of_the_program_are_part_of_the_comment() -> None:
             "diagnostics": [
                 {"severity": "warning", "message": "<{%fg 3%}>ingress.plainHttp: in clear\n"},
                 {"severity": "info", "message": "x"},
+                {"severity": "warning", "message": "<{%reset%}>warning: another\n"},
             ]
         },
     )
     assert "- warning: ingress.plainHttp: in clear" in markdown
+    assert "- warning: another" in markdown
     assert "x" not in markdown.split("Said by the program")[1].replace("ingress", "")
 
 
@@ -127,3 +129,15 @@ def test_something_else_than_a_preview_is_refused_in_one_line() -> None:
     )
     assert done.returncode == 1
     assert done.stderr.strip() == "This is not the output of `pulumi preview --json`; it begins with: 'error: no stack'"
+
+
+def test_a_preview_that_never_began_points_at_what_was_said_about_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "operations.preview_markdown", "--stack", "dev"],
+        input="",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "its own words are above" in done.stderr
