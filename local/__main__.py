@@ -45,6 +45,9 @@ def up(stack: Path, extra: Sequence[str]) -> None:
         rows += [("user", outputs["adminUser"]), ("password", password)]
     rows += [("certificate", "self-signed, so a browser asks once"), ("logs", "make logs"), ("stop", "make down")]
     print("\n" + box("MLflow runs on this machine.", rows))
+    if "client" in outputs:
+        client = str(outputs["client"]).replace("pulumi", RUN, 1)
+        print(f"\nFor an MLflow client in this shell:\n\n{client}\nexport MLFLOW_TRACKING_INSECURE_TLS=true")
 
 
 def preview(stack: Path, extra: Sequence[str]) -> None:
