@@ -440,7 +440,8 @@ class Mlflow(_Section):
     namespace: DnsLabel = "mlflow"
     """Namespace."""
     chart_version: Literal["1.11.5", "1.8.1"] = "1.11.5"
-    """Version of community-charts/mlflow: 1.11.5 is MLflow 3.15.1, 1.8.1 (the guide's) is MLflow 3.7.0 with known holes."""
+    """Version of community-charts/mlflow: 1.11.5 is MLflow 3.15.1, 1.8.1 (the guide's) is MLflow 3.7.0 with known holes, and
+    without the OpenTelemetry endpoint, which that version leaves open."""
     replicas: int = Field(default=1, ge=1, le=100)
     """Pods."""
     autoscaling: Autoscaling | None = None
@@ -602,9 +603,14 @@ class Settings(_Section):
         ingress, mlflow = self.ingress, self.mlflow
         public = self.on_eks and ingress.install and ingress.scheme == "internet-facing" and not ingress.allowed_cidrs
         rules = {
-            "mlflow.chartVersion 1.8.1 runs MLflow 3.7.0: pages of other sites can write through /ajax-api, a user without permission can "
-            "read, overwrite and delete artifacts there and list them on /api, and POST /v1/traces and the jobs API are open without a login. 1.11.5 (the default) closes all of "
-            "these.": mlflow.chart_version == "1.8.1",
+            "mlflow.chartVersion 1.8.1 runs MLflow 3.7.0: pages of other sites can write through /ajax-api, and a user without "
+            "permission can read, overwrite and delete artifacts there and list them on /api. 1.11.5 (the default) closes both.": mlflow.chart_version
+            == "1.8.1",
+            "mlflow.workers: at the very first start on chart 1.8.1 several workers make the login's tables at once, and when they collide "
+            "the server ends and is started again. Begin with 1, or raise mlflow.replicas instead.": mlflow.chart_version
+            == "1.8.1"
+            and mlflow.workers > 1
+            and mlflow.auth.mode != "none",
             "ingress.plainHttp: passwords and data cross the network in clear.": ingress.plain_http,
             "ingress: no certificate is set, so HAProxy serves its self-signed one: encrypted, but browsers warn and clients need "
             "MLFLOW_TRACKING_INSECURE_TLS=true. Set certificateArn, tlsSecretName or clusterIssuer.": ingress.self_signed,

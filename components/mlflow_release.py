@@ -239,9 +239,9 @@ def mlflow_values(args: MlflowReleaseArgs, checksum: pulumi.Input[str]) -> dict[
         },
         "serviceAccount": {"create": True, "name": SERVICE_ACCOUNT, "automount": False},
         "ingress": _ingress(args),
-        # On 1.8.1 the chart's log option and the allowed hosts exclude each other.
+        # On 1.8.1 it would be a second --gunicorn-opts.
         "log": {"enabled": False},
-        "extraArgs": {"workers": str(args.workers)},
+        "extraArgs": _server_arguments(args),
         "extraEnvVars": _environment(args),
         "podAnnotations": {"checksum/secrets": checksum},
         "podSecurityContext": {
@@ -283,6 +283,15 @@ def mlflow_values(args: MlflowReleaseArgs, checksum: pulumi.Input[str]) -> dict[
     if args.pull_secret:
         values["imagePullSecrets"] = [{"name": args.pull_secret}]
     return values
+
+
+def _server_arguments(args: MlflowReleaseArgs) -> dict[str, str]:
+    arguments = {"workers": str(args.workers)}
+    if args.chart_version == "1.8.1":
+        # Under uvicorn MLflow 3.7.0 answers POST /v1/traces and the jobs API before anybody has logged in; under gunicorn neither
+        # exists. Gunicorn's own defaults would let one upload at a time keep /health waiting, and end it after 30 s.
+        arguments["gunicornOpts"] = "--threads=10 --timeout=300"
+    return arguments
 
 
 def _artifacts(args: MlflowReleaseArgs) -> dict[str, Any]:

@@ -128,6 +128,12 @@ def test_a_second_line_of_the_authorization_function_is_a_line_of_the_ini() -> N
     assert ini["mlflow"]["auth_cache_ttl_seconds"] == "60"
 
 
+def test_an_extra_argument_is_one_flag_however_many_words_its_value_has() -> None:
+    values = recommended("1.8.1") | {"extraArgs": {"workers": "1", "gunicornOpts": "--threads=10 --timeout=300"}}
+    arguments = render("1.8.1", "mlflow", "mlflow", values).pod.container.args
+    assert arguments[-2:] == ("--gunicorn-opts=--threads=10 --timeout=300", "--workers=1")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

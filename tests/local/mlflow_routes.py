@@ -1,7 +1,8 @@
 # pyright: reportMissingImports=false
 """Prints every route of the MLflow that runs this, as JSON: [path, methods, framework]. For that MLflow's own interpreter.
 
-The app is the one that a pod serves: `mlflow server --app-name=basic-auth` under uvicorn, Flask's routes inside FastAPI's.
+The app is `mlflow server --app-name=basic-auth` under uvicorn, Flask's routes inside FastAPI's: the one that a pod serves, and for
+3.7.0, which a pod serves under gunicorn, one that has more.
 """
 
 import json

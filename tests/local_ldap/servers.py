@@ -337,6 +337,8 @@ class Mlflow:
             **self.environment,
         }
         argv = [str(python.with_name("mlflow")), "server", "--host=127.0.0.1", f"--port={self.port}", "--workers=1"]
+        if "gunicornOpts" in self.values["extraArgs"]:
+            argv.append(f"--gunicorn-opts={self.values['extraArgs']['gunicornOpts']}")
         argv += ["--backend-store-uri=postgresql+psycopg2://", "--app-name=basic-auth", "--serve-artifacts"]
         argv += [f"--artifacts-destination={self.folder / 'artifacts'}"]
         with running(argv, self.log, cwd=self.folder, env=environment) as process:

@@ -111,7 +111,10 @@ def database(folder: Path, certificates: Certificates) -> Iterator[Database]:
         yield database
 
 
-@pytest.fixture(scope="module", params=["3.15.1", "3.7.0"])
+CHARTS = {"3.15.1": "1.11.5", "3.7.0": "1.8.1"}
+
+
+@pytest.fixture(scope="module", params=CHARTS)
 def site(
     request: pytest.FixtureRequest,
     folder: Path,
@@ -122,7 +125,7 @@ def site(
     version = request.param
 
     def pod(name: str, cache_seconds: int) -> Mlflow:
-        values = release_values(directory, cache_seconds)
+        values = release_values(directory, cache_seconds, CHARTS[version])
         return Mlflow(folder / f"{version}-{name}", version, database, values, this_machine(directory), ADMIN[1])
 
     first, second = pod("pod", 60), pod("other", 0)
@@ -133,7 +136,7 @@ def site(
             yield Site(directory, slapd, database, first, second, made.json()["experiment_id"])
 
 
-def release_values(directory: Directory, cache_seconds: int) -> dict[str, Any]:
+def release_values(directory: Directory, cache_seconds: int, chart_version: str = "1.11.5") -> dict[str, Any]:
     """The values of a release with LDAP, from the component."""
     return mlflow_release.mlflow_values(
         mlflow_release.MlflowReleaseArgs(
@@ -147,6 +150,7 @@ def release_values(directory: Directory, cache_seconds: int) -> dict[str, Any]:
             database_cidrs={},
             ingress_class="haproxy",
             ingress_namespace="haproxy",
+            chart_version=chart_version,
             auth_mode="ldap",
             auth_cache_seconds=cache_seconds,
             ldap=mlflow_release.LdapArgs(

@@ -64,6 +64,14 @@ def test_the_guides_chart_and_another_timeout_can_be_chosen() -> None:
     assert (release["version"], release["timeout"]) == ("1.8.1", 300)
 
 
+def test_the_guides_chart_runs_under_gunicorn_and_the_default_one_does_not(any_cluster: Deployment) -> None:
+    # Under uvicorn its MLflow answers some routes to those who have not logged in.
+    given = Computed({"mlflow.chartVersion": "1.8.1"}).values["extraArgs"]["gunicornOpts"].split()
+    # One thread, gunicorn's default, would let an upload keep the kubelet's probe waiting.
+    assert set(given) == {"--threads=10", "--timeout=300"}
+    assert "gunicornOpts" not in any_cluster.values["extraArgs"]
+
+
 # Secrets
 
 
@@ -339,7 +347,7 @@ def test_the_server_is_told_what_the_chart_would_get_wrong(any_cluster: Deployme
     assert any_cluster.environment["PGSSLMODE"] == "require"
     # More than a GiB for nothing that tracking needs.
     assert any_cluster.environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
-    # On 1.8.1 it excludes allowed hosts.
+    # On 1.8.1 it would be a second --gunicorn-opts.
     assert values["log"] == {"enabled": False}
     assert values["backendStore"]["databaseMigration"] is True
     # It waits for ever when it cannot connect, and says nothing.
