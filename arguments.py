@@ -1,6 +1,5 @@
 """From settings to each component's arguments: the one place where the two vocabularies meet."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -230,13 +229,12 @@ def mlflow(
 
 
 def dns_record(settings: Settings, load_balancer: pulumi.Input[str]) -> DnsRecordArgs:
-    """Build the arguments of the host's record. Ours is a network load balancer, and so is what is called like one."""
-    given = settings.ingress.address
+    """Build the arguments of the host's record."""
     return DnsRecordArgs(
         host=settings.mlflow.host,
         zone=settings.mlflow.dns_zone or "",
         target=load_balancer,
-        alias=given is None or re.search(r"\.elb\.[a-z0-9-]+\.amazonaws\.com(\.cn)?$", given) is not None,
+        alias=not settings.ingress.needs_cname,
     )
 
 

@@ -189,7 +189,8 @@ class Database(_Section):
     password: Password | None = None
     """Password of the role whose turn it is, a secret. Generated when absent."""
     rotation: int = Field(default=0, ge=0)
-    """Raise it by one for a new password: the other role gets it and takes over while running pods keep theirs."""
+    """Raise it by one for a new password: the other role gets it and takes over while running pods keep theirs. Never by two in one
+    ``up``: that comes back to the same role, and so changes the password that running pods have."""
     admin_address: HostAndPort | None = None
     """``host:port`` at which this machine reaches the server (an SSM tunnel, a bastion). Default: the server itself."""
 
@@ -266,6 +267,12 @@ class Ingress(_Section):
     """No TLS at all: passwords and data cross the network in clear. The guide's way; for a closed network only."""
     service_monitor: bool = False
     """A ServiceMonitor for HAProxy's metrics; the Prometheus operator must be installed."""
+
+    @property
+    def needs_cname(self) -> bool:
+        """Whether the load balancer is not ours and no network load balancer of AWS, to which an alias could lead."""
+        network = r".+\.elb\.[a-z0-9-]+\.amazonaws\.com(\.cn)?"
+        return self.address is not None and re.fullmatch(network, self.address) is None
 
     @property
     def self_signed(self) -> bool:
@@ -538,6 +545,11 @@ class Settings(_Section):
             found.append(
                 "ingress.address is missing: with install: false the record of mlflow.dnsZone needs the load balancer's name"
             )
+        if self.mlflow.dns_zone == self.mlflow.host and self.ingress.needs_cname:
+            found.append(
+                f"mlflow.host is the name of mlflow.dnsZone itself, where no CNAME to ingress.address {self.ingress.address} may be; write "
+                f"a host such as mlflow.{self.mlflow.dns_zone}, or drop mlflow.dnsZone and make the record yourself"
+            )
         if self.url.startswith("http:") and not self.ingress.plain_http:
             found.append(
                 f"mlflow.url is {self.url} but TLS is on; write https, or ingress.plainHttp: true with what that costs"
@@ -568,6 +580,11 @@ class Settings(_Section):
             is None,
             "artifacts.bucket needs cluster.name: the pods' identity for a bucket comes from EKS": self.artifacts.bucket,
             "ingress.certificateArn needs cluster.name: only an AWS load balancer takes an ACM certificate": self.ingress.certificate_arn,
+            "artifacts.identity needs cluster.name: there are no AWS credentials to give to the pods; drop it": "identity"
+            in self.artifacts.model_fields_set,
+            "ingress.scheme needs an AWS load balancer; write ingress.loadBalancerClass too, for example service.k8s.aws/nlb, or drop it": "scheme"
+            in self.ingress.model_fields_set
+            and not self.ingress.load_balancer_class,
             "mlflow.dnsZone needs cluster.name: the zone is in Route 53": self.mlflow.dns_zone,
         }
         return [message for message, wrong in needs_aws.items() if wrong]

@@ -112,6 +112,13 @@ CLUSTER = [
     _anywhere(
         "a context with an ACM certificate", {"ingress.certificateArn": ACM}, "ingress.certificateArn", "cluster.name"
     ),
+    _anywhere("a context with an identity", {"artifacts.identity": "irsa"}, "artifacts.identity", "cluster.name"),
+    _anywhere(
+        "a context with a scheme for no AWS load balancer",
+        {"ingress.scheme": "internal"},
+        "ingress.scheme",
+        "write ingress.loadBalancerClass too",
+    ),
     _anywhere("a context with a zone", {"mlflow.dnsZone": "example.com"}, "mlflow.dnsZone", "cluster.name"),
     _anywhere("several pods without shared storage", {"mlflow.replicas": 2}, "mlflow.replicas", "write replicas: 1"),
     _anywhere("autoscaling without shared storage", {"mlflow.autoscaling": {}}, "mlflow.autoscaling", "needs a bucket"),
@@ -352,6 +359,16 @@ INGRESS = [
         {"ingress.install": False, "mlflow.dnsZone": "example.com"},
         "ingress.address",
         "the load balancer's name",
+    ),
+    _on_eks(
+        "a zone's own name for a load balancer that only a CNAME leads to",
+        {
+            "ingress": {"install": False, "address": "proxy.example.org"},
+            "mlflow.dnsZone": "example.com",
+            "mlflow.host": "example.com",
+        },
+        "mlflow.host",
+        "a host such as mlflow.example.com",
     ),
 ]
 
