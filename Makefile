@@ -7,7 +7,7 @@ VENV := .venv
 LOCAL := $(VENV)/bin/python -m local
 
 .DEFAULT_GOAL := help
-.PHONY: help up down preview status logs test unit check audit lock settings-reference doctor cost rotate-admin
+.PHONY: help up down preview status logs test unit bench check audit lock settings-reference doctor cost rotate-admin
 
 help: ## Show this.
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,6 +38,9 @@ test: $(VENV)/.complete ## Run every test, those on the real engine too (TESTS="
 
 unit: $(VENV)/.complete ## Run the tests that need seconds.
 	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/operations
+
+bench: $(VENV)/.complete ## Measure everything, two hours (PARTS="program serving": some of it); artifacts/bench.md.
+	@$(VENV)/bin/python -m bench $(PARTS)
 
 check: $(VENV)/.complete ## Lint, formatting, types, workflows and forgotten secrets.
 	@$(VENV)/bin/ruff check .

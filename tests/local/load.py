@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from ssl import CERT_NONE, create_default_context
@@ -26,16 +26,31 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Request:
-    """What every client asks for, over and over."""
+    """One call of the API."""
 
     method: str
     path: str
-    body: Callable[[], str] | None = None
+    fields: Mapping[str, object] | None = None
+    """The body, sent as JSON."""
 
     @classmethod
     def create_run(cls, experiment: str) -> Self:
         """A write: the smallest thing that MLflow must not lose."""
-        return cls("POST", "/api/2.0/mlflow/runs/create", lambda: f'{{"experiment_id": "{experiment}"}}')
+        return cls("POST", "/api/2.0/mlflow/runs/create", {"experiment_id": experiment})
+
+
+Script = Generator[Request, str | None, None]
+"""What one client does: it yields requests and gets the body of each answer, None where that was not a 200."""
+
+
+def over_and_over(request: Request) -> Callable[[], Script]:
+    """Clients that send the same request for ever."""
+
+    def script() -> Script:
+        while True:
+            yield request
+
+    return script
 
 
 @dataclass
@@ -46,14 +61,16 @@ class Load:
     """
 
     stack: LocalStack
-    login: tuple[str, str]
-    request: Request
+    login: tuple[str, str] | None
+    script: Callable[[], Script]
     clients: int = 8
     pause: float = 0.0
     """Seconds that a client waits between two requests."""
     answers: Counter[str] = field(default_factory=Counter[str])
     failures: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
     """Seconds since the start, and the first words of what came instead."""
+    latencies: list[float] = field(default_factory=list[float])
+    """Seconds that each request took."""
     seconds: float = 0.0
 
     @property
@@ -102,20 +119,25 @@ class Load:
 
     def _ask(self) -> None:
         connection, headers = _connection(self.stack), _headers(self.login)
+        script = self.script()
+        request = next(script)
         while not self._stop.is_set():
-            body = self.request.body() if self.request.body else None
+            body = None if request.fields is None else json.dumps(request.fields)
+            began = time.monotonic()
             try:
-                connection.request(self.request.method, self.request.path, body, headers)
+                connection.request(request.method, request.path, body, headers)
                 answer = connection.getresponse()
-                text = answer.read()
-                kind, instead = str(answer.status), text[:200].decode(errors="replace")
+                kind, text = str(answer.status), answer.read().decode(errors="replace")
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
-                kind, instead = type(error).__name__, str(error)
+                kind, text = type(error).__name__, str(error)
+            ended = time.monotonic()
             with self._lock:
                 self.answers[kind] += 1
+                self.latencies.append(ended - began)
                 if kind != "200":
-                    self.failures.append((time.monotonic() - self._started, f"{kind} {instead}"))
+                    self.failures.append((ended - self._started, f"{kind} {text[:200]}"))
+            request = script.send(text if kind == "200" else None)
             self._stop.wait(self.pause)
         connection.close()
 
@@ -183,7 +205,7 @@ def send(
     method: str,
     path: str,
     fields: Mapping[str, object],
-    login: tuple[str, str],
+    login: tuple[str, str] | None,
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """One request with a JSON body, on a connection of its own."""
@@ -203,6 +225,8 @@ def _connection(stack: LocalStack) -> http.client.HTTPSConnection:
     return http.client.HTTPSConnection("localhost", stack.https_port, timeout=60, context=context)
 
 
-def _headers(login: tuple[str, str]) -> dict[str, str]:
-    token = base64.b64encode(":".join(login).encode()).decode()
-    return {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
+def _headers(login: tuple[str, str] | None) -> dict[str, str]:
+    headers = {"Content-Type": "application/json"}
+    if login is not None:
+        headers["Authorization"] = "Basic " + base64.b64encode(":".join(login).encode()).decode()
+    return headers

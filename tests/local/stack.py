@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import psycopg
 
 from local import tools
+from local.machine import Machine
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv" / "bin" / "python"
@@ -133,6 +135,19 @@ class LocalStack:
             autocommit=True,
         )
 
+    def rdsadmin(self) -> psycopg.Connection[Any]:
+        """Connect as the superuser that RDS keeps for itself, past the engine and the state."""
+        (server,) = (self.folder / "postgres").iterdir()
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=Machine(self.folder).free_port(f"rds-{server.name}"),
+            user="rdsadmin",
+            password=(server / "rdsadmin-password").read_text(),
+            dbname="postgres",
+            sslmode="require",
+            autocommit=True,
+        )
+
     def get(
         self,
         path: str,
@@ -176,12 +191,15 @@ class LocalStack:
 
 
 def free_ports() -> tuple[int, int]:
+    """Two ports that nothing listens on, from below the range that the kernel gives to outgoing connections."""
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(2)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        first, second = (one.getsockname()[1] for one in sockets)
-    return first, second
+        free: list[int] = []
+        while len(free) < 2:
+            port = random.randrange(30000, 32768)
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                free.append(port)
+    return free[0], free[1]
 
 
 def _plain(value: Any) -> Any:

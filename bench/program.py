@@ -1,0 +1,164 @@
+"""What the program costs before it does anything: its start, a preview without changes, and how both grow."""
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.clock import seconds
+from local import account
+from local.engine import STACK, Engine
+from local.machine import Machine
+from tests.local.stack import ROOT, LocalStack
+
+COPIES = (1, 2, 4, 8)
+EMPTY_MAIN = '"""Nothing."""\n'
+MANY_MAIN = '''
+"""The program, so many times, each time with other logical names."""
+
+import os
+import runpy
+
+import pulumi
+
+plain = pulumi.Resource.__init__
+prefix = ""
+
+
+def named(self, t, name, *more, **others):
+    plain(self, t, prefix + name, *more, **others)
+
+
+pulumi.Resource.__init__ = named
+for number in range(int(os.environ["COPIES"])):
+    prefix = f"n{number}-"
+    runpy.run_path(os.path.join(os.environ["CHECKOUT"], "__main__.py"), run_name="__main__")
+'''
+STARTED = """
+import os, runpy, sys, types
+import pulumi
+
+class Stop(pulumi.runtime.Mocks):
+    def new_resource(self, args):
+        self.stop()
+    def call(self, args):
+        self.stop()
+    def stop(self):
+        # The SDKs register modules that they load only when they are used.
+        loaded = [name for name, module in sys.modules.items() if type(module) is types.ModuleType]
+        sys.stdout.write("\\n".join(name for name in loaded if name.partition(".")[0].startswith(("pulumi", "pydantic"))))
+        sys.stdout.flush()
+        os._exit(0)
+
+pulumi.runtime.set_mocks(Stop(), project="mlflow-eks", stack="dev")
+pulumi.runtime.set_all_config({
+    "mlflow-eks:cluster": '{"name": "a"}', "mlflow-eks:mlflow": '{"host": "mlflow.example.com"}', "aws:region": "eu-west-1",
+})
+runpy.run_path("__main__.py", run_name="__main__")
+"""
+IMPORTS = """
+import importlib, os, sys
+
+for name in sys.stdin.read().split():
+    importlib.import_module(name)
+os._exit(0)
+"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Ours and what it is held against, run by run in turns, in seconds."""
+
+    name: str
+    ours: Sequence[float]
+    other: Sequence[float]
+
+    @property
+    def ratio(self) -> float:
+        """Of the medians."""
+        return statistics.median(self.ours) / statistics.median(self.other)
+
+
+def start(runs: int) -> Pair:
+    """The program up to its first registration, against importing the modules of the SDKs that it has imported by then."""
+    modules = _python(STARTED, "").stdout
+    title = "start to first registration / import of the SDKs"
+    return _in_turns(title, runs, partial(_python, STARTED, ""), partial(_python, IMPORTS, modules))
+
+
+def no_change(stack: LocalStack, runs: int) -> list[Pair]:
+    """A preview and an up of the stack that is up, against those of an empty program on the same engine."""
+    engine = _Engine(stack, "empty", EMPTY_MAIN)
+    local = ("--stack", STACK, "--config-file", str(stack.folder / "project" / f"Pulumi.{STACK}.yaml"))
+    pairs: list[Pair] = []
+    for name, command in {"preview": ("preview",), "up": ("up", "--yes", "--skip-preview")}.items():
+        ours = partial(engine.run, ROOT, *command, *local)
+        empty = partial(engine.run, engine.folder, *command)
+        pairs.append(_in_turns(f"no-op {name} / empty program", runs, ours, empty))
+    return pairs
+
+
+def growth(stack: LocalStack, runs: int, say: Callable[[str], None]) -> dict[int, float]:
+    """Seconds (median) of the preview that creates 1, 2, 4 and 8 stacks' worth of resources."""
+    engine = _Engine(stack, "many", MANY_MAIN)
+    settings = (stack.folder / "project" / f"Pulumi.{STACK}.yaml").read_text()
+    file = engine.folder / "Pulumi.many.yaml"
+    file.write_text((file.read_text() if file.exists() else "") + settings[settings.index("config:") :])
+    result: dict[int, float] = {}
+    for copies in COPIES:
+        say(f"a preview of {copies} stacks' worth of resources")
+        variables = {"COPIES": str(copies), "CHECKOUT": str(ROOT), "PYTHONPATH": str(ROOT)}
+        preview = partial(engine.run, engine.folder, "preview", variables=variables)
+        times = [seconds(preview) for _ in range(runs)]
+        result[copies] = statistics.median(times)
+    return result
+
+
+def _in_turns(name: str, runs: int, ours: Callable[[], object], other: Callable[[], object]) -> Pair:
+    pairs = [(seconds(ours), seconds(other)) for _ in range(runs + 1)]
+    # The first of each only warms the disk's cache.
+    return Pair(name, [first for first, _ in pairs[1:]], [second for _, second in pairs[1:]])
+
+
+class _Engine:
+    """The stack's engine, and a program of another project on it."""
+
+    def __init__(self, stack: LocalStack, name: str, main: str) -> None:
+        endpoint = f"http://127.0.0.1:{Machine(stack.folder).free_port(account.PROCESS)}"
+        self._pulumi = str(stack.folder / "bin" / "pulumi")
+        self._environment = Engine(stack.folder, endpoint).environment() | {
+            name: value for name, value in stack.environment().items() if name.startswith("MLFLOW_EKS_")
+        }
+        self.folder = stack.folder / "bench" / name
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        # The settings are those of the project that they name.
+        project = "mlflow-eks" if name == "many" else name
+        (self.folder / "Pulumi.yaml").write_text(f"name: {project}\nruntime: python\n")
+        (self.folder / "__main__.py").write_text(main)
+        self.run(self.folder, "stack", "rm", "--yes", "--force", "--stack", name, ok=False)
+        self.run(self.folder, "stack", "init", name)
+
+    def run(self, folder: Path, *arguments: str, ok: bool = True, variables: Mapping[str, str] | None = None) -> None:
+        done = subprocess.run(
+            [self._pulumi, "--non-interactive", *arguments],
+            cwd=folder,
+            env=self._environment | dict(variables or {}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ok and done.returncode != 0:
+            raise RuntimeError(f"pulumi {' '.join(arguments)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+
+
+def _python(code: str, stdin: str) -> subprocess.CompletedProcess[str]:
+    clean: Mapping[str, str] = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=clean, input=stdin, capture_output=True, text=True, check=True
+    )

@@ -1,0 +1,202 @@
+"""MLflow's server through HAProxy on PostgreSQL: requests, latency, memory and connections, one row per configuration.
+
+All rows are releases of one local stack, so that they share the database, the ingress and the machine. The rows take turns in rounds:
+what changes on the machine meanwhile changes all of them.
+"""
+
+import copy
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.soak import connections, memory_of_pods
+from bench.workloads import WORKLOADS, Workload, experiment
+from local import account
+from local.cluster.helm import Cluster, Release
+from local.machine import Machine
+from tests.local.load import Load, Sampler
+from tests.local.stack import LocalStack
+
+CLIENTS = 8
+WARM_UP = 2.0
+"""Seconds of load before each window that counts."""
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A row: what is changed about the release that the program makes."""
+
+    name: str
+    change: Callable[[Values], None] = lambda _: None
+    login: bool = True
+
+
+@dataclass
+class Window:
+    """One workload on one row, over all rounds."""
+
+    per_second: list[float] = field(default_factory=list[float])
+    latencies: list[float] = field(default_factory=list[float])
+    """Seconds."""
+    failed: int = 0
+
+    @property
+    def median(self) -> float:
+        """Requests per second."""
+        return statistics.median(self.per_second)
+
+    def percentile(self, percent: int) -> float:
+        """Milliseconds within which so many of the requests were answered."""
+        return statistics.quantiles(self.latencies, n=100, method="inclusive")[percent - 1] * 1000
+
+
+@dataclass
+class Row:
+    """What was measured of one configuration."""
+
+    version: str
+    """Of MLflow."""
+    name: str
+    windows: dict[str, Window] = field(default_factory=dict[str, Window])
+    memory: list[int] = field(default_factory=list[int])
+    """Bytes (PSS) of all pods after each round's load."""
+    connections: int = 0
+    """Most that were seen at once."""
+
+
+def _workers(count: int) -> Callable[[Values], None]:
+    def change(values: Values) -> None:
+        values["extraArgs"]["workers"] = str(count)
+
+    return change
+
+
+def _replicas(count: int) -> Callable[[Values], None]:
+    def change(values: Values) -> None:
+        values["replicaCount"] = count
+
+    return change
+
+
+def _pool(size: int, overflow: int) -> Callable[[Values], None]:
+    def change(values: Values) -> None:
+        values["extraEnvVars"] |= {
+            "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(size),
+            "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": str(overflow),
+        }
+
+    return change
+
+
+def _no_login(values: Values) -> None:
+    del values["auth"]
+
+
+def _no_cache(values: Values) -> None:
+    values["auth"]["authorizationFunction"] = values["auth"]["authorizationFunction"].partition("\n")[0]
+
+
+def _jobs(values: Values) -> None:
+    del values["extraEnvVars"]["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"]
+
+
+def _chart(values: Values) -> None:
+    """What the chart does when it is told where the database is and that there is a login, and nothing else."""
+    _no_cache(values)
+    kept = ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "PGSSLMODE")
+    values["extraEnvVars"] = {name: value for name, value in values["extraEnvVars"].items() if name in kept}
+    values["extraArgs"] = {}
+
+
+DEFAULT = "the default here"
+CHART = "the chart's own defaults, basic auth"
+NO_LOGIN = "without login"
+TWO_PODS = "2 replicas"
+CONFIGURATIONS: Mapping[str, Sequence[Configuration]] = {
+    "3.7.0": (
+        Configuration(CHART, _chart),
+        Configuration(DEFAULT),
+        Configuration(NO_LOGIN, _no_login, login=False),
+        Configuration(TWO_PODS, _replicas(2)),
+    ),
+    "3.15.1": (
+        Configuration(CHART, _chart),
+        Configuration(DEFAULT),
+        Configuration(NO_LOGIN, _no_login, login=False),
+        Configuration("login not cached", _no_cache),
+        Configuration("job runner on", _jobs),
+        Configuration("pool 3 + 2", _pool(3, 2)),
+        Configuration("2 workers", _workers(2)),
+        Configuration("4 workers", _workers(4)),
+        Configuration(TWO_PODS, _replicas(2)),
+    ),
+}
+"""MLflow version to its rows."""
+
+
+def measure(
+    stack: LocalStack,
+    version: str,
+    configurations: Sequence[Configuration],
+    rounds: int,
+    seconds: float,
+    say: Callable[[str], None],
+    workloads: Sequence[Workload] = WORKLOADS,
+) -> list[Row]:
+    """Measure these rows on a stack that is up with that MLflow, and leave the release as it was."""
+    release = _Release(stack)
+    admin = ("admin", stack.password())
+    place = experiment(stack, admin, "bench")
+    rows = [Row(version, one.name, {workload.name: Window() for workload in workloads}) for one in configurations]
+    try:
+        for number in range(rounds):
+            for configuration, row in zip(configurations, rows, strict=True):
+                say(f"round {number + 1} of {rounds}, MLflow {version}: {configuration.name}")
+                release.change(configuration.change)
+                login = admin if configuration.login else None
+                for workload in workloads:
+                    _one_window(stack, row, workload, place, login, seconds)
+                row.memory.append(memory_of_pods(stack))
+    finally:
+        release.change(lambda _: None)
+    return rows
+
+
+def _one_window(
+    stack: LocalStack, row: Row, workload: Workload, place: str, login: tuple[str, str] | None, seconds: float
+) -> None:
+    script = workload.script(place)
+    Load(stack, login, script, clients=CLIENTS).run(WARM_UP)
+    with Sampler(lambda: connections(stack), every=1.0) as sampler:
+        load = Load(stack, login, script, clients=CLIENTS).run(seconds)
+    window = row.windows[workload.name]
+    window.per_second.append(load.per_second)
+    window.latencies += load.latencies
+    window.failed += load.failed
+    row.connections = max([row.connections, *sampler.seen])
+
+
+class _Release:
+    """The release of a stack, which is changed past Pulumi: the program has no setting for what it refuses to do."""
+
+    def __init__(self, stack: LocalStack) -> None:
+        endpoint = f"http://127.0.0.1:{Machine(stack.folder).free_port(account.PROCESS)}"
+        # What the plugins of a `pulumi up` find in their environment, and pods and HAProxy are started with.
+        os.environ.update(account.credentials(endpoint) | stack.environment())
+        self._cluster = Cluster(stack.folder)
+        found = self._cluster.objects.get("Release", "mlflow", "mlflow")
+        if found is None:
+            raise RuntimeError("there is no release to measure: bring the stack up first")
+        self._version = found["version"]
+        self._values = found["values"]
+
+    def change(self, change: Callable[[Values], None]) -> None:
+        values = copy.deepcopy(self._values)
+        change(values)
+        self._cluster.upgrade(Release("mlflow", "mlflow", "mlflow", self._version, values, timeout=300))
+        time.sleep(2)

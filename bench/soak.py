@@ -1,0 +1,182 @@
+"""An hour of mixed load on the default sizing, and then more connections than the database gives.
+
+Nobody is to be paged for it: no request fails, memory and connections stay within a bound, and after an overload the pods go on by
+themselves.
+"""
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from psycopg.sql import SQL, Identifier, Literal
+
+from bench.workloads import MIXED, SEARCH_RUNS, experiment
+from local.machine import Machine
+from tests.local.load import MIB, Load, database_login, memory, pods, send
+from tests.local.stack import LocalStack
+
+CLIENTS = 4
+PAUSE = 0.1
+"""Seconds between two requests of a client."""
+EVERY = 10.0
+"""Seconds between two looks at the pods and the database."""
+SETTLED_AFTER = 1 / 6
+"""Share of the time after which memory is compared: caches and pools fill until then."""
+CROWD = 64
+"""Clients of the overload. A pod works on 40 requests at once, and each wants a connection."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look."""
+
+    seconds: float
+    """Since the start."""
+    memory: int
+    """Of all pods, in bytes (PSS)."""
+    connections: int
+    """Of the pods' role."""
+    requests: int
+    """Answered so far."""
+
+
+@dataclass(frozen=True)
+class Soak:
+    """What an hour showed."""
+
+    minutes: float
+    load: Load
+    samples: Sequence[Sample]
+
+    @property
+    def settled(self) -> list[Sample]:
+        """Without the first part, in which caches and pools fill."""
+        return [one for one in self.samples if one.seconds >= self.minutes * 60 * SETTLED_AFTER]
+
+    @property
+    def growth(self) -> float:
+        """MiB an hour: the slope of a straight line through the memory after it has settled."""
+        line = statistics.linear_regression(
+            [one.seconds / 3600 for one in self.settled], [one.memory / MIB for one in self.settled]
+        )
+        return line.slope
+
+    def lines(self) -> list[str]:
+        """The result in words."""
+        first, last = self.settled[0], self.settled[-1]
+        connections = [one.connections for one in self.settled]
+        return [
+            f"- {self.minutes:.0f} minutes, {CLIENTS} clients, {self.load.per_second:.1f} requests/s: {self.load.said()}",
+            f"- memory of the pods after the first {self.minutes * SETTLED_AFTER:.0f} minutes: "
+            f"{first.memory / MIB:.0f} MiB, in the end {last.memory / MIB:.0f} MiB, "
+            f"at most {max(one.memory for one in self.samples) / MIB:.0f} MiB; growth {self.growth:+.1f} MiB an hour",
+            f"- connections after that time: {min(connections)} to {max(connections)}, in the end {connections[-1]}",
+        ]
+
+
+@dataclass(frozen=True)
+class Overload:
+    """What happened with fewer connections than the pods wanted."""
+
+    wanted: int
+    """Connections that the pods took from a server with room."""
+    given: int
+    """Connections that they were then allowed."""
+    answers: Counter[str]
+    """By status."""
+    words: Sequence[str]
+    """What failed requests were told, each once."""
+    recovered: float | None
+    """Seconds from the end of the shortage to the first of twenty good answers in a row; None: not within two minutes."""
+    restarts: int
+
+    def lines(self) -> list[str]:
+        """The result in words."""
+        statuses = ", ".join(f"{count} x {answer}" for answer, count in self.answers.most_common())
+        after = (
+            "did not recover within two minutes"
+            if self.recovered is None
+            else f"recovered {self.recovered:.1f} s after its end"
+        )
+        return [
+            f"- {CROWD} clients took {self.wanted} connections; allowed {self.given}, they got {statuses}",
+            *(f"  - `{words}`" for words in self.words),
+            f"- the pods {after}, restarted {self.restarts} times",
+        ]
+
+
+def soak(stack: LocalStack, minutes: float, say: Callable[[str], None]) -> Soak:
+    """Keep up a mixed load for so long."""
+    login = ("admin", stack.password())
+    samples: list[Sample] = []
+    script = MIXED.script(experiment(stack, login, "soak"))
+    with Load(stack, login, script, clients=CLIENTS, pause=PAUSE) as load:
+        began = time.monotonic()
+        while (passed := time.monotonic() - began) < minutes * 60:
+            samples.append(Sample(passed, memory_of_pods(stack), connections(stack), load.total))
+            if len(samples) % 30 == 1:
+                say(f"{passed / 60:.0f} of {minutes:.0f} minutes: {load.said()}, {samples[-1].memory / MIB:.0f} MiB")
+            time.sleep(EVERY)
+    return Soak(minutes, load, samples)
+
+
+def overload(stack: LocalStack, seconds: float, say: Callable[[str], None]) -> Overload:
+    """Allow the pods half of the connections that a crowd makes them take, for a while."""
+    login = ("admin", stack.password())
+    script = SEARCH_RUNS.script(experiment(stack, login, "soak"))
+    before = _restarts(stack)
+    say("counting the connections that a crowd takes")
+    with Load(stack, login, script, clients=CROWD):
+        time.sleep(seconds)
+        wanted = connections(stack)
+    given = wanted // 2
+    say(f"{wanted} connections; now {given}")
+    with _limited(stack, given), Load(stack, login, script, clients=CROWD) as load:
+        time.sleep(seconds)
+    ended = time.monotonic()
+    words = sorted({failure.partition(" ")[2][:120] for _, failure in load.failures})
+    recovered = _recovery(stack, login, ended)
+    return Overload(wanted, given, load.answers, words[:5], recovered, _restarts(stack) - before)
+
+
+def connections(stack: LocalStack) -> int:
+    """Connections that the pods hold at this moment."""
+    role, _ = database_login(stack)
+    with stack.rdsadmin() as server:
+        row = server.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [role]).fetchone()
+    return row[0] if row else 0
+
+
+def memory_of_pods(stack: LocalStack) -> int:
+    """In bytes (PSS)."""
+    return sum(memory(leader) for leader in pods(stack).values())
+
+
+def _restarts(stack: LocalStack) -> int:
+    return sum(one.restarts for one in Machine(stack.folder).list() if one.name.startswith("mlflow."))
+
+
+@contextmanager
+def _limited(stack: LocalStack, connections: int) -> Generator[None]:
+    role, _ = database_login(stack)
+    limit = SQL("ALTER ROLE {} CONNECTION LIMIT {}")
+    with stack.rdsadmin() as server:
+        server.execute(limit.format(Identifier(role), Literal(connections)))
+        try:
+            yield
+        finally:
+            server.execute(limit.format(Identifier(role), Literal(-1)))
+
+
+def _recovery(stack: LocalStack, login: tuple[str, str], ended: float) -> float | None:
+    """Seconds from a moment to the first of twenty good answers in a row; None: not within two minutes."""
+    good: list[float] = []
+    while len(good) < 20:
+        if time.monotonic() - ended > 120:
+            return None
+        status = send(stack, "GET", "/api/2.0/mlflow/experiments/search?max_results=1", {}, login).status
+        good = [*good, time.monotonic()] if status == 200 else []
+    return good[0] - ended
