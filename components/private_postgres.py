@@ -117,24 +117,34 @@ class PrivatePostgres(pulumi.ComponentResource):
 
         parameter_group = aws.rds.ParameterGroup(
             f"{name}-parameters",
-            description="TLS only, slow statements logged",
+            description="TLS only, no statement logged",
             family=_parameter_group_family(args.engine_version, self),
             parameters=[
                 {"name": "rds.force_ssl", "value": "1"},
-                # Not `ddl`: CREATE ROLE … PASSWORD would stand in the log in clear.
+                # Whatever it is logged for, CREATE or ALTER ROLE … PASSWORD would stand in the log in clear: as DDL, because it was
+                # refused, or because it was slow. Performance Insights shows slow statements without their values.
                 {"name": "log_statement", "value": "none"},
-                # Nor beside an error: a refused ALTER ROLE … PASSWORD would stand there just so.
                 {"name": "log_min_error_statement", "value": "panic"},
-                {"name": "log_min_duration_statement", "value": "1000"},
+                {"name": "log_min_duration_statement", "value": "-1"},
             ],
             tags=tags,
-            opts=child,
+            # Another description would be another group, which an instance takes up only when it restarts.
+            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(ignore_changes=["description"])),
         )
 
         password = (
             args.master_password or random.RandomPassword(f"{name}-master", length=32, special=False, opts=child).result
         )
-        snapshot = random.RandomId(f"{name}-final-snapshot", byte_length=4, opts=child)
+        snapshot = random.RandomId(
+            f"{name}-final-snapshot",
+            byte_length=4,
+            # What replaces the instance: the last snapshot of the one before keeps its name.
+            keepers={
+                "username": args.master_username,
+                "kms_key": "" if args.kms_key_arn is None else args.kms_key_arn,
+            },
+            opts=child,
+        )
         instance = aws.rds.Instance(
             f"{name}-instance",
             engine="postgres",

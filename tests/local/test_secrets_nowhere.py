@@ -1,6 +1,7 @@
 """Every password of a stack is followed through everything that is shown, written or run from the first preview to the destroy."""
 
 import base64
+import contextlib
 import functools
 import gzip
 import http.client
@@ -18,7 +19,9 @@ from ssl import CERT_NONE, create_default_context
 from typing import Any
 from urllib.parse import quote
 
+import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from local import paths
 from tests.local.stack import PYTHON, ROOT, LocalStack
@@ -318,7 +321,9 @@ def live(session: Session, watched: Watched) -> None:
         server.execute("DROP ROLE mlflow_user_2")
         session.fails("up", "--yes", "--skip-preview", because='role "mlflow_user_2" does not exist')
         server.execute("CREATE ROLE mlflow_user_2 LOGIN")
-    session.pulumi("up", "--yes", "--diff")
+    # And a server that is out of breath: a slow statement is one that logs like to show.
+    with slowed_down(stack, "mlflow_user_2"):
+        session.pulumi("up", "--yes", "--diff")
     watched.passwords |= {f"{name} after the rotation": value for name, value in generated(stack).items()}
     rotated = {"database-2": DATABASE_PLACES, "admin after the rotation": ADMIN_PLACES}
     assert watched.in_files(session.files()) == kept | rotated, "after the rotations"
@@ -326,6 +331,32 @@ def live(session: Session, watched: Watched) -> None:
 
     session.pulumi("destroy", "--yes", "--diff")
     assert watched.in_files(session.files()) == kept, "after the destroy"
+
+
+@contextlib.contextmanager
+def slowed_down(stack: LocalStack, role: str) -> Iterator[None]:
+    """Make the next statement about a role wait for more than a second."""
+    waited, over = threading.Event(), threading.Event()
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER ROLE%'"
+
+    def let_go(holder: psycopg.Connection[Any], watcher: psycopg.Connection[Any]) -> None:
+        while not over.wait(0.05) and not waited.is_set():
+            if watcher.execute(waiting).fetchone():
+                time.sleep(1.5)
+                waited.set()
+        holder.rollback()
+
+    with stack.connect(as_master=True) as holder, stack.connect(as_master=True) as watcher:
+        holder.autocommit = False
+        holder.execute(SQL("ALTER ROLE {} CONNECTION LIMIT 1").format(Identifier(role)))
+        thread = threading.Thread(target=let_go, args=(holder, watcher))
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+    assert waited.is_set(), "no statement had to wait"
 
 
 def _admin_password(stack: LocalStack) -> str:

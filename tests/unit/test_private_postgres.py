@@ -82,9 +82,11 @@ def test_connections_without_tls_are_refused_by_the_server(dev: Deployment) -> N
     assert parameters(dev)["rds.force_ssl"] == "1"
 
 
-def test_statements_that_carry_passwords_are_not_logged(dev: Deployment) -> None:
-    # `ddl` and `all` would write CREATE ROLE … PASSWORD to the log in clear.
-    assert parameters(dev)["log_statement"] in {"none", "mod"}
+def test_no_statement_is_logged_because_some_carry_passwords(dev: Deployment) -> None:
+    given = parameters(dev)
+    # CREATE ROLE … PASSWORD as DDL, a refused one, and one that took long.
+    names = ("log_statement", "log_min_error_statement", "log_min_duration_statement")
+    assert [given[name] for name in names] == ["none", "panic", "-1"]
 
 
 def test_a_protected_stack_is_protected_everywhere_at_once(prod: Deployment) -> None:
@@ -109,6 +111,9 @@ def test_the_final_snapshots_name_is_not_taken_by_an_earlier_one(prod: Deploymen
     suffix = prod.named("postgres-final-snapshot")
     assert suffix.type == "random:index/randomId:RandomId"
     assert prod.named("postgres-instance")["finalSnapshotIdentifier"].endswith("0a0b0c0d")
+    # An instance that another user name or key replaces leaves a snapshot under the name that it had.
+    instance = prod.named("postgres-instance")
+    assert suffix["keepers"] == {"username": instance["username"], "kms_key": instance["kmsKeyId"]}
 
 
 def test_the_database_opens_no_connection_itself(dev: Deployment) -> None:
