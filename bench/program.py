@@ -18,6 +18,19 @@ from tests.local.stack import ROOT, LocalStack
 
 COPIES = (1, 2, 4, 8)
 EMPTY_MAIN = '"""Nothing."""\n'
+BARE_MAIN = '''
+"""The SDKs and the plugins of the program, and nothing made with them."""
+
+import pulumi_aws
+import pulumi_kubernetes
+import pulumi_postgresql
+import pulumi_random
+
+pulumi_aws.Provider("aws", region="eu-west-1")
+pulumi_kubernetes.Provider("kubernetes")
+pulumi_postgresql.Provider("postgresql", host="127.0.0.1")
+pulumi_random.Provider("random")
+'''
 MANY_MAIN = '''
 """The program, so many times, each time with other logical names."""
 
@@ -92,14 +105,19 @@ def start(runs: int) -> Pair:
 
 
 def no_change(stack: LocalStack, runs: int) -> list[Pair]:
-    """A preview and an up of the stack that is up, against those of an empty program on the same engine."""
+    """A preview and an up of the stack that is up, against two programs that do nothing.
+
+    One is empty. The other imports the same SDKs and starts the same plugins: what is above that one is the program's own.
+    """
     engine = _Engine(stack, "empty", EMPTY_MAIN)
+    bare = _Engine(stack, "bare", BARE_MAIN)
+    bare.run(bare.folder, "up", "--yes", "--skip-preview")
     local = ("--stack", STACK, "--config-file", str(stack.folder / "project" / f"Pulumi.{STACK}.yaml"))
     pairs: list[Pair] = []
     for name, command in {"preview": ("preview",), "up": ("up", "--yes", "--skip-preview")}.items():
         ours = partial(engine.run, ROOT, *command, *local)
-        empty = partial(engine.run, engine.folder, *command)
-        pairs.append(_in_turns(f"no-op {name} / empty program", runs, ours, empty))
+        for title, other in {"empty program": engine, "the same SDKs and plugins, no resources": bare}.items():
+            pairs.append(_in_turns(f"no-op {name} / {title}", runs, ours, partial(other.run, other.folder, *command)))
     return pairs
 
 
