@@ -260,7 +260,7 @@ class Ingress(_Section):
     certificate_arn: Annotated[str, arn("acm", "arn:aws:acm:eu-west-1:123456789012:certificate/…")] | None = None
     """TLS on the load balancer with this ACM certificate."""
     tls_secret_name: DnsLabel | None = None
-    """TLS in HAProxy with this Secret (in MLflow's namespace)."""
+    """TLS in HAProxy with this Secret (in MLflow's namespace). Until it is there HAProxy serves its self-signed certificate."""
     cluster_issuer: DnsLabel | None = None
     """TLS in HAProxy with a certificate from this cert-manager ClusterIssuer."""
     plain_http: bool = False
@@ -497,7 +497,7 @@ class Images(_Section):
     ) = None
     """Registry (and path) that mirrors ``burakince/mlflow``, ``library/busybox`` and ``haproxytech/kubernetes-ingress``."""
     pull_secret: DnsLabel | None = None
-    """Secret of type dockerconfigjson, in both namespaces."""
+    """Secret of type dockerconfigjson, in both namespaces, which the first ``up`` makes: see ``docs/private-registry.md``."""
 
 
 class Settings(_Section):
