@@ -33,8 +33,8 @@ status: $(VENV)/.complete ## Show what runs.
 logs: $(VENV)/.complete ## Follow the logs (NAME=mlflow: only those that begin so).
 	@$(LOCAL) logs $(NAME)
 
-test: $(VENV)/.complete ## Run every test, those on the real engine too (TESTS="tests/unit -k word": some of them).
-	@$(VENV)/bin/python -m pytest $(TESTS)
+test: $(VENV)/.complete ## Run every test, those on the real engine too (TESTS="tests/unit -k word": some of them; JOBS=2: files side by side).
+	@$(VENV)/bin/python -m pytest $(if $(JOBS),-n $(JOBS) --dist loadfile) $(TESTS)
 
 unit: $(VENV)/.complete ## Run the tests that need seconds.
 	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/operations
