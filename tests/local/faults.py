@@ -66,6 +66,11 @@ def view(stack: LocalStack, rotation: int = 0) -> View:
     return Counter(_normalised(line, turns, stack.https_port) for line in lines)
 
 
+def outside(stack: LocalStack) -> View:
+    """Look at what a stack has beside its state: in the cluster, in the account and on this machine."""
+    return Counter([*_files(stack), *_objects(stack), *_account(stack), *_processes(stack)])
+
+
 def differences(actual: View, expected: View) -> list[str]:
     """What there is too much and too little."""
     extra, missing = actual - expected, expected - actual
