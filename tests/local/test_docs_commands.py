@@ -1,0 +1,250 @@
+"""The pages' commands on a local stack, taken from the pages: README, first stack, day two and what to do when something is stuck.
+
+The tests are steps of one way, in the order in which they are written. docs/upgrade.md and the dump are in test_upgrade.py.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+
+from local import account, paths
+from local.machine import Machine
+from tests.local.docs_shell import Shell
+from tests.local.load import database_login
+from tests.local.stack import ROOT, LocalStack, free_ports
+from tests.pages import block
+
+pytestmark = pytest.mark.local
+
+LOG_A_RUN = (
+    """python -c 'import mlflow; mlflow.set_experiment("printed"); mlflow.start_run(); mlflow.log_metric("a", 1)'"""
+)
+
+
+@contextlib.contextmanager
+def new_stack(name: str) -> Iterator[LocalStack]:
+    stack = LocalStack(paths.home() / "stacks" / f"test-{name}-{os.getpid()}", *free_ports())
+    try:
+        yield stack
+    finally:
+        stack.command("down", ok=False)
+        stack.command("down", "--force", ok=False)
+        shutil.rmtree(stack.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[LocalStack]:
+    with new_stack("docs") as stack:
+        paths.make_traversable(stack.folder)
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def shell(site: LocalStack) -> Shell:
+    # The local stack's certificate is one that no client knows.
+    return Shell(site, MLFLOW_TRACKING_INSECURE_TLS="true")
+
+
+def test_the_first_commands_of_the_readme_bring_mlflow_up_and_show_no_change(site: LocalStack, shell: Shell) -> None:
+    up, preview, down = block("README.md", "make up").commands()
+    said = shell.run(up).stdout
+    assert f"URL          {site.url}" in said
+    assert re.search(r"^Resources:\n +\d+ unchanged$", shell.run(preview).stdout, re.MULTILINE)
+    assert down.startswith("make down"), "the last test runs it"
+
+
+def test_the_lines_that_make_up_prints_are_enough_to_log_a_run(shell: Shell) -> None:
+    lines = shell.run("make up").stdout.partition("For an MLflow client")[2].splitlines()
+    exported = [line for line in lines if line.startswith("export ")]
+    # Without the variable of the fixture.
+    shell.run("unset MLFLOW_TRACKING_INSECURE_TLS", *exported, LOG_A_RUN)
+
+
+def test_the_machine_shows_what_runs(shell: Shell) -> None:
+    (status,) = block("local/README.md", "make status").to_run()
+    lines = shell.run(status).stdout.splitlines()
+    assert len(lines) == 4
+    assert all(line.endswith(" ready") for line in lines)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/first-stack.md"])
+def test_the_first_stack_is_made_as_the_workflows_want_it(
+    site: LocalStack, shell: Shell, tmp_path: Path, page: str
+) -> None:
+    readme, first_stack = block("README.md", "pulumi stack init"), block("docs/first-stack.md", "pulumi stack init")
+    commands = (readme if page == "README.md" else first_stack).to_run()
+    _make_key(site)
+    for file in ("Pulumi.yaml", "Pulumi.dev.yaml"):
+        shutil.copy(ROOT / file, tmp_path)
+    (tmp_path / "state").mkdir()
+    environment = {
+        # The engine itself: a stack of its own, not the local one.
+        "PATH": f"{site.folder / 'bin'}:{os.environ['PATH']}",
+        "PULUMI_HOME": str(tmp_path / "home"),
+        "PULUMI_BACKEND_URL": f"file://{tmp_path / 'state'}",
+        # Of the README's stack, which has no key.
+        "PULUMI_CONFIG_PASSPHRASE": secrets.token_hex(16),
+        **account.credentials(_endpoint(site)),
+    }
+    shell.run(*commands, cwd=tmp_path, variables=environment)
+    written = yaml.safe_load((tmp_path / "Pulumi.dev.yaml").read_text())
+    assert written["config"]["mlflow-eks:cluster"]["name"] == "my-cluster"
+    assert written["config"]["mlflow-eks:mlflow"]["host"] == "mlflow.example.com"
+    if page == "README.md":
+        assert "encryptionsalt" in written
+    else:
+        # What the workflows look for: see .github/actions/open-stack.
+        assert written["secretsprovider"] == "awskms://alias/pulumi?region=eu-west-1"
+        assert written["encryptedkey"]
+
+
+def test_the_outputs_of_the_first_stack_are_what_the_page_calls_them(site: LocalStack, shell: Shell) -> None:
+    commands = block("docs/first-stack.md", "output adminPassword").to_run()
+    url, password, *record = shell.run(*commands).stdout.splitlines()
+    assert (url, password) == (site.url, site.password())
+    assert '"type":"CNAME"' in "".join(record)
+    (same,) = block("docs/tls-and-dns.md", "dnsRecordToCreate").to_run()
+    assert shell.run(same).stdout.splitlines() == record
+
+
+def test_the_client_lines_log_a_run_as_printed(site: LocalStack, shell: Shell) -> None:
+    shell.run(*block("docs/first-stack.md", "output client").to_run())
+    found = 'import mlflow; print(mlflow.search_runs(experiment_names=["first"])["metrics.accuracy"][0])'
+    assert site.client(found) == "0.9"
+
+
+def test_a_rotation_gives_the_pods_the_other_login(site: LocalStack, shell: Shell) -> None:
+    assert database_login(site)[0] == "mlflow_user"
+    shell.run(*block("docs/rotation.md", "database.rotation").to_run())
+    assert database_login(site)[0] == "mlflow_user_2"
+    assert site.get("/", login=("admin", site.password())).status == 200
+
+
+def test_the_administrator_gets_a_new_password_in_both_places(site: LocalStack, shell: Shell) -> None:
+    before = site.password()
+    (rotate,) = block("docs/rotation.md", "make rotate-admin").to_run()
+    shell.run(rotate.replace("STACK=dev", "STACK=local"), "pulumi up")
+    assert site.password() != before
+    assert site.get("/", login=("admin", site.password())).status == 200
+
+
+def test_refresh_and_up_mend_what_is_there_already(site: LocalStack, shell: Shell) -> None:
+    shell.run(*block("docs/stuck-states.md", "pulumi refresh").to_run())
+    assert site.get("/", login=("admin", site.password())).status == 200
+
+
+def test_a_restored_instance_takes_the_place_of_the_stacks_own(site: LocalStack, shell: Shell) -> None:
+    host, password, preview = block("docs/backup-and-restore.md", "postgres.existing.host").to_run()
+    config = site.folder / "project" / "Pulumi.local.yaml"
+    before = config.read_text()
+    try:
+        shell.run(host.replace("…", "abc123.eu-west-1"))
+        shell.run(password, text="of-the-restored-instance")
+        said = shell.run(preview).stdout
+    finally:
+        config.write_text(before)
+    assert "postgres-instance delete" in said
+    assert "mlflow-release update" in said
+    assert "database-database" not in [line.split()[-2] for line in said.splitlines() if line.endswith(" delete")]
+
+
+def test_the_readmes_last_command_leaves_nothing(site: LocalStack, shell: Shell) -> None:
+    shell.run(block("README.md", "make up").commands()[-1])
+    assert not site.folder.exists()
+
+
+def test_a_first_up_through_a_tunnel_goes_in_the_two_steps_of_the_page() -> None:
+    with new_stack("tunnel") as stack:
+        stack.command("preview")
+        shell = Shell(stack)
+        address, first, second = block("docs/reaching-the-database.md", "database.adminAddress").to_run()
+        port = free_ports()[0]
+        shell.run(address.replace("localhost:15432", f"localhost:{port}"))
+        refused = shell.run(first, ok=False)
+        assert refused.returncode != 0
+        assert "onnection refused" in refused.stdout + refused.stderr
+        assert "database-owner" in refused.stdout
+        # What the page's tunnel asks for is an output already.
+        (server,) = (one for one in Machine(stack.folder).list() if one.name.startswith("rds-"))
+        assert shell.run("pulumi stack output databaseAddress").stdout.strip() == "127.0.0.1"
+        with tunnel(port, Machine(stack.folder).free_port(server.name)):
+            shell.run(second)
+            assert stack.changes() == {}
+        assert stack.get("/", login=("admin", stack.password())).status == 200
+
+
+def test_a_bucket_that_is_there_is_adopted_and_not_replaced(tmp_path: Path) -> None:
+    with new_stack("adopt") as stack:
+        stack.command("preview")
+        s3 = _client("s3", stack)
+        s3.create_bucket(Bucket="of-the-old-one", CreateBucketConfiguration={"LocationConstraint": account.REGION})
+        file = tmp_path / "adopt.json"
+        commands = [
+            command.replace("adopt.json", str(file))
+            for command in block("docs/from-the-guide.md", "pulumi import").to_run()
+        ]
+        shell = Shell(stack)
+        shell.run(commands[0])
+        listed = json.loads(file.read_text())
+        listed["resources"] = [one for one in listed["resources"] if one["name"] in {"artifacts", "artifacts-bucket"}]
+        (bucket,) = (one for one in listed["resources"] if not one.get("component"))
+        bucket["id"] = "of-the-old-one"
+        file.write_text(json.dumps(listed))
+        shell.run(*commands[1:])
+        changes = stack.changes()
+        assert "artifacts-bucket" in changes["update"]
+        assert not changes.keys() & {"replace", "delete"}
+
+
+@contextlib.contextmanager
+def tunnel(port: int, target: int) -> Iterator[None]:
+    """Forward a port of this machine, as a session of AWS's session manager does."""
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def accept(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", target))
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=ends, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        yield
+        # Else the thread that waits in accept keeps the port.
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def _make_key(stack: LocalStack) -> None:
+    kms = _client("kms", stack)
+    if "alias/pulumi" not in {one["AliasName"] for one in kms.list_aliases()["Aliases"]}:
+        kms.create_alias(AliasName="alias/pulumi", TargetKeyId=kms.create_key()["KeyMetadata"]["KeyId"])
+
+
+def _client(service: str, stack: LocalStack) -> Any:
+    login = account.credentials(_endpoint(stack))
+    session: Any = boto3.Session(login["AWS_ACCESS_KEY_ID"], login["AWS_SECRET_ACCESS_KEY"], region_name=account.REGION)
+    return session.client(service, endpoint_url=_endpoint(stack))
+
+
+def _endpoint(stack: LocalStack) -> str:
+    return f"http://127.0.0.1:{Machine(stack.folder).free_port(account.PROCESS)}"

@@ -1,0 +1,245 @@
+"""Every command, setting, name and link in the pages is there; tests/local/test_docs_commands.py runs what can be run."""
+
+import importlib.util
+import json
+import re
+from typing import Any
+
+import botocore.session
+import pytest
+import yaml
+from botocore import xform_name
+
+from settings import Settings
+from settings_reader import parse
+from tests.pages import NOT_RUN, PAGES, PROGRAMS, ROOT, RUN, all_commands, block, blocks, prose, reason, words
+from tests.unit.harness import Deployment, changed, deploy, stack_config
+
+by_page = pytest.mark.parametrize("page", PAGES)
+
+OF_OTHERS = {"values.yaml", "values.schema.json"}
+"""Files of the charts."""
+EXAMPLE = "mlflow.gracePeriodSeconds"
+"""The setting that CONTRIBUTING.md adds to show how."""
+NAMESPACES_OF_OTHERS = {"kube-system", "databases"}
+FILLED_IN = "a-secret-of-sixteen-or-more"
+
+
+@pytest.fixture(scope="module")
+def dev() -> Deployment:
+    return deploy(stack_config("dev"), stack="dev")
+
+
+@by_page
+def test_every_command_is_run_by_a_test_or_stands_in_the_table_with_a_reason(page: str) -> None:
+    run = [block(*one) for one in RUN if one[0] == page]
+    for one in blocks(page):
+        left = [command for command in one.commands() if not reason(page, command)]
+        assert [command for command in left if one not in run or not command.startswith(PROGRAMS)] == []
+
+
+def test_the_table_holds_nothing_that_no_page_says() -> None:
+    for page, start in NOT_RUN:
+        assert any(command.startswith(start) for one in blocks(page) for command in one.commands()), (page, start)
+
+
+def test_the_tests_run_the_blocks_that_the_table_promises() -> None:
+    tests = "".join((ROOT / "tests/local" / name).read_text() for name in ("test_docs_commands.py", "test_upgrade.py"))
+    assert {one for one in RUN if f'("{one[0]}", "{one[1]}")' not in tests} == set()
+
+
+@by_page
+def test_every_make_target_in_the_docs_exists(page: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for command in all_commands(page):
+        if command.startswith("make "):
+            first = words(command)[1]
+            assert "=" in first or first in targets, command
+
+
+@by_page
+def test_the_settings_that_a_block_sets_are_accepted_together(page: str) -> None:
+    for one in blocks(page):
+        given = [found for command in one.commands() for found in _config_set(command)]
+        if given:
+            _accepted(changed(stack_config("dev"), dict(given)))
+
+
+@by_page
+def test_every_setting_that_a_sentence_sets_exists(page: str) -> None:
+    for command in re.findall(r"`(pulumi config [^`]+)`", prose(page)):
+        for key in re.findall(r"mlflow-eks:([\w.]+)", command):
+            assert _field(key) is not None, command
+
+
+@by_page
+def test_every_setting_that_a_sentence_names_exists(page: str) -> None:
+    sections = "|".join(field.alias or name for name, field in Settings.model_fields.items())
+    for key in re.findall(rf"`((?:{sections})\.[a-zA-Z.]+)(?::[^`]*)?`", prose(page)):
+        if not key.endswith(".py") and key != EXAMPLE:
+            assert _field(key) is not None, key
+
+
+@by_page
+def test_the_settings_that_a_page_shows_are_accepted(page: str) -> None:
+    shown: dict[str, Any] = {}
+    for one in blocks(page):
+        if one.language != "yaml":
+            continue
+        found = yaml.safe_load(one.text.replace("secure: …", FILLED_IN).replace("…", "x"))
+        config = found.get("config", found)
+        if any(key.startswith("mlflow-eks:") for key in config):
+            shown = {key.removeprefix("mlflow-eks:"): value for key, value in config.items()}
+        else:
+            # A block that begins in the middle takes the place of the same keys in the one before it.
+            _section_with(shown, set(config)).update(config)
+        base = {} if "cluster" in shown else stack_config("dev")
+        _accepted({**base, **shown})
+
+
+@by_page
+def test_every_output_in_the_docs_exists(page: str, dev: Deployment) -> None:
+    text = (ROOT / page).read_text()
+    names = re.findall(r"pulumi stack output (\w+)", text) + re.findall(r"[Oo]utput\s+`(\w+)`", text)
+    assert set(names) <= set(dev.outputs)
+
+
+@by_page
+def test_every_python_module_in_the_docs_exists(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for module in re.findall(r"python3? -m ([\w.]+)", text):
+        assert importlib.util.find_spec(module), module
+
+
+@by_page
+def test_every_link_leads_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text()):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
+
+
+@by_page
+def test_every_page_of_the_docs_is_reached_from_the_readme(page: str) -> None:
+    assert page == "README.md" or f"({page})" in (ROOT / "README.md").read_text()
+
+
+@by_page
+def test_every_file_in_the_docs_exists(page: str) -> None:
+    folders = ("", "local", "local/plugins", "components", "pod", ".github/workflows")
+    here = {path.name for folder in folders for path in (ROOT / folder).glob("*")}
+    for name in re.findall(r"`([\w./-]+\.(?:py|md|ya?ml|json|txt|in|toml|baseline))`", prose(page)):
+        assert name in here | OF_OTHERS or (ROOT / name).exists(), name
+    for command in all_commands(page):
+        for name in re.findall(r"(?:-r|--baseline|audit) (\S+)", command):
+            assert (ROOT / name).exists(), command
+
+
+@by_page
+def test_kubectl_and_helm_name_what_the_program_makes(page: str, dev: Deployment) -> None:
+    def made(kind: str) -> set[str]:
+        return {one.inputs["metadata"]["name"] for one in dev.resources if one.type.endswith(f":{kind}")}
+
+    releases = {one.inputs["name"] for one in dev.resources if one.type.endswith(":Release")}
+    for command in all_commands(page):
+        if not command.startswith(("kubectl ", "helm ")):
+            continue
+        for namespace in re.findall(r" -n (\S+)", command):
+            assert namespace in made("Namespace") | NAMESPACES_OF_OTHERS, command
+        for secret, key in re.findall(r"get secret (\S+) -o jsonpath='\{\.data\.(\w+)\}'", command):
+            (data,) = [
+                one.inputs["stringData"]
+                for one in dev.resources
+                if one.type.endswith(":Secret") and one.inputs["metadata"]["name"] == secret
+            ]
+            assert key in json.dumps(data), command
+        for deployment in re.findall(r"-n mlflow .*deploy(?:ment)?/(\S+)", command):
+            assert deployment in releases, command
+        if command.startswith("helm -n "):
+            assert words(command)[4] in releases, command
+
+
+@by_page
+def test_aws_commands_are_ones_that_the_api_describes(page: str) -> None:
+    session: Any = botocore.session.get_session()
+    for command in all_commands(page):
+        # Each `$(…)` is a command of its own.
+        for text in [part.split(")")[0] for part in command.replace("\\\n", " ").split("$(")]:
+            if not text.startswith("aws ") or "…" in text.split()[2]:
+                continue
+            _, service, operation, *given = text.split()
+            if operation == "wait":
+                waiters = session.get_waiter_model(service).waiter_names
+                assert given[0] in {xform_name(one, "-") for one in waiters}, command
+                continue
+            model = session.get_service_model(service)
+            names = {xform_name(one, "-"): one for one in model.operation_names}
+            assert operation in names, command
+            members = model.operation_model(names[operation]).input_shape.members
+            known = {xform_name(one, "-") for one in members} | {"query", "output", "region"}
+            assert set(re.findall(r" --([a-z-]+)", text)) <= known, command
+
+
+def test_the_versions_of_the_workflow_linters_are_those_of_make_check() -> None:
+    pin = re.compile(r"zizmor@[\d.]+|actionlint@v[\d.]+")
+    assert set(pin.findall((ROOT / "CONTRIBUTING.md").read_text())) == set(pin.findall((ROOT / "Makefile").read_text()))
+
+
+def _config_set(command: str) -> list[tuple[str, Any]]:
+    if not command.startswith("pulumi config set"):
+        return []
+    given = words(command)[3:]
+    key, *value = [word for word in given if not word.startswith("--")]
+    if not key.startswith("mlflow-eks:"):
+        return []
+    text = FILLED_IN if "--secret" in given else value[0].replace("…", "x")
+    field = _field(key.removeprefix("mlflow-eks:"))
+    assert field is not None, command
+    # As pulumi does.
+    return [(key.removeprefix("mlflow-eks:"), json.loads(text) if re.fullmatch(r"\d+|true|false", text) else text)]
+
+
+def _accepted(sections: dict[str, Any]) -> None:
+    settings, problems = parse(sections, set(sections))
+    assert settings is not None, problems
+    assert problems == []
+
+
+def _field(key: str) -> Any:
+    """The definition of a setting in the editor's schema, which is made from the model."""
+    schema = json.loads((ROOT / "docs/settings.schema.json").read_text())
+    node: Any = schema["properties"]["config"]["properties"]
+    first, *rest = key.split(".")
+    node = node.get(f"mlflow-eks:{first}")
+    for name in rest:
+        node = next(
+            (one["properties"][name] for one in _variants(schema, node) if name in one.get("properties", {})), None
+        )
+        if node is None:
+            return None
+    return node
+
+
+def _variants(schema: Any, node: Any) -> list[Any]:
+    found = [one for kind in ("anyOf", "oneOf", "allOf") for one in node.get(kind, [])] or [node]
+    return [schema["$defs"][one["$ref"].rsplit("/", 1)[-1]] if "$ref" in one else one for one in found]
+
+
+def _section_with(section: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+    if keys & section.keys():
+        return section
+    for value in section.values():
+        if isinstance(value, dict) and (found := _section_with(value, keys)):
+            return found
+    return {}
+
+
+def test_the_graph_of_resources_shows_those_that_the_program_makes() -> None:
+    local = deploy(stack_config("local"), stack="local")
+    drawn = re.findall(r'^ *r\d+\["([\w-]+)<br>', (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    assert sorted(drawn) == sorted(one.name for one in local.resources if not one.type.startswith("mlflow-eks:"))

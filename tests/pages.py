@@ -1,0 +1,149 @@
+"""The commands in README and docs, and which of them a test runs."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "local/README.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
+]
+SHELL = {"", "console", "sh", "shell", "bash"}
+
+RUN = {
+    ("README.md", "make up"),
+    ("README.md", "pulumi stack init"),
+    ("docs/backup-and-restore.md", "postgres.existing.host"),
+    ("docs/backup-and-restore.md", "pg_dump"),
+    ("docs/first-stack.md", "pulumi stack init"),
+    ("docs/first-stack.md", "output adminPassword"),
+    ("docs/first-stack.md", "output client"),
+    ("docs/from-the-guide.md", "pulumi import"),
+    ("docs/reaching-the-database.md", "database.adminAddress"),
+    ("docs/rotation.md", "database.rotation"),
+    ("docs/rotation.md", "make rotate-admin"),
+    ("docs/stuck-states.md", "pulumi refresh"),
+    ("docs/tls-and-dns.md", "dnsRecordToCreate"),
+    ("docs/upgrade.md", "kubectl -n mlflow scale"),
+    ("docs/upgrade.md", "psql"),
+    ("docs/upgrade.md", "pg_restore"),
+    ("local/README.md", "make status"),
+}
+"""Page and a word of the block: tests/local/test_docs_commands.py and test_upgrade.py run these, but for what is in NOT_RUN."""
+
+PROGRAMS = ("make ", "pulumi ", "python ", "eval ", "kubectl ", "psql ", "pg_dump ", "pg_restore ")
+"""What the shell of those tests has; a command with another one cannot be run."""
+
+NOT_RUN = {
+    ("README.md", "python3 -m venv"): "minutes of downloads; `make` installs the same pins",
+    (
+        "README.md",
+        "make doctor",
+    ): "needs an AWS account; tests/operations/test_doctor.py has one that answers from a table",
+    ("README.md", "pulumi up"): "needs an AWS account; `make up` is the same program on the local stack",
+    ("CONTRIBUTING.md", "make check"): "is what runs beside this test in CI",
+    ("CONTRIBUTING.md", "make unit"): "is what runs this test",
+    ("CONTRIBUTING.md", "make up"): "run from README.md",
+    ("CONTRIBUTING.md", "uv tool run zizmor"): "`make check` runs it, and the versions are compared",
+    ("CONTRIBUTING.md", "go run"): "`make check` runs it, and the versions are compared",
+    ("CONTRIBUTING.md", ".venv/bin/detect-secrets"): "rewrites the baseline, and asks a person",
+    ("local/README.md", "make up"): "run from README.md",
+    ("local/README.md", "make logs"): "follows the logs until Ctrl-C",
+    ("local/README.md", "make down"): "run from README.md",
+    (
+        "docs/backup-and-restore.md",
+        "aws rds",
+    ): "the local account has no snapshots; compared with the API's description",
+    ("docs/first-stack.md", "python3 -m venv"): "as for README.md",
+    ("docs/first-stack.md", "pulumi login s3:"): "needs a bucket on AWS; the state is in a folder here",
+    ("docs/first-stack.md", "aws kms"): "the test makes this key through the API; compared with the API's description",
+    ("docs/first-stack.md", "make doctor"): "as for README.md",
+    ("docs/first-stack.md", "pulumi up"): "as for README.md",
+    ("docs/ldap.md", "LDAPTLS_CACERT"): "needs a directory; tests/local_ldap logs in to one where slapd is installed",
+    (
+        "docs/private-registry.md",
+        "pulumi config set",
+    ): "needs a registry; the values are compared with the charts' images",
+    ("docs/private-registry.md", "kubectl"): "no kubelet pulls an image here",
+    ("docs/private-registry.md", "PULUMI_K8S_UPSERT_EXISTING_OBJECTS"): "needs the real provider and an API server",
+    ("docs/tls-and-dns.md", "kubectl -n mlflow create secret tls"): "tests/local_cluster has such a Secret",
+    ("docs/reaching-the-database.md", "aws ssm"): "needs an instance; a forwarded port stands in for the tunnel",
+    (
+        "docs/stuck-states.md",
+        "helm",
+    ): "the local stack has no Helm, only its releases; names are compared with the program's",
+}
+"""Page and beginning of a command: why no test runs it."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    language: str
+    text: str
+
+    def commands(self) -> list[str]:
+        """Its commands, prompts taken off, each with the lines that continue it and with its here-document."""
+        if self.language not in SHELL:
+            return []
+        found: list[str] = []
+        open_until = ""
+        for line in self.text.splitlines():
+            if open_until or (found and found[-1].endswith("\\")):
+                found[-1] += f"\n{line}"
+                open_until = "" if line == open_until else open_until
+                continue
+            found.append(line.removeprefix("$ "))
+            document = re.search(r"<<'(\w+)'$", line)
+            open_until = document[1] if document else ""
+        return found
+
+    def to_run(self) -> list[str]:
+        """Its commands without those that cannot be run here."""
+        return [command for command in self.commands() if not reason(self.page, command)]
+
+
+def blocks(page: str) -> list[Block]:
+    """All fenced blocks of a page."""
+    fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return [Block(page, *found) for found in fence.findall((ROOT / page).read_text())]
+
+
+def block(page: str, word: str) -> Block:
+    """The one block of a page with this word, which must be declared as run."""
+    assert (page, word) in RUN, f"{page}, {word}: declare in tests/pages.py what a test runs"
+    (found,) = [one for one in blocks(page) if one.commands() and word in one.text]
+    return found
+
+
+def reason(page: str, command: str) -> str:
+    """Why a command is not run, or nothing."""
+    return next((why for (where, start), why in NOT_RUN.items() if where == page and command.startswith(start)), "")
+
+
+def prose(page: str) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def all_commands(page: str) -> Iterator[str]:
+    """Commands in fenced blocks, in comments of settings and between backticks in sentences; no here-documents."""
+    programs = r"(?:make|pulumi|kubectl|helm|aws|python|eval|pg_dump|uv|\.venv/\S+) "
+    for one in blocks(page):
+        for command in one.commands():
+            yield from re.split(r" && ", re.sub(r"<<'(\w+)'\n.*", "", command, flags=re.DOTALL))
+        if one.language == "yaml":
+            yield from re.findall(rf"# ({programs}.*)", one.text)
+    yield from re.findall(rf"`({programs}[^`]+)`", prose(page).replace("\n", " "))
+
+
+def words(command: str) -> list[str]:
+    """What the shell makes of a command, without comments."""
+    return shlex.split(command.replace("\\\n", " "), comments=True)
