@@ -40,8 +40,8 @@ def serve(register: Callable[[grpc.Server], None]) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
-    # An engine that was killed says nothing: a plugin that went on would hold on to files and connections for ever.
-    while not stop.wait(timeout=1) and os.getppid() == engine:
+    # An engine that was killed says nothing: a plugin that went on would make things behind the back of the next command.
+    while not stop.wait(timeout=0.1) and os.getppid() == engine:
         pass
     server.stop(grace=None)
     sys.stdout.flush()

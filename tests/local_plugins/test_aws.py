@@ -335,6 +335,15 @@ def test_a_protected_instance_is_not_deleted(instance: Properties):
     assert Server("db").exists
 
 
+@pytest.mark.parametrize("protection", [False, True])
+def test_nothing_is_left_of_an_instance_whose_creation_was_interrupted(instance: Properties, protection: bool):
+    rds.Instance().create(instance | {"deletionProtection": protection})
+    # Killed after the account's record was made and before the server was.
+    Server.started.clear()
+    assert rds.Instance().read("db", instance, {}) is None
+    assert api.client("rds").describe_db_instances()["DBInstances"] == []
+
+
 def test_a_final_snapshot_is_made(instance: Properties):
     kept = instance | {"skipFinalSnapshot": False, "finalSnapshotIdentifier": "last"}
     rds.Instance().create(kept)

@@ -151,7 +151,12 @@ class Instance(ApiResource):
         return super().outputs(resource_id) | here
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
-        return super().read(resource_id, inputs, outputs) if DatabaseServer(resource_id).exists else None
+        if DatabaseServer(resource_id).exists:
+            return super().read(resource_id, inputs, outputs)
+        # Its creation was interrupted half-way, or the machine has lost it: what is left of it would be nobody's.
+        unless_gone("rds", self.calls[2], DBInstanceIdentifier=resource_id, DeletionProtection=False)
+        self.delete(resource_id, {"skipFinalSnapshot": True})
+        return None
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         if "enabledCloudwatchLogsExports" in changed(old, inputs):
