@@ -64,11 +64,13 @@ class Shell:
             text: what the person types.
             variables: of the environment.
         """
+        # Of a `make test` that runs this: one below another says so between the lines that are looked at.
+        inherited = {name: value for name, value in self._stack.environment().items() if not name.startswith("MAKE")}
         done = subprocess.run(
             ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", "\n".join(commands)],
             cwd=cwd,
             env={
-                **self._stack.environment(),
+                **inherited,
                 "PATH": f"{self._bin}:{os.environ['PATH']}",
                 **self._variables,
                 **(variables or {}),
