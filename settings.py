@@ -436,6 +436,11 @@ class ConnectionPool(_Section):
     overflow: int = Field(default=10, ge=0, le=100)
     """Connections beyond that under load. With as many requests at once as size and overflow allow, all of them wait (docs/sizing.md)."""
 
+    @property
+    def connections(self) -> int:
+        """The most that a worker has to one engine."""
+        return self.size + self.overflow
+
 
 class Mlflow(_Section):
     """The tracking server."""
@@ -603,7 +608,7 @@ class Settings(_Section):
             return []
         key = "mlflow.autoscaling.maxReplicas" if self.mlflow.autoscaling else "mlflow.replicas/workers"
         pods = self.most_replicas + 1
-        pool = self.mlflow.pool.size + self.mlflow.pool.overflow
+        pool = self.mlflow.pool.connections
         engines = 1 if self.mlflow.auth.mode == "none" else 2
         needed = pods * self.mlflow.workers * pool * engines
         if needed <= limit:
@@ -630,7 +635,7 @@ class Settings(_Section):
             and mlflow.auth.mode != "none",
             "mlflow.pool has fewer connections than by default: a request can hold one while it waits for a second, so as many requests at "
             "once as there are connections wait 30 s for each other (docs/sizing.md). Raise size or overflow; a larger instanceClass has room.": (
-                mlflow.pool.size + mlflow.pool.overflow < _POOL_THAT_IS_MEASURED
+                mlflow.pool.connections < ConnectionPool().connections
             ),
             "ingress.plainHttp: passwords and data cross the network in clear.": ingress.plain_http,
             "ingress: no certificate is set, so HAProxy serves its self-signed one: encrypted, but browsers warn and clients need "
@@ -653,8 +658,6 @@ class Settings(_Section):
         return [sentence for sentence, applies in rules.items() if applies]
 
 
-# With 15, 32 clients went on and 64 stalled; with 10, 16 stalled: `make bench`, docs/sizing.md.
-_POOL_THAT_IS_MEASURED = 15
 _GIB_OF_LARGE = {"t": 8, "m": 8, "r": 16, "x": 32}
 _SIZES = {"micro": 1 / 8, "small": 1 / 4, "medium": 1 / 2, "large": 1.0, "xlarge": 2.0}
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 
 import psycopg
 
-from local import tools
+from local import paths, tools
 from local.machine import Machine
 
 ROOT = Path(__file__).parents[2]
@@ -188,6 +189,18 @@ class LocalStack:
         )
         assert done.returncode == 0, done.stderr[-4000:]
         return done.stdout.strip().rpartition("\n")[2]
+
+
+@contextlib.contextmanager
+def new_stack(name: str) -> Iterator[LocalStack]:
+    """A stack in a folder and on ports of its own, for a block that may do anything to it; not up yet, and gone afterwards."""
+    stack = LocalStack(paths.home() / "stacks" / f"test-{name}-{os.getpid()}", *free_ports())
+    try:
+        yield stack
+    finally:
+        stack.command("down", ok=False)
+        stack.command("down", "--force", ok=False)
+        shutil.rmtree(stack.folder, ignore_errors=True)
 
 
 def free_ports() -> tuple[int, int]:

@@ -6,7 +6,6 @@ Every number goes to artifacts/day-two.md. No test asserts a time.
 import contextlib
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import time
@@ -17,11 +16,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from local import paths
 from local.machine import Machine, Status
 from operations.rotate_admin import change_password
 from tests.local.load import MIB, Load, Request, Sampler, database_login, memory, over_and_over, pods, report, send
-from tests.local.stack import PYTHON, ROOT, LocalStack, free_ports
+from tests.local.stack import PYTHON, ROOT, LocalStack, new_stack
 
 pytestmark = pytest.mark.local
 
@@ -53,14 +51,9 @@ with tempfile.TemporaryDirectory() as folder:
 @pytest.fixture(scope="module")
 def site() -> Iterator[LocalStack]:
     """A stack whose settings these tests change, in the order in which they are written."""
-    stack = LocalStack(paths.home() / "stacks" / f"test-day-two-{os.getpid()}", *free_ports())
-    try:
+    with new_stack("day-two") as stack:
         stack.up()
         yield stack
-    finally:
-        stack.command("down", ok=False)
-        stack.command("down", "--force", ok=False)
-        shutil.rmtree(stack.folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

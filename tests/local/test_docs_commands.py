@@ -23,7 +23,7 @@ from local import account, paths
 from local.machine import Machine
 from tests.local.docs_shell import Shell
 from tests.local.load import database_login
-from tests.local.stack import ROOT, LocalStack, free_ports
+from tests.local.stack import ROOT, LocalStack, free_ports, new_stack
 from tests.pages import block, words
 
 pytestmark = pytest.mark.local
@@ -31,17 +31,6 @@ pytestmark = pytest.mark.local
 LOG_A_RUN = (
     """python -c 'import mlflow; mlflow.set_experiment("printed"); mlflow.start_run(); mlflow.log_metric("a", 1)'"""
 )
-
-
-@contextlib.contextmanager
-def new_stack(name: str) -> Iterator[LocalStack]:
-    stack = LocalStack(paths.home() / "stacks" / f"test-{name}-{os.getpid()}", *free_ports())
-    try:
-        yield stack
-    finally:
-        stack.command("down", ok=False)
-        stack.command("down", "--force", ok=False)
-        shutil.rmtree(stack.folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -4,20 +4,17 @@ The tests are steps of one way, in the order in which they are written: docs/upg
 """
 
 import json
-import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from local import paths
 from operations.rotate_admin import change_password
 from tests.local.docs_shell import Shell
 from tests.local.load import MIB, Load, Request, memory, over_and_over, pods, report, send
-from tests.local.stack import Answer, LocalStack, free_ports
+from tests.local.stack import Answer, LocalStack, new_stack
 from tests.pages import block
 
 pytestmark = pytest.mark.local
@@ -116,15 +113,10 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    stack = LocalStack(paths.home() / "stacks" / f"test-upgrade-{os.getpid()}", *free_ports())
-    try:
+    with new_stack("upgrade") as stack:
         # So that there is a stack whose settings can be changed before its first up: an older MLflow refuses newer tables.
         stack.command("preview")
         yield Site(stack)
-    finally:
-        stack.command("down", ok=False)
-        stack.command("down", "--force", ok=False)
-        shutil.rmtree(stack.folder, ignore_errors=True)
 
 
 def test_the_guides_chart_comes_up_with_a_warning(site: Site) -> None:

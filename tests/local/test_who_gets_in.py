@@ -3,7 +3,6 @@
 import functools
 import http.client
 import json
-import os
 import re
 import subprocess
 from base64 import b64encode
@@ -16,9 +15,9 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from local import paths, tools
+from local import tools
 from local.machine import Machine
-from tests.local.stack import MLFLOW_OF_CHART, LocalStack, free_ports
+from tests.local.stack import MLFLOW_OF_CHART, LocalStack, new_stack
 
 pytestmark = pytest.mark.local
 
@@ -84,15 +83,11 @@ class Door:
 @pytest.fixture(scope="module")
 def guides_stack() -> Iterator[LocalStack]:
     """The stack with the chart of the manual guide. From its first up: an older MLflow refuses a newer one's tables."""
-    made = LocalStack(paths.home() / "stacks" / f"test-guide-{os.getpid()}", *free_ports())
-    try:
+    with new_stack("guide") as made:
         made.command("preview")
         made.set(mlflow__chartVersion=GUIDES_CHART)
         made.pulumi("up", "--yes", "--skip-preview")
         yield made
-    finally:
-        made.command("down", ok=False)
-        made.command("down", "--force", ok=False)
 
 
 @pytest.fixture(scope="module", params=[DEFAULT_MLFLOW, GUIDES_MLFLOW])
