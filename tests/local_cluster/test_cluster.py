@@ -321,8 +321,10 @@ def test_helm_refuses_what_helm_would(cluster: Cluster) -> None:
 
 
 def has_ended(pid: int) -> bool:
+    """Whether its last thread has: the first may be dead already while the others still hold the sockets open."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        return len(threads) == 1 and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
 
