@@ -17,6 +17,7 @@ from pathlib import Path
 from local import account, paths, tools
 from local.engine import STACK, Engine, EngineError, ports
 from local.machine import Machine, MachineError
+from local.plugins import nursery
 from local.progress import Progress, Step, box
 from local.tools import ToolError
 
@@ -121,21 +122,14 @@ def _start(stack: Path) -> tuple[Engine, bool]:
     for folder in (paths.home(), stack.parent, stack):
         paths.make_traversable(folder)
     had_account = (machine.folder / "aws.journal").exists()
-    started = False
-
-    def start_account(step: Step) -> str:
-        nonlocal started
-        started = machine.start()
-        if started:
-            step.say("starting")
-        return account.start(machine)
-
+    started = machine.start()
     work: dict[str, Callable[[Step], object]] = {
         "pulumi": lambda step: tools.pulumi_bin(step.say),
         "PostgreSQL": lambda step: tools.ensure(tools.POSTGRES, step.say),
         "HAProxy": lambda step: tools.ensure(tools.HAPROXY, step.say),
         f"MLflow {MLFLOW}": lambda step: tools.ensure(mlflow, step.say),
-        "AWS account": start_account,
+        "AWS account": lambda step: account.start(machine),
+        "plugins": lambda step: nursery.start(stack),
     }
     try:
         results = _in_parallel(work)

@@ -15,7 +15,7 @@ from typing import Any
 
 from local import account, paths, tools
 from local.machine import end_with_parent
-from local.plugins import install
+from local.plugins import install, nursery
 from local.recovery import likely_id
 
 STACK = "local"
@@ -57,7 +57,7 @@ class Engine:
                 (binaries / "pulumi").hardlink_to(pulumi)
             except OSError:
                 shutil.copy2(pulumi, binaries / "pulumi")
-        install(self.folder / "pulumi-home", binaries)
+        install(self.folder / "pulumi-home", binaries, nursery.socket_of(self.folder))
         self._write_config()
         if not self.exists():
             # In a folder of its own, because it writes the stack's salt beside the Pulumi.yaml that it finds.

@@ -175,7 +175,7 @@ class Machine:
             # The daemon keeps the time limit itself; this one is for a daemon that hangs.
             connection.settimeout(timeout + 20)
             try:
-                with _short_path(self.folder) as folder:
+                with short_path(self.folder) as folder:
                     connection.connect(f"{folder}/socket")
                 connection.sendall(request)
                 answer = connection.makefile("rb").readline()
@@ -199,7 +199,8 @@ def _plain(spec: ProcessSpec) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _short_path(folder: Path) -> Generator[str]:
+def short_path(folder: Path) -> Generator[str]:
+    """Another name of that folder, for the path of a socket in it."""
     # A socket's path may have 107 characters, which a folder below somebody's cache can exceed.
     try:
         descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
@@ -415,7 +416,7 @@ class _Supervisor:
         for file in sorted(self.specs.glob("*.json")):
             self._declare(ProcessSpec(**json.loads(file.read_text()))).keep_running()
         (self.folder / "socket").unlink(missing_ok=True)
-        with _short_path(self.folder) as folder:
+        with short_path(self.folder) as folder:
             server = await asyncio.start_unix_server(self._answer, f"{folder}/socket", limit=2**24)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self.stopping.set)

@@ -6,29 +6,34 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from local import paths
+_PROVIDERS = {
+    "aws": "local.plugins.aws.__main__",
+    "kubernetes": "local.plugins.kubernetes",
+    "postgresql": "local.plugins.postgresql",
+    "random": "local.plugins.random",
+}
+_LANGUAGE = "local.plugins.language"
 
-_PACKAGES = ("aws", "kubernetes", "postgresql", "random")
 
-
-def install(pulumi_home: Path, bin_dir: Path) -> None:
+def install(pulumi_home: Path, bin_dir: Path, nursery: Path) -> None:
     """Put the stand-ins where the engine looks: providers as installed plugins, the language host beside the CLI.
 
     The engine takes an installed plugin only when its folder names the version that the program's SDK asks for. Found on PATH
-    instead, the plugins would work too, but each run would warn about them.
+    instead, the plugins would work too, but each run would warn about them. `nursery` is the socket that `launch.py` tries.
     """
-    for package in _PACKAGES:
+    for package, module in _PROVIDERS.items():
         folder = pulumi_home / "plugins" / f"resource-{package}-v{version(f'pulumi-{package}')}"
-        _write_launcher(folder / f"pulumi-resource-{package}", f"local.plugins.{package}")
-    _write_launcher(bin_dir / "pulumi-language-python", "local.plugins.language")
+        _write_launcher(folder / f"pulumi-resource-{package}", module, nursery)
+    _write_launcher(bin_dir / "pulumi-language-python", _LANGUAGE, nursery)
 
 
-def _write_launcher(path: Path, module: str) -> None:
+def _write_launcher(path: Path, module: str, nursery: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    launch = Path(__file__).with_name("launch.py")
     # `exec`, because a plugin takes its parent process for the engine.
-    command = f"exec {shlex.quote(sys.executable)} -m {module}"
+    words = ["exec", sys.executable, "-I", "-S", str(launch), module, str(nursery)]
     # Another command of the same stack may be starting its plugins: it finds the old file or the new one, never half of it.
     new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(paths.CHECKOUT))} {command} "$@"\n')
+    new.write_text(f'#!/bin/sh\n{shlex.join(words)} "$@"\n')
     new.chmod(0o755)
     new.rename(path)

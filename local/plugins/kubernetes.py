@@ -12,6 +12,7 @@ from local.cluster.helm import CHARTS, Cluster, Release
 from local.cluster.objects import Object, identity
 from local.machine import MachineError
 from local.plugins.provider import UNKNOWN, InvalidInput, OperationError, Plain, Properties, Provider, Resource, State
+from local.plugins.serve import Call
 from local.tools import ToolError
 
 
@@ -228,5 +229,10 @@ def _without_unknown(value: Plain) -> Plain:
     return value
 
 
+def main(call: Call) -> None:
+    """Be the plugin of the engine that calls."""
+    Kubernetes().serve(call)
+
+
 if __name__ == "__main__":
-    Kubernetes().main()
+    main(Call.from_parent())

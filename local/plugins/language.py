@@ -23,11 +23,14 @@ from google.protobuf import empty_pb2
 from pulumi.runtime import reset_options, run_in_stack, set_all_config
 from pulumi.runtime.proto import LanguageRuntimeServicer, language_pb2, language_pb2_grpc, plugin_pb2
 
-from local.plugins.serve import engine_address, serve
+from local.plugins.serve import Call, serve
 
 
 class Host(LanguageRuntimeServicer):
     """What the engine asks a language host, answered for one program in this very Python."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
 
     def GetPluginInfo(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> plugin_pb2.PluginInfo:
         return plugin_pb2.PluginInfo(version=version("pulumi"))
@@ -51,7 +54,7 @@ class Host(LanguageRuntimeServicer):
             stack=request.stack,
             organization=request.organization or "organization",
             monitor_address=request.monitor_address,
-            engine_address=engine_address(),
+            engine_address=self.call.address,
             parallel=request.parallel,
             preview=request.dryRun,
         )
@@ -97,7 +100,7 @@ def _forget_modules_in(program: Path) -> None:
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         # The virtualenv is usually inside the checkout, and its packages cannot be imported twice.
-        own = file is not None and Path(file).is_relative_to(folder) and not Path(file).is_relative_to(sys.prefix)
+        own = file is not None and file.startswith(f"{folder}/") and not file.startswith(f"{sys.prefix}/")
         # This file, too, is in the checkout.
         if own and name.partition(".")[0] not in {"__main__", "local"}:
             del sys.modules[name]
@@ -113,5 +116,10 @@ def _program_traceback(program: Path) -> str:
     return traceback.format_exc()
 
 
+def main(call: Call) -> None:
+    """Be the language host of the engine that calls."""
+    serve(lambda server: language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Host(call), server), call)
+
+
 if __name__ == "__main__":
-    serve(lambda server: language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Host(), server))
+    main(Call.from_parent())

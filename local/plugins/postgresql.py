@@ -25,6 +25,7 @@ from local.plugins.provider import (
     changed,
     in_order_of,
 )
+from local.plugins.serve import Call
 
 _PRIVILEGES = {
     "database": {"CONNECT": SQL("CONNECT"), "CREATE": SQL("CREATE"), "TEMPORARY": SQL("TEMPORARY")},
@@ -379,5 +380,10 @@ class PostgreSql(Provider):
         return (isinstance(error, psycopg.Error) and error.diag.message_primary) or type(error).__name__
 
 
+def main(call: Call) -> None:
+    """Be the plugin of the engine that calls."""
+    PostgreSql().serve(call)
+
+
 if __name__ == "__main__":
-    PostgreSql().main()
+    main(Call.from_parent())

@@ -27,7 +27,7 @@ from pulumi.provider.experimental.property_value import PropertyValue
 from pulumi.runtime import rpc
 from pulumi.runtime.proto import ResourceProviderServicer, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
-from local.plugins.serve import serve
+from local.plugins.serve import Call, serve
 
 
 class Unknown:
@@ -154,9 +154,10 @@ class Provider:
             )
         return self.functions[token]
 
-    def main(self) -> None:
+    def serve(self, call: Call) -> None:
         """Serve the engine until it stops."""
-        serve(lambda server: provider_pb2_grpc.add_ResourceProviderServicer_to_server(_Servicer(self), server))
+        servicer = _Servicer(self, call.engine)
+        serve(lambda server: provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server), call)
 
 
 def changed(old: Properties, new: Properties) -> set[str]:
@@ -246,8 +247,6 @@ def _detailed_diff(old: Properties, new: Properties, replace: frozenset[str]) ->
 
 
 _FAULTS = ("error", "error-after", "kill", "kill-after", "lost")
-# Asked once: after the engine's end the parent is another process.
-_ENGINE: Final = os.getppid()
 
 
 class _MadeButFailed(Exception):  # noqa: N818 - for the engine it is an answer: there is such a resource, and it is not complete
@@ -258,7 +257,7 @@ class _MadeButFailed(Exception):  # noqa: N818 - for the engine it is an answer:
 
 
 @contextmanager
-def _fault(urn: str) -> Generator[None]:
+def _fault(urn: str, engine: int) -> Generator[None]:
     """Around each operation: fail, or kill the engine, where MLFLOW_EKS_FAULT says so.
 
     `3:error` makes the third create, update or delete of a run fail before it acts, `3:kill` kills the engine there. With `-after`
@@ -275,26 +274,25 @@ def _fault(urn: str) -> Generator[None]:
         raise OperationError(
             f"MLFLOW_EKS_FAULT={wanted}: write NUMBER:error or NAME:error; or {', '.join(_FAULTS[1:])}"
         )
-    number, earlier = _operations_so_far(urn)
+    number, earlier = _operations_so_far(urn, engine)
     due = number == int(which) if which.isdigit() else _name(urn) == which and urn not in earlier
     if due and mode in {"error", "kill"}:
-        _fail(mode)
+        _fail(mode, engine)
     yield
     if due:
-        _fail(mode)
+        _fail(mode, engine)
 
 
-def _operations_so_far(urn: str) -> tuple[int, list[str]]:
+def _operations_so_far(urn: str, engine: int) -> tuple[int, list[str]]:
     """Count this operation; return the count and what the operations before it were on.
 
     Plugins are processes of their own, so the operations of a run are in a file: the engine's pid, then a URN a line.
     """
-    engine = str(_ENGINE)
     with Path(os.environ["MLFLOW_EKS_STACK_DIR"], "fault-count").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         run, *earlier = file.read().splitlines() or [""]
-        if run != engine:
+        if run != str(engine):
             earlier = []
             file.truncate(0)
             file.write(f"{engine}\n")
@@ -306,9 +304,9 @@ def _injected(mode: str) -> str:
     return f"fault injected by MLFLOW_EKS_FAULT ({mode})"
 
 
-def _fail(mode: str) -> None:
+def _fail(mode: str, engine: int) -> None:
     if mode.startswith("kill"):
-        os.kill(_ENGINE, signal.SIGKILL)
+        os.kill(engine, signal.SIGKILL)
         os._exit(1)
     if mode == "error-after":
         raise _MadeButFailed(mode)
@@ -351,8 +349,9 @@ def _answers(method: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Ans
 class _Servicer(ResourceProviderServicer):
     """The engine's side: decodes, decides what a preview can know, calls the stand-in, encodes."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, engine: int) -> None:
         self.provider = provider
+        self.engine = engine
 
     @_answers
     def GetPluginInfo(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> plugin_pb2.PluginInfo:
@@ -427,7 +426,7 @@ class _Servicer(ResourceProviderServicer):
             return provider_pb2.CreateResponse(properties=_marshal(outputs, marked, resource.secret))
         answer = provider_pb2.CreateResponse()
         try:
-            with _fault(request.urn):
+            with _fault(request.urn, self.engine):
                 answer.id, outputs = resource.create(inputs)
                 answer.properties.CopyFrom(_marshal(inputs | outputs, marked, resource.secret))
         except _MadeButFailed as error:
@@ -461,14 +460,14 @@ class _Servicer(ResourceProviderServicer):
             outputs = inputs | kept
         else:
             known = {name: value for name, value in state.items() if name not in old}
-            with _fault(request.urn):
+            with _fault(request.urn, self.engine):
                 outputs = known | inputs | resource.update(request.id, old, inputs)
         return provider_pb2.UpdateResponse(properties=_marshal(outputs, marked, resource.secret))
 
     @_answers
     def Delete(self, request: provider_pb2.DeleteRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         resource = self.provider.resource(_type(request.urn))
-        with _fault(request.urn):
+        with _fault(request.urn, self.engine):
             resource.delete(request.id, _plain_map(PropertyValue.unmarshal_map(request.properties)))
         return empty_pb2.Empty()
 

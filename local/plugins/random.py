@@ -7,6 +7,7 @@ import string
 from importlib.metadata import version
 
 from local.plugins.provider import OperationError, Properties, Provider, Resource, State
+from local.plugins.serve import Call
 
 _KINDS = {
     "lower": string.ascii_lowercase,
@@ -87,5 +88,10 @@ class Random(Provider):
     version = version("pulumi-random")
 
 
+def main(call: Call) -> None:
+    """Be the plugin of the engine that calls."""
+    Random([RandomString(), RandomPassword(), RandomId()]).serve(call)
+
+
 if __name__ == "__main__":
-    Random([RandomString(), RandomPassword(), RandomId()]).main()
+    main(Call.from_parent())

@@ -1,11 +1,15 @@
-"""A plugin is installed where the engine looks, starts, says its version, and ends with the engine: quietly, whatever happens."""
+"""A plugin is installed where the engine looks, starts, says its version, and ends with the engine: quietly, whatever happens.
+
+With a nursery it is a fork, without one a process of its own, and nobody sees the difference.
+"""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,15 +18,69 @@ import pytest
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import language_pb2_grpc, provider_pb2_grpc
 
+from local import paths
 from local.plugins import install, language
 
 PACKAGES = ("aws", "kubernetes", "postgresql", "random")
 
 
+class Nursery:
+    """A nursery that runs as long as the block."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> "Nursery":
+        command = [sys.executable, "-m", "local.plugins.nursery", str(self.path)]
+        # With another mask than the callers'.
+        self.process = subprocess.Popen(command, cwd=paths.CHECKOUT, env={"PATH": os.defpath}, umask=0o077)
+        eventually(self.path.exists)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def plugins(self) -> list[int]:
+        """The processes that it has forked and that still run."""
+        return [
+            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    with Nursery(tmp_path_factory.mktemp("machine") / "nursery") as running:
+        yield running
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    install(tmp_path / "home", tmp_path / "bin")
+def forking(nursery: Nursery, tmp_path: Path) -> Path:
+    """Where plugins are installed that a nursery forks."""
+    install(tmp_path / "home", tmp_path / "bin", nursery.path)
     return tmp_path
+
+
+@pytest.fixture(params=["alone", "forked"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where plugins are installed."""
+    if request.param == "forked":
+        return request.getfixturevalue("forking")
+    install(tmp_path / "home", tmp_path / "bin", tmp_path / "nursery")
+    return tmp_path
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def command_line(pid: int) -> bytes:
+    """Empty when it has ended."""
+    file = Path(f"/proc/{pid}/cmdline")
+    return file.read_bytes() if file.exists() else b""
 
 
 def launcher(home: Path, package: str) -> Path:
@@ -67,16 +125,67 @@ def test_a_plugin_does_not_outlive_the_engine(home: Path):
         assert process.stdout is not None
         plugin = int(process.stdout.readline())
         process.kill()
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{plugin}/cmdline").exists() and Path(f"/proc/{plugin}/cmdline").read_bytes():
-        assert time.monotonic() < deadline, "the plugin still runs"
-        time.sleep(0.1)
+    eventually(lambda: not command_line(plugin))
 
 
-def test_installing_again_changes_nothing(home: Path):
-    before = {file: file.read_bytes() for file in home.rglob("*") if file.is_file()}
-    install(home / "home", home / "bin")
-    assert {file: file.read_bytes() for file in home.rglob("*") if file.is_file()} == before
+@contextmanager
+def started(home: Path, package: str, **environment: str) -> Generator[subprocess.Popen[str]]:
+    """That plugin, when it has said its port."""
+    with subprocess.Popen(
+        [launcher(home, package), "127.0.0.1:1"],
+        cwd=home,
+        env=os.environ | {"MLFLOW_EKS_STACK_DIR": str(home)} | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip().isdigit()
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_fork_ends_with_what_the_engine_started(nursery: Nursery, forking: Path, number: signal.Signals):
+    with started(forking, "random") as process:
+        (fork,) = nursery.plugins()
+        process.send_signal(number)
+        eventually(lambda: not command_line(fork))
+
+
+def test_what_the_engine_started_ends_with_the_fork(nursery: Nursery, forking: Path):
+    with started(forking, "random") as process:
+        os.kill(nursery.plugins()[0], signal.SIGKILL)
+        process.wait(timeout=20)
+
+
+def test_a_fork_has_the_surroundings_of_its_caller(nursery: Nursery, forking: Path):
+    with started(forking, "random") as process:
+        (fork,) = nursery.plugins()
+        assert Path(f"/proc/{fork}/cwd").readlink() == forking
+        assert Path(f"/proc/{fork}/fd/1").readlink() == Path(f"/proc/{process.pid}/fd/1").readlink()
+        masks = {
+            Path(f"/proc/{pid}/status").read_text().partition("Umask:")[2].split()[0] for pid in (fork, process.pid)
+        }
+        assert len(masks) == 1
+
+
+def test_a_nursery_that_is_older_than_its_files_makes_room_for_a_new_one(nursery: Nursery, forking: Path):
+    def is_forked() -> bool:
+        with started(forking, "random") as process:
+            return b"launch.py" in command_line(process.pid)
+
+    eventually(is_forked)
+    (paths.CHECKOUT / "local" / "plugins" / "random.py").touch()
+    assert not is_forked()
+    eventually(is_forked)
+
+
+def test_installing_again_changes_nothing(tmp_path: Path):
+    def files() -> dict[Path, bytes]:
+        install(tmp_path / "home", tmp_path / "bin", tmp_path / "nursery")
+        return {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+
+    assert files() == files()
 
 
 def test_the_second_run_of_a_program_imports_its_modules_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -77,7 +77,9 @@ def lid() -> Lid:
 
 @pytest.fixture
 def call(lid: Lid) -> Callable[..., Any]:
-    servicer: Any = provider._Servicer(Box([lid], {"box:index:open": lambda arguments: {"angle": arguments["angle"]}}))
+    servicer: Any = provider._Servicer(
+        Box([lid], {"box:index:open": lambda arguments: {"angle": arguments["angle"]}}), os.getpid()
+    )
     return lambda method, **fields: getattr(servicer, method)(
         getattr(provider_pb2, f"{REQUESTS[method]}Request")(**fields), Context()
     )
@@ -279,9 +281,10 @@ def test_an_update_without_a_difference_keeps_what_a_resource_that_cannot_change
 
 def test_the_engine_is_killed_where_a_fault_says_so(tmp_path: Path):
     plugin = (
+        "import os\n"
         "from tests.local_plugins.test_provider import Box, Context, Lid, URN, provider, provider_pb2, struct\n"
         "request = provider_pb2.CreateRequest(urn=URN, properties=struct(name='a'))\n"
-        "provider._Servicer(Box([Lid()])).Create(request, Context())\n"
+        "provider._Servicer(Box([Lid()]), os.getppid()).Create(request, Context())\n"
     )
     engine = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
     environment = {**os.environ, "MLFLOW_EKS_STACK_DIR": str(tmp_path), "MLFLOW_EKS_FAULT": "1:kill"}

@@ -10,6 +10,7 @@ from local.machine import MachineError
 from local.plugins.aws import cloudwatch, ec2, iam, rds, route53, s3
 from local.plugins.aws.functions import FUNCTIONS
 from local.plugins.provider import Provider
+from local.plugins.serve import Call
 from local.tools import ToolError
 
 
@@ -45,5 +46,10 @@ class Aws(Provider):
         super().__init__(resources, FUNCTIONS)
 
 
+def main(call: Call) -> None:
+    """Be the plugin of the engine that calls."""
+    Aws().serve(call)
+
+
 if __name__ == "__main__":
-    Aws().main()
+    main(Call.from_parent())

@@ -35,6 +35,13 @@ def _new_client(service: str) -> Any:
     return boto3.client(service)
 
 
+def load_models() -> None:
+    """Have what a client is made of read from disk, for those who will want one; they share this process's memory."""
+    for service in ("cloudwatch", "ec2", "eks", "iam", "rds", "route53", "s3"):
+        # Nobody uses this one: region, endpoint and keys are those of the caller's environment.
+        boto3.client(service, "eu-west-1", aws_access_key_id="none", aws_secret_access_key="none")  # noqa: S106
+
+
 def client(service: str) -> Any:
     """The client of a service; the environment says where the account is."""
     # A client can be used by many threads at once, but not created by them.

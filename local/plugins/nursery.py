@@ -1,0 +1,124 @@
+"""One process with everything imported that a plugin needs, which forks one whenever an engine starts one.
+
+What a preview without changes costs is mostly imports: gRPC, boto3 and the SDKs, in four plugins and the language host of every
+command. The machine runs this process, and `launch.py` is what the engine starts. Where there is no nursery, or its modules are
+older than their files, a plugin is a Python of its own, as it would be without all this.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+from local import paths
+from local.machine import Machine, ProcessSpec, short_path
+from local.plugins.aws import api
+from local.plugins.serve import Call
+
+PROCESS = "plugins"
+PLUGINS = (
+    "local.plugins.aws.__main__",
+    "local.plugins.kubernetes",
+    "local.plugins.language",
+    "local.plugins.postgresql",
+    "local.plugins.random",
+)
+SDKS = (
+    *(f"pulumi_aws.{service}" for service in ("cloudwatch", "ec2", "eks", "iam", "lb", "rds", "route53", "s3")),
+    *(f"pulumi_kubernetes.{group}" for group in ("core.v1", "helm.v3", "networking.v1", "policy.v1")),
+    "pulumi_postgresql",
+    "pulumi_random",
+    "pydantic.main",
+)
+"""What the program imports; of a large SDK the parts that it uses."""
+
+
+def socket_of(stack: Path) -> Path:
+    """Where a stack's nursery listens."""
+    return Machine(stack).folder / "nursery"
+
+
+def start(stack: Path, timeout: float = 60) -> None:
+    """Have the stack's machine run the nursery."""
+    spec = ProcessSpec(
+        name=PROCESS,
+        argv=[sys.executable, "-m", "local.plugins.nursery", str(socket_of(stack))],
+        env={"PATH": os.defpath},
+        cwd=str(paths.CHECKOUT),
+    )
+    Machine(stack).put(spec, timeout)
+
+
+def _loaded_from() -> dict[Path, float]:
+    """The files of this project that are loaded here, and the folder of the packages; when each was changed."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    ours = [Path(file) for file in files if file and Path(file).is_relative_to(paths.CHECKOUT / "local")]
+    return {path: path.stat().st_mtime for path in [*ours, Path(pulumi.__file__).parent.parent]}
+
+
+def _changed(loaded: dict[Path, float]) -> bool:
+    try:
+        return any(path.stat().st_mtime != time for path, time in loaded.items())
+    except FileNotFoundError:
+        return True
+
+
+def _answer(line: socket.socket) -> None:
+    """Become the plugin that is called for, in a fork."""
+    message, descriptors, _, _ = socket.recv_fds(line, 1_000_000, 3)
+    if not message or os.fork():
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return
+    for standard, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, standard)
+        os.close(descriptor)
+    call: dict[str, Any] = json.loads(message)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(call["environment"])
+    os.umask(call["umask"])
+    os.chdir(call["folder"])
+    line.send(b"!")
+    importlib.import_module(call["plugin"]).main(Call(call["engine"], call["address"], line.fileno()))
+
+
+def main(path: Path) -> None:
+    """Answer calls for ever."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with short_path(path.parent) as folder:
+        listener.bind(f"{folder}/{path.name}")
+    # Who calls meanwhile waits for these imports, which take no longer than its own would.
+    listener.listen(64)
+    for module in (*PLUGINS, *SDKS):
+        # An SDK loads a part of it when something is asked of it.
+        getattr(importlib.import_module(module), "__all__", None)
+    api.load_models()
+    loaded = _loaded_from()
+    # A fork that has ended is nobody's business.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # What the collector looks at is written to, and no longer shared with the forks.
+    gc.collect()
+    gc.freeze()
+    while True:
+        line, _ = listener.accept()
+        with line:
+            if _changed(loaded):
+                line.close()
+                os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - itself, without a shell
+            # Who has hung up already is not there to be told.
+            with contextlib.suppress(ConnectionError):
+                _answer(line)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
