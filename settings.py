@@ -429,17 +429,23 @@ class Autoscaling(_Section):
 
 
 class ConnectionPool(_Section):
-    """SQLAlchemy's pool, per worker and engine."""
+    """SQLAlchemy's pool, per worker and engine. HAProxy passes one request fewer to a pod than it has connections, and queues the rest."""
 
     size: int = Field(default=5, ge=1, le=100)
     """Connections kept open."""
     overflow: int = Field(default=10, ge=0, le=100)
-    """Connections beyond that under load. With as many requests at once as size and overflow allow, all of them wait (docs/sizing.md)."""
+    """Connections beyond that under load."""
 
     @property
     def connections(self) -> int:
         """The most that a worker has to one engine."""
         return self.size + self.overflow
+
+    def problems(self) -> list[str]:
+        """Refuse a pool in which a single request can wait for ever."""
+        if self.connections < 2:
+            return ["a request can need two connections at once; write overflow 1 or more"]
+        return []
 
 
 class Mlflow(_Section):
@@ -633,10 +639,6 @@ class Settings(_Section):
             == "1.8.1"
             and mlflow.workers > 1
             and mlflow.auth.mode != "none",
-            "mlflow.pool has fewer connections than by default: a request can hold one while it waits for a second, so as many requests at "
-            "once as there are connections wait 30 s for each other (docs/sizing.md). Raise size or overflow; a larger instanceClass has room.": (
-                mlflow.pool.connections < ConnectionPool().connections
-            ),
             "ingress.plainHttp: passwords and data cross the network in clear.": ingress.plain_http,
             "ingress: no certificate is set, so HAProxy serves its self-signed one: encrypted, but browsers warn and clients need "
             "MLFLOW_TRACKING_INSECURE_TLS=true. Set certificateArn, tlsSecretName or clusterIssuer.": ingress.self_signed,

@@ -34,6 +34,7 @@ class Configuration:
     name: str
     change: Callable[[Values], None] = lambda _: None
     login: bool = True
+    clients: int = CLIENTS
 
 
 @dataclass
@@ -89,8 +90,13 @@ def _pool(size: int, overflow: int) -> Callable[[Values], None]:
             "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(size),
             "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": str(overflow),
         }
+        values["ingress"]["annotations"][LIMIT] = str(size + overflow - 1)
 
     return change
+
+
+def _no_limit(values: Values) -> None:
+    del values["ingress"]["annotations"][LIMIT]
 
 
 def _no_login(values: Values) -> None:
@@ -108,6 +114,7 @@ def _jobs(values: Values) -> None:
 def _chart(values: Values) -> None:
     """What the chart does when it is told where the database is and that there is a login, and nothing else."""
     _no_cache(values)
+    _no_limit(values)
     kept = ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "PGSSLMODE")
     values["extraEnvVars"] = {name: value for name, value in values["extraEnvVars"].items() if name in kept}
     values["extraArgs"] = {}
@@ -117,6 +124,8 @@ DEFAULT = "the default here"
 CHART = "the chart's own defaults, basic auth"
 NO_LOGIN = "without login"
 TWO_PODS = "2 replicas"
+LIMIT = "haproxy.org/pod-maxconn"
+CROWD = 64
 CONFIGURATIONS: Mapping[str, Sequence[Configuration]] = {
     "3.7.0": (
         Configuration(CHART, _chart),
@@ -134,6 +143,8 @@ CONFIGURATIONS: Mapping[str, Sequence[Configuration]] = {
         Configuration("2 workers", _workers(2)),
         Configuration("4 workers", _workers(4)),
         Configuration(TWO_PODS, _replicas(2)),
+        Configuration(f"{CROWD} clients", clients=CROWD),
+        Configuration(f"{CROWD} clients, no limit in the ingress", _no_limit, clients=CROWD),
     ),
 }
 """MLflow version to its rows."""
@@ -160,7 +171,7 @@ def measure(
                 release.change(configuration.change)
                 login = admin if configuration.login else None
                 for workload in workloads:
-                    _one_window(stack, row, workload, place, login, seconds)
+                    _one_window(stack, row, workload, place, login, configuration.clients, seconds)
                 row.memory.append(memory_of_pods(stack))
     finally:
         release.change(lambda _: None)
@@ -168,12 +179,18 @@ def measure(
 
 
 def _one_window(
-    stack: LocalStack, row: Row, workload: Workload, place: str, login: tuple[str, str] | None, seconds: float
+    stack: LocalStack,
+    row: Row,
+    workload: Workload,
+    place: str,
+    login: tuple[str, str] | None,
+    clients: int,
+    seconds: float,
 ) -> None:
     script = workload.script(place)
-    Load(stack, login, script, clients=CLIENTS).run(WARM_UP)
+    Load(stack, login, script, clients=clients).run(WARM_UP)
     with Sampler(lambda: connections(stack), every=1.0) as sampler:
-        load = Load(stack, login, script, clients=CLIENTS).run(seconds)
+        load = Load(stack, login, script, clients=clients).run(seconds)
     window = row.windows[workload.name]
     window.per_second.append(load.per_second)
     window.latencies += load.latencies

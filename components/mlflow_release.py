@@ -384,6 +384,9 @@ def _ingress(args: MlflowReleaseArgs) -> dict[str, Any]:
             "haproxy.org/ssl-redirect": "true" if args.tls_in_haproxy else "false",
             # Large artifacts take longer than the 50 s of the default.
             "haproxy.org/timeout-server": "300s",
+            # A request can hold one database connection while it waits for a second one: as many requests as connections wait for each
+            # other. One fewer, and one of them always goes on; the others queue in HAProxy, whose pods share this number.
+            "haproxy.org/pod-maxconn": str(args.pool_size + args.pool_overflow - 1),
         },
         "hosts": [{"host": args.host, "paths": [{"path": "/", "pathType": "Prefix"}]}],
     }

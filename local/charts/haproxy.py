@@ -49,7 +49,14 @@ _TIMEOUTS = {
     "timeout-http-keep-alive": "1m",
 }
 # What an Ingress may set as well as the controller's configuration.
-_ANNOTATIONS = {"response-set-header", "ssl-redirect", "ssl-redirect-code", "ssl-redirect-port", "timeout-server"}
+_ANNOTATIONS = {
+    "pod-maxconn",
+    "response-set-header",
+    "ssl-redirect",
+    "ssl-redirect-code",
+    "ssl-redirect-port",
+    "timeout-server",
+}
 _CONFIG = {*_ANNOTATIONS, *_TIMEOUTS, "hard-stop-after", "proxy-protocol"}
 _PREFIX = "haproxy.org/"
 # Read by others than the controller.
@@ -250,6 +257,9 @@ def _route(
         f"  http-check send meth GET uri {backend.readiness_path} ver HTTP/1.1 hdr Host {host}",
         "  default-server check inter 2s fastinter 500ms fall 2 rise 1",
     ]
+    if "pod-maxconn" in settings:
+        # Each of the controller's pods would have its share of this; here one process stands for all of them.
+        lines[-1] += f" maxconn {settings['pod-maxconn']}"
     if "timeout-server" in own:
         lines.append(f"  timeout server {own['timeout-server']}")
     for header in settings.get("response-set-header", "").splitlines():
@@ -274,6 +284,8 @@ def _own_settings(annotations: Mapping[str, str]) -> dict[str, str]:
     own = {key.removeprefix(_PREFIX): value for key, value in annotations.items() if not key.startswith(_FOREIGN)}
     if unknown := sorted(own.keys() - _ANNOTATIONS):
         raise ValuesError(f"Ingress: the local stack does not know the annotation {', '.join(unknown)}")
+    if not own.get("pod-maxconn", "1").isdigit():
+        raise ValuesError(f"Ingress: pod-maxconn is {own['pod-maxconn']!r} and no number")
     return own
 
 

@@ -156,6 +156,13 @@ def test_a_setting_of_the_ingress_wins_over_the_controllers() -> None:
     assert text.index("timeout server 600s") > text.index("backend mlflow.mlflow.mlflow.example.com")
 
 
+def test_a_pod_gets_no_more_requests_at_once_than_the_ingress_says() -> None:
+    (server,) = (line for line in lines(controller(), ingress(pod_maxconn="14")) if "default-server" in line)
+    assert server.endswith(" maxconn 14")
+    with pytest.raises(ValuesError, match="pod-maxconn is 'many' and no number"):
+        configuration(controller(), ingress(pod_maxconn="many"))
+
+
 def test_what_nobody_knows_is_named() -> None:
     with pytest.raises(ValuesError, match=r"controller\.config: timeout-servers is nothing"):
         check("1.52.1", {"controller": {"config": {"timeout-servers": "1s"}}})

@@ -456,6 +456,7 @@ MLFLOW = [
         "mlflow.replicas",
         "autoscaling",
     ),
+    _on_eks("a pool of one", {"mlflow.pool": {"size": 1, "overflow": 0}}, "mlflow.pool", "write overflow 1 or more"),
     _on_eks("a negative pool", {"mlflow.pool.overflow": -1}, "mlflow.pool.overflow", "greater than or equal to 0"),
     _on_eks("one namespace for both releases", {"mlflow.namespace": "haproxy"}, "mlflow.namespace", "another"),
     _on_eks("a namespace of the cluster's own", {"mlflow.namespace": "kube-system"}, "mlflow.namespace", "of its own"),

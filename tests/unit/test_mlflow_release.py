@@ -550,6 +550,11 @@ def test_the_site_is_the_host_and_all_of_it(any_cluster: Deployment) -> None:
     assert annotation(any_cluster, "haproxy.org/timeout-server") == "300s"
 
 
+def test_a_pod_gets_one_request_fewer_at_once_than_it_has_connections(any_cluster: Deployment) -> None:
+    assert annotation(any_cluster, "haproxy.org/pod-maxconn") == "14"
+    assert annotation(Computed({"mlflow.pool": {"size": 3, "overflow": 4}}), "haproxy.org/pod-maxconn") == "6"
+
+
 def test_haproxy_serves_a_certificate_that_exists() -> None:
     deployment = Computed({"ingress.tlsSecretName": "site-tls"})
     assert ingress(deployment)["tls"] == [{"secretName": "site-tls", "hosts": ["mlflow.example.com"]}]

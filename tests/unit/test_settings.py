@@ -252,7 +252,6 @@ def test_safe_choices_are_not_warned_of() -> None:
         ({"ingress": {}}, "no certificate is set"),
         ({"ingress.scheme": "internet-facing"}, "ingress.scheme internet-facing"),
         ({"mlflow.auth.mode": "none"}, "mlflow.auth.mode none"),
-        ({"mlflow.pool": {"size": 5, "overflow": 5}}, "mlflow.pool"),
         ({"mlflow.corsAllowedOrigins": ["*"]}, "mlflow.corsAllowedOrigins *"),
         ({"postgres.allowFrom": "vpc"}, "postgres.allowFrom vpc"),
         (
