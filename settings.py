@@ -465,7 +465,7 @@ class Mlflow(_Section):
     autoscaling: Autoscaling | None = None
     """Let the number of pods follow the load instead of ``replicas``."""
     workers: int = Field(default=1, ge=1, le=32)
-    """Server processes per pod. Two or more add about 40 ms to each keep-alive request: prefer replicas."""
+    """Server processes per pod, each with its own pool and about 200 MiB. More replicas also outlive the death of one."""
     resources: Resources = Resources()
     """CPU and memory of a pod."""
     pool: ConnectionPool = ConnectionPool()

@@ -99,6 +99,18 @@ def _no_limit(values: Values) -> None:
     del values["ingress"]["annotations"][LIMIT]
 
 
+def _kept_connections(values: Values) -> None:
+    del values["ingress"]["annotations"][CLOSED]
+
+
+def _both(first: Callable[[Values], None], second: Callable[[Values], None]) -> Callable[[Values], None]:
+    def change(values: Values) -> None:
+        first(values)
+        second(values)
+
+    return change
+
+
 def _no_login(values: Values) -> None:
     del values["auth"]
 
@@ -115,6 +127,7 @@ def _chart(values: Values) -> None:
     """What the chart does when it is told where the database is and that there is a login, and nothing else."""
     _no_cache(values)
     _no_limit(values)
+    _kept_connections(values)
     kept = ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "PGSSLMODE")
     values["extraEnvVars"] = {name: value for name, value in values["extraEnvVars"].items() if name in kept}
     values["extraArgs"] = {}
@@ -125,6 +138,7 @@ CHART = "the chart's own defaults, basic auth"
 NO_LOGIN = "without login"
 TWO_PODS = "2 replicas"
 LIMIT = "haproxy.org/pod-maxconn"
+CLOSED = "haproxy.org/backend-config-snippet"
 CROWD = 64
 CONFIGURATIONS: Mapping[str, Sequence[Configuration]] = {
     "3.7.0": (
@@ -141,6 +155,9 @@ CONFIGURATIONS: Mapping[str, Sequence[Configuration]] = {
         Configuration("job runner on", _jobs),
         Configuration("pool 3 + 2", _pool(3, 2)),
         Configuration("2 workers", _workers(2)),
+        Configuration("2 workers, connections kept", _both(_workers(2), _kept_connections)),
+        Configuration("2 workers, one client", _workers(2), clients=1),
+        Configuration("2 workers, connections kept, one client", _both(_workers(2), _kept_connections), clients=1),
         Configuration("4 workers", _workers(4)),
         Configuration(TWO_PODS, _replicas(2)),
         Configuration(f"{CROWD} clients", clients=CROWD),

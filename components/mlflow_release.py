@@ -387,6 +387,9 @@ def _ingress(args: MlflowReleaseArgs) -> dict[str, Any]:
             # A request can hold one database connection while it waits for a second one: as many requests as connections wait for each
             # other. One fewer, and one of them always goes on; the others queue in HAProxy, whose pods share this number.
             "haproxy.org/pod-maxconn": str(args.pool_size + args.pool_overflow - 1),
+            # A connection of its own for each request: with two workers or more uvicorn answers 40 ms late on one that is kept (its issue
+            # 3149), and after 5 s it closes a kept one, now and then just when HAProxy sends the next request there.
+            "haproxy.org/backend-config-snippet": "option http-server-close",
         },
         "hosts": [{"host": args.host, "paths": [{"path": "/", "pathType": "Prefix"}]}],
     }

@@ -50,6 +50,7 @@ _TIMEOUTS = {
 }
 # What an Ingress may set as well as the controller's configuration.
 _ANNOTATIONS = {
+    "backend-config-snippet",
     "pod-maxconn",
     "response-set-header",
     "ssl-redirect",
@@ -260,6 +261,7 @@ def _route(
     if "pod-maxconn" in settings:
         # Each of the controller's pods would have its share of this; here one process stands for all of them.
         lines[-1] += f" maxconn {settings['pod-maxconn']}"
+    lines += [f"  {line.strip()}" for line in settings.get("backend-config-snippet", "").splitlines()]
     if "timeout-server" in own:
         lines.append(f"  timeout server {own['timeout-server']}")
     for header in settings.get("response-set-header", "").splitlines():

@@ -163,6 +163,11 @@ def test_a_pod_gets_no_more_requests_at_once_than_the_ingress_says() -> None:
         configuration(controller(), ingress(pod_maxconn="many"))
 
 
+def test_a_snippet_is_in_the_backend_of_its_ingress() -> None:
+    text = "\n".join(lines(controller(), ingress(backend_config_snippet="option http-server-close")))
+    assert text.index("option http-server-close") > text.index("backend mlflow.mlflow.mlflow.example.com")
+
+
 def test_what_nobody_knows_is_named() -> None:
     with pytest.raises(ValuesError, match=r"controller\.config: timeout-servers is nothing"):
         check("1.52.1", {"controller": {"config": {"timeout-servers": "1s"}}})

@@ -555,6 +555,10 @@ def test_a_pod_gets_one_request_fewer_at_once_than_it_has_connections(any_cluste
     assert annotation(Computed({"mlflow.pool": {"size": 3, "overflow": 4}}), "haproxy.org/pod-maxconn") == "6"
 
 
+def test_no_request_is_sent_on_a_connection_that_the_server_may_just_be_closing(any_cluster: Deployment) -> None:
+    assert annotation(any_cluster, "haproxy.org/backend-config-snippet") == "option http-server-close"
+
+
 def test_haproxy_serves_a_certificate_that_exists() -> None:
     deployment = Computed({"ingress.tlsSecretName": "site-tls"})
     assert ingress(deployment)["tls"] == [{"secretName": "site-tls", "hosts": ["mlflow.example.com"]}]
