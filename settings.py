@@ -56,7 +56,6 @@ class _Section(BaseModel):
         frozen=True,
         strict=True,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
     )
 
     def problems(self) -> list[str]:

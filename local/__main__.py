@@ -124,7 +124,7 @@ def _start(stack: Path) -> tuple[Engine, bool]:
     had_account = (machine.folder / "aws.journal").exists()
     started = machine.start()
     work: dict[str, Callable[[Step], object]] = {
-        "pulumi": lambda step: tools.pulumi_bin(step.say),
+        "pulumi": lambda step: Engine(stack).prepare(tools.pulumi_bin(step.say)),
         "PostgreSQL": lambda step: tools.ensure(tools.POSTGRES, step.say),
         "HAProxy": lambda step: tools.ensure(tools.HAPROXY, step.say),
         f"MLflow {MLFLOW}": lambda step: tools.ensure(mlflow, step.say),
@@ -138,12 +138,13 @@ def _start(stack: Path) -> tuple[Engine, bool]:
             machine.stop()
         raise
     engine = Engine(stack, str(results["AWS account"]))
-    engine.prepare(Path(str(results["pulumi"])))
-    if started and existed:
+    if not existed:
+        return engine, False
+    if started:
         _wait_for_processes(machine)
     with Progress() as progress, progress.step("recovery") as step:
         engine.recover(step.say)
-    return engine, existed and (started or not had_account)
+    return engine, started or not had_account
 
 
 def _in_parallel(work: dict[str, Callable[[Step], object]]) -> dict[str, object]:

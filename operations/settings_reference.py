@@ -3,9 +3,13 @@
 A test fails when they are out of step with ``settings.py``.
 """
 
+import ast
+import functools
+import inspect
 import json
 import types
 import typing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +17,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+import settings
 from settings import PROJECT, Settings
 
 ROOT = Path(__file__).parents[1]
@@ -30,15 +35,36 @@ completion in an editor, put `# yaml-language-server: $schema=docs/settings.sche
 """
 
 
+@functools.cache
+def _described() -> type[Settings]:
+    """The settings, each with the text below it as its description.
+
+    pydantic does that too (`use_attribute_docstrings`), but in every run of the program, which has no use for it.
+    """
+    for section in ast.parse(inspect.getsource(settings)).body:
+        model = getattr(settings, section.name) if isinstance(section, ast.ClassDef) else None
+        if not isinstance(section, ast.ClassDef) or not (isinstance(model, type) and issubclass(model, BaseModel)):
+            continue
+        for field, below in pairwise(section.body):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    model.model_fields[name].description = inspect.cleandoc(text)
+                case _:
+                    pass
+        # In the order of the file, in which a section comes after those that it consists of.
+        model.model_rebuild(force=True)
+    return Settings
+
+
 def page() -> str:
     """Write the reference."""
-    sections = [INTRODUCTION, *_section("", Settings, "Top level")]
+    sections = [INTRODUCTION, *_section("", _described(), "Top level")]
     return "\n".join(sections).rstrip() + "\n"
 
 
 def schema() -> dict[str, Any]:
     """Write the JSON Schema of a stack file."""
-    inner = Settings.model_json_schema(by_alias=True)
+    inner = _described().model_json_schema(by_alias=True)
     definitions = inner.pop("$defs")
     secure = {
         "type": "object",

@@ -5,6 +5,7 @@ from typing import LiteralString
 import psycopg
 import pytest
 
+from tests.local.load import Load, Request, over_and_over
 from tests.local.stack import LocalStack
 
 pytestmark = pytest.mark.local
@@ -111,6 +112,12 @@ def test_plain_http_is_redirected_to_https(stack: LocalStack) -> None:
     answer = stack.get("/", url=f"http://localhost:{stack.http_port}")
     assert answer.status in {301, 302, 307, 308}
     assert answer.headers["location"].startswith(stack.url)
+
+
+def test_more_clients_than_a_pod_has_connections_wait_and_none_of_them_fails(stack: LocalStack) -> None:
+    # A pool of 15 would stall: each request in it holds one connection and waits for a second.
+    crowd = Load(stack, ("admin", stack.password()), over_and_over(Request.create_run("0")), clients=64).run(5)
+    assert crowd.failed == 0, crowd.said()
 
 
 def test_a_page_of_another_site_cannot_write(stack: LocalStack) -> None:
