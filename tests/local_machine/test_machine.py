@@ -108,11 +108,19 @@ def test_a_process_that_never_answers_raises_in_time(machine: Machine) -> None:
 
 def test_changed_files_are_reloaded_without_a_restart(machine: Machine, tmp_path: Path) -> None:
     config, seen = tmp_path / "etc" / "config", tmp_path / "seen"
-    script = f"trap 'cp {config} {seen}' HUP; cp {config} {seen}; while :; do sleep 0.1; done"
-    spec = ProcessSpec("reloads", ["sh", "-c", script], ENV, files={str(config): "one"}, reload_signal="SIGHUP")
+    # Not a shell: dash drops a signal that comes just when it has started a command.
+    script = (
+        "import shutil, signal, sys, time\n"
+        "copy = lambda *_: shutil.copyfile(*sys.argv[1:])\n"
+        "signal.signal(signal.SIGHUP, copy)\n"
+        "copy()\n"
+        "while True: time.sleep(0.1)"
+    )
+    argv = [sys.executable, "-c", script, str(config), str(seen)]
+    spec = ProcessSpec("reloads", argv, ENV, files={str(config): "one"}, reload_signal="SIGHUP")
     machine.put(spec)
     before = pid_of(machine, "reloads")
-    assert seen.read_text() == "one"
+    eventually(lambda: seen.exists() and seen.read_text() == "one")
     assert config.stat().st_mode & 0o777 == 0o600
     machine.put(replace(spec, files={str(config): "two"}))
     eventually(lambda: seen.read_text() == "two")
@@ -130,9 +138,17 @@ def test_delete_ends_what_the_process_has_forked(machine: Machine, tmp_path: Pat
 
 
 def test_what_a_process_has_started_may_finish_its_work_after_it(machine: Machine, tmp_path: Path) -> None:
-    finished = tmp_path / "finished"
-    server = f"trap 'sleep 0.5; touch {finished}; exit' TERM; while :; do sleep 0.1; done"
-    machine.put(ProcessSpec("parent", ["sh", "-c", f"({server}) & wait"], ENV))
+    started, finished = tmp_path / "started", tmp_path / "finished"
+    server = (
+        "import pathlib, signal, sys, time\n"
+        "started, finished = map(pathlib.Path, sys.argv[1:])\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), finished.touch(), sys.exit()))\n"
+        "started.touch()\n"
+        "while True: time.sleep(0.1)"
+    )
+    command = '"$0" -c "$1" "$2" "$3" & wait'
+    machine.put(ProcessSpec("parent", ["sh", "-c", command, sys.executable, server, str(started), str(finished)], ENV))
+    eventually(started.exists)
     machine.delete("parent")
     assert finished.exists()
 
