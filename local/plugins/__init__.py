@@ -6,13 +6,13 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-_PROVIDERS = {
+PROVIDERS = {
     "aws": "local.plugins.aws.__main__",
     "kubernetes": "local.plugins.kubernetes",
     "postgresql": "local.plugins.postgresql",
     "random": "local.plugins.random",
 }
-_LANGUAGE = "local.plugins.language"
+LANGUAGE = "local.plugins.language"
 
 
 def install(pulumi_home: Path, bin_dir: Path, nursery: Path) -> None:
@@ -21,10 +21,10 @@ def install(pulumi_home: Path, bin_dir: Path, nursery: Path) -> None:
     The engine takes an installed plugin only when its folder names the version that the program's SDK asks for. Found on PATH
     instead, the plugins would work too, but each run would warn about them. `nursery` is the socket that `launch.py` tries.
     """
-    for package, module in _PROVIDERS.items():
+    for package, module in PROVIDERS.items():
         folder = pulumi_home / "plugins" / f"resource-{package}-v{version(f'pulumi-{package}')}"
         _write_launcher(folder / f"pulumi-resource-{package}", module, nursery)
-    _write_launcher(bin_dir / "pulumi-language-python", _LANGUAGE, nursery)
+    _write_launcher(bin_dir / "pulumi-language-python", LANGUAGE, nursery)
 
 
 def _write_launcher(path: Path, module: str, nursery: Path) -> None:

@@ -20,17 +20,11 @@ import pulumi
 
 from local import paths
 from local.machine import Machine, ProcessSpec, short_path
+from local.plugins import LANGUAGE, PROVIDERS
 from local.plugins.aws import api
 from local.plugins.serve import Call
 
 PROCESS = "plugins"
-PLUGINS = (
-    "local.plugins.aws.__main__",
-    "local.plugins.kubernetes",
-    "local.plugins.language",
-    "local.plugins.postgresql",
-    "local.plugins.random",
-)
 SDKS = (
     *(f"pulumi_aws.{service}" for service in ("cloudwatch", "ec2", "eks", "iam", "lb", "rds", "route53", "s3")),
     *(f"pulumi_kubernetes.{group}" for group in ("core.v1", "helm.v3", "networking.v1", "policy.v1")),
@@ -99,7 +93,7 @@ def main(path: Path) -> None:
         listener.bind(f"{folder}/{path.name}")
     # Who calls meanwhile waits for these imports, which take no longer than its own would.
     listener.listen(64)
-    for module in (*PLUGINS, *SDKS):
+    for module in (*PROVIDERS.values(), LANGUAGE, *SDKS):
         # An SDK loads a part of it when something is asked of it.
         getattr(importlib.import_module(module), "__all__", None)
     api.load_models()

@@ -129,12 +129,12 @@ def test_a_plugin_does_not_outlive_the_engine(home: Path):
 
 
 @contextmanager
-def started(home: Path, package: str, **environment: str) -> Generator[subprocess.Popen[str]]:
+def started(home: Path, package: str) -> Generator[subprocess.Popen[str]]:
     """That plugin, when it has said its port."""
     with subprocess.Popen(
         [launcher(home, package), "127.0.0.1:1"],
         cwd=home,
-        env=os.environ | {"MLFLOW_EKS_STACK_DIR": str(home)} | environment,
+        env=os.environ | {"MLFLOW_EKS_STACK_DIR": str(home)},
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
