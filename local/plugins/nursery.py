@@ -13,6 +13,8 @@ import os
 import signal
 import socket
 import sys
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +67,30 @@ def _changed(loaded: dict[Path, float]) -> bool:
         return True
 
 
-def _answer(line: socket.socket) -> None:
-    """Become the plugin that is called for, in a fork."""
+def _answer(listener: socket.socket, line: socket.socket) -> None:
+    """Fork the plugin that is called for."""
     message, descriptors, _, _ = socket.recv_fds(line, 1_000_000, 3)
-    if not message or os.fork():
-        for descriptor in descriptors:
-            os.close(descriptor)
-        return
+    if message and not os.fork():
+        # A fork that came back from here would answer calls as a second nursery, and what it forks then does not work.
+        try:
+            listener.close()
+            _become(json.loads(message), line, descriptors)
+        except ConnectionError:
+            # Who has hung up already is not there to be told.
+            pass
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _become(call: dict[str, Any], line: socket.socket, descriptors: Sequence[int]) -> None:
+    """Be the plugin that is called for."""
     for standard, descriptor in enumerate(descriptors):
         os.dup2(descriptor, standard)
         os.close(descriptor)
-    call: dict[str, Any] = json.loads(message)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(call["environment"])
@@ -109,9 +124,8 @@ def main(path: Path) -> None:
             if _changed(loaded):
                 line.close()
                 os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - itself, without a shell
-            # Who has hung up already is not there to be told.
             with contextlib.suppress(ConnectionError):
-                _answer(line)
+                _answer(listener, line)
 
 
 if __name__ == "__main__":

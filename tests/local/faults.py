@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -269,7 +270,7 @@ class Round:
     happened: bool = False
     """Whether the command failed, as it has to."""
     said: str = ""
-    """The end of what the next `up` said, where that failed."""
+    """The end of what the command said that did not do as it should: meet the fault, or, being the next one, succeed."""
     differences: list[str] = field(default_factory=list)
     seconds: int = 0
 
@@ -310,7 +311,13 @@ def strike(stack: LocalStack, fault: str, rotation: int = 0) -> Round:
     hit = [urn for urn in done if urn.rpartition("::")[2] == which] if result.number == 0 else done[result.number - 1 :]
     result.operation = hit[0] if hit else ""
     result.happened = failed.returncode != 0 and bool(hit)
+    if not result.happened:
+        result.said = _end_of(failed)
     return result
+
+
+def _end_of(command: subprocess.CompletedProcess[str]) -> str:
+    return "\n".join((command.stdout + command.stderr).strip().splitlines()[-25:])
 
 
 def disturbed(stack: LocalStack, fault: str, expected: View, rotation: int = 0) -> Round:
@@ -319,7 +326,7 @@ def disturbed(stack: LocalStack, fault: str, expected: View, rotation: int = 0) 
     result = strike(stack, fault, rotation)
     again = stack.command(*up_arguments(rotation), ok=False)
     if again.returncode:
-        result.said = "\n".join((again.stdout + again.stderr).strip().splitlines()[-25:])
+        result.said = _end_of(again)
     else:
         result.differences = differences(view(stack, rotation), expected)
     result.seconds = round(time.monotonic() - started)

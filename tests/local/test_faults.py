@@ -82,7 +82,7 @@ def test_after_a_fault_at_each_of_these_operations_one_plain_up_completes_the_st
 ) -> None:
     for name in sample:
         struck = faults.strike(own_stack, f"{name}:{kind}")
-        assert struck.happened, f"{name} was not reached"
+        assert struck.happened, f"{name} was not reached:\n{struck.said}"
     own_stack.command("up")
     assert faults.differences(faults.view(own_stack), undisturbed) == []
 
@@ -116,7 +116,8 @@ def test_the_state_is_in_files_that_are_put_in_place_whole(stack: LocalStack) ->
 
 @pytest.mark.parametrize("kind", ["error", "kill", "kill-after"])
 def test_down_leaves_nothing_of_a_half_made_stack(own_stack: LocalStack, kind: str) -> None:
-    assert faults.strike(own_stack, f"postgres-instance:{kind}").happened
+    struck = faults.strike(own_stack, f"postgres-instance:{kind}")
+    assert struck.happened, struck.said
     own_stack.command("down")
     assert not own_stack.folder.exists()
     wait_until(lambda: not list(faults.strays(own_stack.folder)) and not processes_of(own_stack))

@@ -4,6 +4,7 @@ With a nursery it is a fork, without one a process of its own, and nobody sees t
 """
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -138,10 +139,13 @@ def started(home: Path, package: str) -> Generator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().strip().isdigit()
-        yield process
-        process.kill()
+        try:
+            assert process.stdout is not None
+            assert select.select([process.stdout], [], [], 20)[0], "nobody answers"
+            assert process.stdout.readline().strip().isdigit()
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -167,6 +171,29 @@ def test_a_fork_has_the_surroundings_of_its_caller(nursery: Nursery, forking: Pa
             Path(f"/proc/{pid}/status").read_text().partition("Umask:")[2].split()[0] for pid in (fork, process.pid)
         }
         assert len(masks) == 1
+
+
+def test_a_fork_whose_engine_is_gone_before_it_serves_ends(nursery: Nursery, forking: Path):
+    # As its port cannot be told: an exception of the fork must not lead it back to where calls are answered.
+    with subprocess.Popen(
+        [launcher(forking, "random"), "127.0.0.1:1"],
+        env=os.environ | {"MLFLOW_EKS_STACK_DIR": str(forking)},
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait(timeout=20)
+    eventually(lambda: not nursery.plugins())
+
+
+def test_without_its_nursery_the_next_plugin_is_a_process_of_its_own_while_forks_still_run(tmp_path: Path):
+    install(tmp_path / "home", tmp_path / "bin", tmp_path / "nursery")
+    with Nursery(tmp_path / "nursery") as ending, started(tmp_path, "random") as fork:
+        ending.process.kill()
+        ending.process.wait()
+        with started(tmp_path, "random") as process:
+            assert b"launch.py" not in command_line(process.pid)
+        assert b"launch.py" in command_line(fork.pid)
 
 
 def test_a_nursery_that_is_older_than_its_files_makes_room_for_a_new_one(nursery: Nursery, forking: Path):
