@@ -52,7 +52,7 @@ def _on_a_stack(stack: LocalStack, parts: Sequence[str], given: argparse.Namespa
         # A stack whose settings can be changed before its first up: the older MLflow refuses the newer one's tables.
         stack.command("preview")
         for chart, version in sorted(MLFLOW_OF_CHART.items(), key=lambda item: tuple(map(int, item[1].split(".")))):
-            stack.up(mlflow__chartVersion=chart)
+            stack.up(mlflow__chartVersion=chart, mlflow__workers=serving.default_workers(chart))
             configurations = serving.CONFIGURATIONS[version]
             rows += serving.measure(stack, version, configurations, given.rounds, given.seconds, say)
         report.write("serving", report.server(rows, given.rounds, given.seconds), command)
@@ -65,6 +65,7 @@ def _on_a_stack(stack: LocalStack, parts: Sequence[str], given: argparse.Namespa
         found = stored_runs.measure(stack, 5 * given.rounds, say)
         report.write("stored-runs", report.stored(found), command)
     if "soak" in parts:
+        stack.up(mlflow__workers=serving.default_workers())
         hour = soak.soak(stack, given.minutes, say)
         report.write("soak", report.endurance(hour, soak.overload(stack, 60, say)), command)
 

@@ -17,6 +17,7 @@ from bench.workloads import WORKLOADS, Workload, experiment
 from local import account
 from local.cluster.helm import Cluster, Release
 from local.machine import Machine
+from settings import Mlflow
 from tests.local.load import Load, Sampler
 from tests.local.stack import LocalStack
 
@@ -154,10 +155,12 @@ CONFIGURATIONS: Mapping[str, Sequence[Configuration]] = {
         Configuration("login not cached", _no_cache),
         Configuration("job runner on", _jobs),
         Configuration("pool 3 + 2", _pool(3, 2)),
-        Configuration("2 workers", _workers(2)),
-        Configuration("2 workers, connections kept", _both(_workers(2), _kept_connections)),
-        Configuration("2 workers, one client", _workers(2), clients=1),
-        Configuration("2 workers, connections kept, one client", _both(_workers(2), _kept_connections), clients=1),
+        Configuration("pool 5 + 10", _pool(5, 10)),
+        Configuration("connections kept", _kept_connections),
+        Configuration("one client", clients=1),
+        Configuration("connections kept, one client", _kept_connections, clients=1),
+        Configuration("1 worker", _workers(1)),
+        Configuration("1 worker, pool 3 + 2", _both(_workers(1), _pool(3, 2))),
         Configuration("4 workers", _workers(4)),
         Configuration(TWO_PODS, _replicas(2)),
         Configuration(f"{CROWD} clients", clients=CROWD),
@@ -165,6 +168,11 @@ CONFIGURATIONS: Mapping[str, Sequence[Configuration]] = {
     ),
 }
 """MLflow version to its rows."""
+
+
+def default_workers(chart: str = Mlflow.model_fields["chart_version"].default) -> int:
+    """What the settings say where nobody writes anything, as Pulumi.local.yaml does."""
+    return Mlflow.model_validate({"host": "localhost", "chartVersion": chart}).workers
 
 
 def measure(

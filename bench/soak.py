@@ -26,7 +26,7 @@ EVERY = 10.0
 SETTLED_AFTER = 1 / 6
 """Share of the time after which memory is compared: caches and pools fill until then."""
 CROWD = 64
-"""Clients of the overload. A pod works on 40 requests at once, and each wants a connection."""
+"""Clients of the overload, more than a pod works on at once."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -25,10 +25,8 @@ ADMIN_SECRET = "mlflow-auth"  # noqa: S105
 CONTAINER_PORT = 5000
 ARTIFACT_VOLUME = "/mlartifacts"
 BASIC_LOGIN = "mlflow.server.auth:authenticate_request_basic_auth"
-LDAP_LOGIN = "ldap_login:authenticate"
-LDAP_LOGIN_SOURCE = Path(__file__).parent.parent / "pod" / "ldap_login.py"
-LDAP_CONFIG_MAP = "mlflow-ldap-login"
-LDAP_FOLDER = "/etc/mlflow-ldap"
+LOGIN_SOURCES = Path(__file__).parent.parent / "pod"
+LOGIN_FOLDER = "/etc/mlflow-login"
 POD_LABELS = {"app.kubernetes.io/name": "mlflow", "app.kubernetes.io/instance": RELEASE}
 
 
@@ -100,14 +98,14 @@ class MlflowReleaseArgs:
     """Fewest pods of the autoscaler; None: no autoscaler."""
     max_replicas: int | None = None
     """Most pods of the autoscaler."""
-    workers: int = 1
+    workers: int = 2
     """Server processes per pod."""
     pool_size: int = 5
     """Connections that a worker keeps per engine."""
-    pool_overflow: int = 10
+    pool_overflow: int = 5
     """Connections beyond that under load."""
     cpu_request: str = "500m"
-    memory_request: str = "768Mi"
+    memory_request: str = "1Gi"
     memory_limit: str = "2Gi"
     tls_secret_name: str | None = None
     """Secret with the certificate that HAProxy serves."""
@@ -162,12 +160,12 @@ class MlflowRelease(pulumi.ComponentResource):
             for secret, data in secrets.items()
         ]
 
-        if args.ldap is not None:
+        if login := login_function(args):
             made.append(
                 kubernetes.core.v1.ConfigMap(
-                    f"{name}-ldap-login",
-                    metadata={"name": LDAP_CONFIG_MAP, "namespace": namespaced},
-                    data=_ldap_files(args.ldap),
+                    f"{name}-{login.name}",
+                    metadata={"name": login.config_map, "namespace": namespaced},
+                    data=login.files,
                     opts=child,
                 )
             )
@@ -211,6 +209,43 @@ class MlflowRelease(pulumi.ComponentResource):
             return hmac.new(known[0].encode(), "\0".join(known[1:]).encode(), hashlib.sha256).hexdigest()[:16]
 
         return pulumi.Output.unsecret(pulumi.Output.all(key, *values).apply(digest))
+
+
+@dataclass(frozen=True)
+class LoginFunction:
+    """Code of our own that MLflow calls for each login, in a ConfigMap that its pods mount."""
+
+    name: str
+    """With hyphens, the name of its module in ``pod/``."""
+    more_files: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What it reads beside its code."""
+
+    @property
+    def function(self) -> str:
+        """What MLflow's configuration calls it."""
+        return f"{self.name.replace('-', '_')}:authenticate"
+
+    @property
+    def config_map(self) -> str:
+        """The ConfigMap's name."""
+        return f"mlflow-{self.name}"
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What is in the ConfigMap."""
+        module = LOGIN_SOURCES / f"{self.name.replace('-', '_')}.py"
+        return {module.name: module.read_text(encoding="utf-8"), **self.more_files}
+
+
+def login_function(args: MlflowReleaseArgs) -> LoginFunction | None:
+    """What logs people in instead of a function of MLflow's own, where none of them will do."""
+    if args.ldap is not None:
+        # The image's locks everybody out over TLS and hangs with the directory: docs/ldap.md.
+        authority = {"ca.crt": args.ldap.ca_certificate} if args.ldap.ca_certificate else {}
+        return LoginFunction("ldap-login", authority)
+    if args.auth_mode == "basic" and args.chart_version == "1.8.1" and args.auth_cache_seconds:
+        return LoginFunction("login-cache")
+    return None
 
 
 def mlflow_values(args: MlflowReleaseArgs, checksum: pulumi.Input[str]) -> dict[str, Any]:
@@ -269,12 +304,13 @@ def mlflow_values(args: MlflowReleaseArgs, checksum: pulumi.Input[str]) -> dict[
         values["autoscaling"] = {"enabled": True, "minReplicas": args.min_replicas, "maxReplicas": args.max_replicas}
     if max(args.replicas, args.max_replicas or 0) > 1:
         values["affinity"] = _apart()
-    if args.ldap is not None:
-        values.setdefault("extraVolumes", []).append({"name": "ldap", "configMap": {"name": LDAP_CONFIG_MAP}})
-        values.setdefault("extraVolumeMounts", []).append({"name": "ldap", "mountPath": LDAP_FOLDER, "readOnly": True})
+    if login := login_function(args):
+        mount = {"name": login.name, "mountPath": LOGIN_FOLDER, "readOnly": True}
+        values.setdefault("extraVolumes", []).append({"name": login.name, "configMap": {"name": login.config_map}})
+        values.setdefault("extraVolumeMounts", []).append(mount)
         # The chart does not watch this ConfigMap either.
-        files = json.dumps(_ldap_files(args.ldap), sort_keys=True)
-        values["podAnnotations"]["checksum/ldap-login"] = hashlib.sha256(files.encode()).hexdigest()[:16]
+        files = json.dumps(login.files, sort_keys=True)
+        values["podAnnotations"][f"checksum/{login.name}"] = hashlib.sha256(files.encode()).hexdigest()[:16]
     if args.registry:
         server = {"repository": f"{args.registry}/burakince/mlflow"}
         shell = {"repository": f"{args.registry}/library/busybox"}
@@ -311,7 +347,8 @@ def _artifacts(args: MlflowReleaseArgs) -> dict[str, Any]:
 
 
 def _auth(args: MlflowReleaseArgs) -> dict[str, Any]:
-    function = LDAP_LOGIN if args.auth_mode == "ldap" else BASIC_LOGIN
+    login = login_function(args)
+    function = login.function if login else BASIC_LOGIN
     if args.auth_cache_seconds:
         # The chart has no value for the cache, but this one is the last line of its ini file: a second line rides along.
         function += f"\n    auth_cache_ttl_seconds = {args.auth_cache_seconds}"
@@ -330,14 +367,6 @@ def _auth(args: MlflowReleaseArgs) -> dict[str, Any]:
             "existingSecret": {"name": DATABASE_SECRET, "usernameKey": "username", "passwordKey": "password"},
         },
     }
-
-
-def _ldap_files(ldap: LdapArgs) -> dict[str, str]:
-    """Our own login function, since the image's locks everybody out over TLS and hangs with the directory: docs/ldap.md."""
-    files = {LDAP_LOGIN_SOURCE.name: LDAP_LOGIN_SOURCE.read_text(encoding="utf-8")}
-    if ldap.ca_certificate:
-        files["ca.crt"] = ldap.ca_certificate
-    return files
 
 
 def _environment(args: MlflowReleaseArgs) -> dict[str, Any]:
@@ -368,11 +397,11 @@ def _environment(args: MlflowReleaseArgs) -> dict[str, Any]:
             "LDAP_GROUP_ADMIN_DN": args.ldap.admin_group_dn,
             "LDAP_GROUP_USER_DN": args.ldap.user_group_dn,
             "LDAP_START_TLS": "true" if args.ldap.start_tls else "false",
-            "LDAP_CACHE_SECONDS": str(args.auth_cache_seconds),
-            "PYTHONPATH": LDAP_FOLDER,
         }
         if args.ldap.ca_certificate:
-            environment["LDAP_CA"] = f"{LDAP_FOLDER}/ca.crt"
+            environment["LDAP_CA"] = f"{LOGIN_FOLDER}/ca.crt"
+    if login_function(args):
+        environment |= {"PYTHONPATH": LOGIN_FOLDER, "LOGIN_CACHE_SECONDS": str(args.auth_cache_seconds)}
     return environment
 
 

@@ -37,7 +37,7 @@ GROUP_FILTER = os.environ["LDAP_GROUP_SEARCH_FILTER"]
 GROUP_ATTRIBUTE = os.environ.get("LDAP_GROUP_ATTRIBUTE", "dn")
 ADMIN_GROUP = os.environ["LDAP_GROUP_ADMIN_DN"]
 USER_GROUP = os.environ["LDAP_GROUP_USER_DN"]
-CACHE_SECONDS = int(os.environ.get("LDAP_CACHE_SECONDS", "60"))
+CACHE_SECONDS = int(os.environ.get("LOGIN_CACHE_SECONDS", "60"))
 TIMEOUT = 2
 """Seconds for each step with the directory. A request thread that waits longer takes `/health`, and so the pod, down with it."""
 PAUSE = 5

@@ -85,17 +85,17 @@ class Pods:
         paths.make_private(folder.parent)
         paths.make_private(folder)
         match volume:
-            case {"configMap": {"name": name, **options}} if name in rendered.config_maps:
+            case {"configMap": {"name": name, **options}}:
                 # Executable for its owner where the volume says so.
                 mode = 0o600 | options.get("defaultMode", 0) & 0o100
-                files = rendered.config_maps[name]
+                files = rendered.config_maps.get(name) or self._config_map(namespace, name)
             case {"secret": {"secretName": name}}:
                 mode = 0o600
                 files = self.objects.secret_data(namespace, name)
             case {"emptyDir": _}:
                 return
             case _:
-                raise ClusterError(f"volume {volume['name']}: the local stack knows secret and emptyDir")
+                raise ClusterError(f"volume {volume['name']}: the local stack knows configMap, secret and emptyDir")
         for file, text in files.items():
             write(folder / file, text, mode)
 
@@ -111,6 +111,12 @@ class Pods:
         for name, value in container.env.items():
             env[name] = _here(value, container, folder) if isinstance(value, str) else self._secret(namespace, value)
         return [_here(word, container, folder) for word in (*container.command, *container.args)], env
+
+    def _config_map(self, namespace: str, name: str) -> dict[str, str]:
+        found = self.objects.get("ConfigMap", namespace, name)
+        if found is None:
+            raise ClusterError(f'configmap "{name}" not found in namespace {namespace}')
+        return found["data"]
 
     def _secret(self, namespace: str, wanted: mlflow.SecretKey) -> str:
         data = self.objects.secret_data(namespace, wanted.secret)

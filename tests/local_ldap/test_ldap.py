@@ -43,6 +43,7 @@ pytestmark = [
     ),
 ]
 
+LOGIN = mlflow_release.LoginFunction("ldap-login").function
 ADMIN = ("admin", "local-admin-password")
 ALICE = ("alice", "password of alice")
 BOB = ("bob", "password of bob")
@@ -168,7 +169,7 @@ def release_values(directory: Directory, cache_seconds: int, chart_version: str 
 def this_machine(directory: Directory) -> dict[str, str]:
     return {
         "LDAP_CA": str(directory.certificates.authority),
-        "PYTHONPATH": f"{mlflow_release.LDAP_LOGIN_SOURCE.parent}:{ldap3_folder()}",
+        "PYTHONPATH": f"{mlflow_release.LOGIN_SOURCES}:{ldap3_folder()}",
     }
 
 
@@ -389,14 +390,14 @@ def probe(folder: Path, directory: Directory, slapd: subprocess.Popen[Any]) -> P
             },
             [BOB],
         ),
-        "cache of a second": ({"LDAP_CACHE_SECONDS": "1"}, [FRANK, FRANK, ("sleep", "1.2"), FRANK]),
+        "cache of a second": ({"LOGIN_CACHE_SECONDS": "1"}, [FRANK, FRANK, ("sleep", "1.2"), FRANK]),
     }
     settings = {**release_values(directory, 0)["extraEnvVars"], **this_machine(directory)}
     questions = [({**settings, **changes}, logins) for changes, logins in configurations.values()]
     ini = folder / "probe.ini"
     ini.write_text(
         "[mlflow]\ndefault_permission = READ\nadmin_username = admin\nadmin_password = unused-password\n"
-        f"database_uri = sqlite:///{folder}/probe.db\nauthorization_function = {mlflow_release.LDAP_LOGIN}\n"
+        f"database_uri = sqlite:///{folder}/probe.db\nauthorization_function = {mlflow_release.LoginFunction('ldap-login').function}\n"
     )
     # As Active Directory has it in `memberOf`, in an attribute that this directory's schema knows.
     directory.modify(dn_of("mallory"), f"add: seeAlso\nseeAlso: cn=other,{GROUPS}\nseeAlso: {USERS}")

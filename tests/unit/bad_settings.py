@@ -443,7 +443,7 @@ MLFLOW = [
         "raise it",
     ),
     _on_eks("more pods than connections", {"mlflow.replicas": 2}, "mlflow.replicas", "a larger postgres.instanceClass"),
-    _on_eks("more workers than connections", {"mlflow.workers": 2}, "mlflow.replicas", "a smaller mlflow.pool"),
+    _on_eks("more workers than connections", {"mlflow.workers": 3}, "mlflow.replicas", "a smaller mlflow.pool"),
     _on_eks(
         "an autoscaler that outgrows the connections",
         {"mlflow.autoscaling": {}},

@@ -298,7 +298,7 @@ def test_the_directory_is_described_in_variables(ldap: Deployment, any_cluster: 
     assert variables == {
         "LDAP_URI": "ldaps://ldap.example.com/dc=example,dc=com",
         "LDAP_TLS_VERIFY": "required",
-        "LDAP_CA": "/etc/mlflow-ldap/ca.crt",
+        "LDAP_CA": "/etc/mlflow-login/ca.crt",
         "LDAP_LOOKUP_BIND": "uid=%s,ou=people,dc=example,dc=com",
         "LDAP_GROUP_ATTRIBUTE": "dn",
         "LDAP_GROUP_SEARCH_BASE_DN": "ou=groups,dc=example,dc=com",
@@ -306,8 +306,8 @@ def test_the_directory_is_described_in_variables(ldap: Deployment, any_cluster: 
         "LDAP_GROUP_ADMIN_DN": "cn=mlflow-admins,ou=groups,dc=example,dc=com",
         "LDAP_GROUP_USER_DN": "cn=mlflow,ou=groups,dc=example,dc=com",
         "LDAP_START_TLS": "true",
-        "LDAP_CACHE_SECONDS": "60",
     }
+    assert ldap.environment["LOGIN_CACHE_SECONDS"] == "60"
     assert not [key for key in any_cluster.environment if key.startswith("LDAP_")]
 
 
@@ -316,12 +316,31 @@ def test_the_login_function_and_the_directorys_authority_are_mounted_where_the_v
 ) -> None:
     files = ldap.named("mlflow-ldap-login")
     assert set(files["data"]) == {"ldap_login.py", "ca.crt"}
-    assert {"name": "ldap", "configMap": {"name": files["metadata"]["name"]}} in ldap.values["extraVolumes"]
-    (mount,) = [mount for mount in ldap.values["extraVolumeMounts"] if mount["name"] == "ldap"]
+    assert {"name": "ldap-login", "configMap": {"name": files["metadata"]["name"]}} in ldap.values["extraVolumes"]
+    (mount,) = [mount for mount in ldap.values["extraVolumeMounts"] if mount["name"] == "ldap-login"]
     assert ldap.environment["PYTHONPATH"] == mount["mountPath"]
     assert ldap.environment["LDAP_CA"] == f"{mount['mountPath']}/ca.crt"
     assert "mlflow-ldap-login" in ldap.named("mlflow-release").depends_on
-    assert "ldap" not in {volume["name"] for volume in any_cluster.values["extraVolumes"]}
+    assert {volume["name"] for volume in any_cluster.values["extraVolumes"]} == {"artifacts"}
+    assert "PYTHONPATH" not in any_cluster.environment
+
+
+def test_the_older_mlflow_gets_the_login_cache_that_it_lacks() -> None:
+    older = anywhere({"mlflow.chartVersion": "1.8.1", "mlflow.auth.cacheSeconds": 30})
+    assert auth_ini(older)["authorization_function"] == "login_cache:authenticate"
+    files = older.named("mlflow-login-cache")
+    assert set(files["data"]) == {"login_cache.py"}
+    (mount,) = [mount for mount in older.values["extraVolumeMounts"] if mount["name"] == "login-cache"]
+    assert older.environment["PYTHONPATH"] == mount["mountPath"]
+    assert older.environment["LOGIN_CACHE_SECONDS"] == "30"
+    assert "mlflow-login-cache" in older.named("mlflow-release").depends_on
+
+
+@pytest.mark.parametrize("changes", [{"mlflow.auth.cacheSeconds": 0}, {"mlflow.auth.mode": "none"}])
+def test_without_a_cache_or_a_login_the_older_mlflow_runs_as_it_is(changes: Mapping[str, Any]) -> None:
+    older = anywhere({"mlflow.chartVersion": "1.8.1", **changes})
+    assert "PYTHONPATH" not in older.environment
+    assert not older.of_type("kubernetes:core/v1:ConfigMap")
 
 
 def test_pods_roll_when_the_login_function_changes(ldap: Deployment) -> None:
@@ -551,7 +570,7 @@ def test_the_site_is_the_host_and_all_of_it(any_cluster: Deployment) -> None:
 
 
 def test_a_pod_gets_one_request_fewer_at_once_than_it_has_connections(any_cluster: Deployment) -> None:
-    assert annotation(any_cluster, "haproxy.org/pod-maxconn") == "14"
+    assert annotation(any_cluster, "haproxy.org/pod-maxconn") == "9"
     assert annotation(Computed({"mlflow.pool": {"size": 3, "overflow": 4}}), "haproxy.org/pod-maxconn") == "6"
 
 

@@ -105,7 +105,6 @@ def test_a_default_is_the_guides_value(path: str, value: Any) -> None:
         ("ingress.plain_http", False),
         ("mlflow.chart_version", "1.11.5"),
         ("mlflow.cors_allowed_origins", []),
-        ("mlflow.workers", 1),
         ("mlflow.auth.cache_seconds", 60),
     ],
 )
@@ -270,8 +269,15 @@ def test_an_unsafe_choice_is_warned_of(changes: Mapping[str, Any], says: str) ->
     assert says in warning
 
 
+def test_the_guides_chart_has_one_worker_unless_more_are_written() -> None:
+    guides = changed(MINIMAL, {"mlflow.chartVersion": "1.8.1"})
+    assert accepted(MINIMAL).mlflow.workers == 2
+    assert accepted(guides).mlflow.workers == 1
+    assert accepted(changed(guides, {"mlflow.workers": 2})).mlflow.workers == 2
+
+
 def test_several_workers_of_the_guides_chart_are_warned_of_where_their_first_start_can_collide() -> None:
-    several = changed(SAFE, {"mlflow.chartVersion": "1.8.1", "mlflow.workers": 2, "mlflow.pool.overflow": 5})
+    several = changed(SAFE, {"mlflow.chartVersion": "1.8.1", "mlflow.workers": 2})
     assert any("mlflow.workers" in warning for warning in accepted(several).warnings())
     # The tables that they would make at once are the login's.
     no_login = changed(several, {"mlflow.auth.mode": "none"})
@@ -303,14 +309,14 @@ def test_the_connections_of_a_class_are_known(instance_class: str, connections: 
 
 
 def test_a_larger_class_has_room_for_what_a_small_one_has_not() -> None:
-    config = changed(MINIMAL, {"mlflow.replicas": 4, "mlflow.workers": 2})
+    config = changed(MINIMAL, {"mlflow.replicas": 4})
     _, problems = parse(config, set())
     assert len(problems) == 1
     accepted(changed(config, {"postgres.instanceClass": "db.m7g.large"}))
 
 
 def test_a_smaller_pool_makes_room_for_more_pods() -> None:
-    accepted(changed(MINIMAL, {"mlflow.replicas": 4, "mlflow.pool": {"size": 3, "overflow": 2}}))
+    accepted(changed(MINIMAL, {"mlflow.replicas": 3, "mlflow.pool": {"size": 3, "overflow": 2}}))
 
 
 # Whatever the rules let through must survive the places that it goes to: the rules are a promise about those.

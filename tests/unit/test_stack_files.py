@@ -40,9 +40,9 @@ def test_a_stack_file_says_in_which_region(stack: str) -> None:
 
 def test_dev_is_small() -> None:
     settings = loaded("dev")
-    postgres, mlflow = settings.postgres, settings.mlflow
+    postgres = settings.postgres
     assert (postgres.instance_class, postgres.allocated_storage, postgres.multi_az) == ("db.t3.micro", 20, False)
-    assert settings.most_replicas == mlflow.workers == settings.ingress.replicas == 1
+    assert settings.most_replicas == settings.ingress.replicas == 1
     assert postgres.alarm_topic_arn is None
 
 

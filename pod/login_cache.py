@@ -1,0 +1,41 @@
+"""A memory for MLflow 3.7.0, which hashes the password of every request more than once; newer versions have one of their own.
+
+It runs in MLflow's pod, as `authorization_function = login_cache:authenticate`. It remembers that a password fits the hash in the
+database, which MLflow still reads for every request: a new password and a removed user count at once, on every pod.
+"""
+# The virtualenv of this checkout has none of these packages.
+# pyright: reportMissingImports=false, reportMissingModuleSource=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
+
+import hmac
+import os
+import secrets
+import threading
+
+from cachetools import TTLCache
+from mlflow.server import auth
+from mlflow.server.auth import sqlalchemy_store
+
+authenticate = auth.authenticate_request_basic_auth
+
+_check_password_hash = sqlalchemy_store.check_password_hash
+_key = secrets.token_bytes(32)
+_fitting = TTLCache[bytes, bool](10_000, int(os.environ["LOGIN_CACHE_SECONDS"]))
+_lock = threading.Lock()
+
+
+def check_password_hash(stored: str, password: str) -> bool:
+    """Say whether the password fits, as the function of the same name that MLflow calls."""
+    # Neither is kept, only a fingerprint of the two with a key that ends with the process.
+    pair = hmac.digest(_key, f"{stored}\0{password}".encode(), "sha256")
+    with _lock:
+        if pair in _fitting:
+            return True
+    fits = _check_password_hash(stored, password)
+    if fits:
+        with _lock:
+            _fitting[pair] = True
+    return fits
+
+
+sqlalchemy_store.check_password_hash = check_password_hash

@@ -1,0 +1,101 @@
+"""The login cache of the older chart, asked in MLflow 3.7.0's own virtualenv without a server."""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+
+import pytest
+
+from components import mlflow_release
+from local import tools
+
+pytestmark = pytest.mark.local
+
+ASK = """
+import json, time
+from flask import Flask, Response
+from mlflow.server import auth
+from mlflow.server.auth import sqlalchemy_store
+
+hashed = []
+plain = sqlalchemy_store.check_password_hash
+sqlalchemy_store.check_password_hash = lambda *given: hashed.append(given) or plain(*given)
+authenticate = auth.get_auth_func(auth.auth_config.authorization_function)
+auth.store.init_db(auth.auth_config.database_uri)
+app = Flask("ask")
+answers = {}
+
+
+def ask(what, user, password):
+    before = len(hashed)
+    with app.test_request_context("/", auth=(user, password)):
+        answer = authenticate()
+    answers[what] = [answer.status_code if isinstance(answer, Response) else answer.username, len(hashed) - before]
+
+
+for name in ("alice", "bob"):
+    auth.store.create_user(name, f"password of {name}")
+ask("first", "alice", "password of alice")
+ask("again", "alice", "password of alice")
+ask("wrong", "alice", "password of bob")
+ask("wrong again", "alice", "password of bob")
+ask("somebody else", "bob", "password of bob")
+auth.store.update_user("alice", password="another password")
+ask("changed", "alice", "password of alice")
+ask("new", "alice", "another password")
+auth.store.delete_user("bob")
+ask("removed", "bob", "password of bob")
+time.sleep(2.1)
+ask("later", "alice", "another password")
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str | int, int]]:
+    """Who was let in, or the status of the refusal; and how many passwords were hashed for it."""
+    folder = tmp_path_factory.mktemp("login")
+    tools.ensure(tools.mlflow("3.7.0"))
+    function = mlflow_release.LoginFunction("login-cache").function
+    (folder / "auth.ini").write_text(
+        "[mlflow]\ndefault_permission = READ\nadmin_username = admin\nadmin_password = unused-password\n"
+        f"database_uri = sqlite:///{folder}/users.db\nauthorization_function = {function}\n"
+    )
+    environment = {
+        "PATH": os.defpath,
+        "PYTHONPATH": str(mlflow_release.LOGIN_SOURCES),
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "unused",
+        "LOGIN_CACHE_SECONDS": "2",
+    }
+    done = subprocess.run(
+        [tools.mlflow_python("3.7.0"), "-c", ASK],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return {what: (found[0], found[1]) for what, found in json.loads(done.stdout.splitlines()[-1]).items()}
+
+
+def test_a_password_is_hashed_once_for_as_long_as_it_is_remembered(
+    answers: Mapping[str, tuple[str | int, int]],
+) -> None:
+    assert answers["first"] == ("alice", 1)
+    assert answers["again"] == ("alice", 0)
+    assert answers["somebody else"] == ("bob", 1)
+    assert answers["later"] == ("alice", 1)
+
+
+def test_a_wrong_password_is_refused_every_time(answers: Mapping[str, tuple[str | int, int]]) -> None:
+    assert answers["wrong"] == answers["wrong again"] == (401, 1)
+
+
+def test_a_new_password_and_a_removed_user_count_at_once(answers: Mapping[str, tuple[str | int, int]]) -> None:
+    assert answers["changed"][0] == 401
+    assert answers["new"] == ("alice", 1)
+    assert answers["removed"] == (401, 0)
