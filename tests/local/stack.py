@@ -204,11 +204,15 @@ def new_stack(name: str) -> Iterator[LocalStack]:
 
 
 def free_ports() -> tuple[int, int]:
-    """Two ports that nothing listens on, from below the range that the kernel gives to outgoing connections."""
+    """Two ports that nothing listens on, from below the range that the kernel gives to outgoing connections.
+
+    Nothing listens yet on those of a stack that is still to come up, so tests that run side by side take them from other ranges.
+    """
+    first = 30000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 5 * 550
     with contextlib.ExitStack() as held:
         free: list[int] = []
         while len(free) < 2:
-            port = random.randrange(30000, 32768)
+            port = random.randrange(first, first + 550)
             with contextlib.suppress(OSError):
                 held.enter_context(socket.socket()).bind(("127.0.0.1", port))
                 free.append(port)
