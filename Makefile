@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 STACK ?= dev
+# Files of tests that run side by side, when all do. In the order of their names, because the long ones come early so.
+JOBS ?= $(if $(TESTS),1,2)
 VENV := .venv
 LOCAL := $(VENV)/bin/python -m local
 
@@ -33,8 +35,8 @@ status: $(VENV)/.complete ## Show what runs.
 logs: $(VENV)/.complete ## Follow the logs (NAME=mlflow: only those that begin so).
 	@$(LOCAL) logs $(NAME)
 
-test: $(VENV)/.complete ## Run every test, those on the real engine too (TESTS="tests/unit -k word": some of them; JOBS=2: files side by side).
-	@$(VENV)/bin/python -m pytest $(if $(JOBS),-n $(JOBS) --dist loadfile) $(TESTS)
+test: $(VENV)/.complete ## Run every test, those on the real engine too (TESTS="tests/unit -k word": some of them; JOBS=1: one after the other).
+	@$(VENV)/bin/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(TESTS)
 
 unit: $(VENV)/.complete ## Run the tests that need seconds.
 	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/operations

@@ -101,7 +101,12 @@ def _no_limit(values: Values) -> None:
 
 
 def _kept_connections(values: Values) -> None:
-    del values["ingress"]["annotations"][CLOSED]
+    annotations = values["ingress"]["annotations"]
+    annotations[SNIPPET] = annotations[SNIPPET].replace("option http-server-close", "")
+
+
+def _no_snippet(values: Values) -> None:
+    del values["ingress"]["annotations"][SNIPPET]
 
 
 def _both(first: Callable[[Values], None], second: Callable[[Values], None]) -> Callable[[Values], None]:
@@ -128,7 +133,7 @@ def _chart(values: Values) -> None:
     """What the chart does when it is told where the database is and that there is a login, and nothing else."""
     _no_cache(values)
     _no_limit(values)
-    _kept_connections(values)
+    _no_snippet(values)
     kept = ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "PGSSLMODE")
     values["extraEnvVars"] = {name: value for name, value in values["extraEnvVars"].items() if name in kept}
     values["extraArgs"] = {}
@@ -139,7 +144,7 @@ CHART = "the chart's own defaults, basic auth"
 NO_LOGIN = "without login"
 TWO_PODS = "2 replicas"
 LIMIT = "haproxy.org/pod-maxconn"
-CLOSED = "haproxy.org/backend-config-snippet"
+SNIPPET = "haproxy.org/backend-config-snippet"
 CROWD = 64
 CONFIGURATIONS: Mapping[str, Sequence[Configuration]] = {
     "3.7.0": (

@@ -418,7 +418,9 @@ def _ingress(args: MlflowReleaseArgs) -> dict[str, Any]:
             "haproxy.org/pod-maxconn": str(args.pool_size + args.pool_overflow - 1),
             # A connection of its own for each request: with two workers or more uvicorn answers 40 ms late on one that is kept (its issue
             # 3149), and after 5 s it closes a kept one, now and then just when HAProxy sends the next request there.
-            "haproxy.org/backend-config-snippet": "option http-server-close",
+            # And another try where a pod ends before it has answered, or before it has even taken up the connection: the chart has
+            # no place for a pause before a pod is told to end. MLflow's own client tries again, too, whatever the request was.
+            "haproxy.org/backend-config-snippet": "option http-server-close\nretry-on conn-failure empty-response",
         },
         "hosts": [{"host": args.host, "paths": [{"path": "/", "pathType": "Prefix"}]}],
     }

@@ -25,6 +25,7 @@ from local.machine import Machine, MachineError
 from tests.local.stack import free_ports
 
 HOST = "mlflow.test"
+SNIPPET = "haproxy.org/backend-config-snippet"
 
 SERVER = """\
 import http.server, json, os, signal, sys, threading, time
@@ -33,11 +34,16 @@ arguments = dict(word[2:].partition("=")[::2] for word in sys.argv[2:])
 if "broken" in arguments:
     sys.exit("Error: No such option '--broken'.")
 busy = set()
+dropped = set()
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        if self.path == "/dropped-once" and not dropped:
+            dropped.add(self)
+            self.close_connection = True
+            return
         busy.add(self)
         try:
             if self.path == "/slow":
@@ -49,6 +55,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
         finally:
             busy.discard(self)
+
+    do_POST = do_GET
 
     def log_message(self, *arguments):
         pass
@@ -147,9 +155,9 @@ def mlflow(*, timeout: float = 60, **changes: Any) -> Release:
     return Release("mlflow", "mlflow", "mlflow", "1.11.5", {**values, **changes}, timeout)
 
 
-def get(port: int, path: str = "/", host: str = HOST) -> tuple[int, bytes]:
+def get(port: int, path: str = "/", host: str = HOST, method: str = "GET") -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("GET", path, headers={"Host": host})
+    connection.request(method, path, headers={"Host": host})
     answer = connection.getresponse()
     return answer.status, answer.read()
 
@@ -337,6 +345,19 @@ def test_a_killed_pod_is_avoided_and_comes_back(cluster: Cluster, ports: tuple[i
     eventually(lambda: has_ended(pid))
     assert {get(ports[0])[0] for _ in range(20)} == {200}
     eventually(lambda: all(status.ready for status in cluster.ingress.machine.list()))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_request_that_pods_leave_unanswered_is_tried_again_where_the_ingress_says_so(
+    cluster: Cluster, ports: tuple[int, int], method: str
+) -> None:
+    release = mlflow()
+    ingress = {**release.values["ingress"], "annotations": {SNIPPET: "retry-on conn-failure empty-response"}}
+    cluster.install(mlflow(ingress=ingress))
+    assert get(ports[0], "/dropped-once", method=method)[0] == 200
+    cluster.uninstall("mlflow", "mlflow")
+    cluster.install(release)
+    assert get(ports[0], "/dropped-once", method=method)[0] == 502
 
 
 def test_scaling_down_waits_for_the_pod_that_stays(cluster: Cluster, ports: tuple[int, int]) -> None:
