@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import subprocess
 from collections.abc import Mapping
 
@@ -41,7 +42,7 @@ ask("again", "alice", "password of alice")
 ask("wrong", "alice", "password of bob")
 ask("wrong again", "alice", "password of bob")
 ask("somebody else", "bob", "password of bob")
-auth.store.update_user("alice", password="another password")
+auth.store.update_user("alice", "another password")
 ask("changed", "alice", "password of alice")
 ask("new", "alice", "another password")
 auth.store.delete_user("bob")
@@ -66,7 +67,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str 
         "PATH": os.defpath,
         "PYTHONPATH": str(mlflow_release.LOGIN_SOURCES),
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": "unused",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
         "LOGIN_CACHE_SECONDS": "2",
     }
     done = subprocess.run(
