@@ -34,8 +34,8 @@ def start(machine: Machine, timeout: float = 60) -> str:
             env={
                 "PATH": os.defpath,
                 **credentials(endpoint),
-                # The policies that every account has, such as the one for RDS's monitoring.
-                "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
+                # Nobody starts a machine here.
+                "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
             },
             cwd=str(paths.CHECKOUT),
             ready={"http": endpoint + READY_PATH},

@@ -63,7 +63,6 @@ class Engine:
             # In a folder of its own, because it writes the stack's salt beside the Pulumi.yaml that it finds.
             self._quietly("--cwd", str(self._project), "stack", "init", STACK)
             self._write_config()
-        self._quietly("stack", "select", STACK)
 
     def exists(self) -> bool:
         """Whether there is a stack at all."""
@@ -158,6 +157,7 @@ class Engine:
             # Without .attrs files, the only ones that are not put in place whole: a kill can leave an empty one, and the state is unreadable.
             "PULUMI_BACKEND_URL": f"file://{self.folder / 'backend'}?metadata=skip",
             "PULUMI_CONFIG_PASSPHRASE_FILE": str(self.folder / "passphrase"),
+            "PULUMI_STACK": STACK,
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "KUBECONFIG": os.devnull,

@@ -8,6 +8,7 @@ and a new moto carries the journal out again: a restarted account has the same b
 
 import base64
 import json
+import os
 import re
 import sys
 import threading
@@ -121,6 +122,14 @@ def _load_services() -> None:
     program uses are loaded first. The ids of S3's multipart uploads do not come from moto's random numbers: here they do.
     """
     mock_random.seed(0)
+    # The policies that every account has, such as the one for RDS's monitoring. moto looks for a caller's key in the accounts of all
+    # partitions, and each of those would take a quarter of a second to read its own.
+    os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
+    accounts: Any = get_backend("iam")[DEFAULT_ACCOUNT_ID]
+    _ = accounts["aws"]
+    del os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"]
+    for partition in accounts.regions:
+        _ = accounts[partition]
     for service in _SERVICES:
         backends = get_backend(service)[DEFAULT_ACCOUNT_ID]
         _ = backends[account.REGION if account.REGION in backends.regions else "aws"]

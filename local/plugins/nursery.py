@@ -28,13 +28,13 @@ from local.plugins.serve import Call
 
 PROCESS = "plugins"
 SDKS = (
-    *(f"pulumi_aws.{service}" for service in ("cloudwatch", "ec2", "eks", "iam", "lb", "rds", "route53", "s3")),
-    *(f"pulumi_kubernetes.{group}" for group in ("core.v1", "helm.v3", "networking.v1", "policy.v1")),
+    *(f"pulumi_aws.{service}" for service in ("ec2", "eks", "iam", "rds", "s3")),
+    *(f"pulumi_kubernetes.{group}" for group in ("core.v1", "helm.v3", "networking.v1")),
     "pulumi_postgresql",
     "pulumi_random",
     "pydantic.main",
 )
-"""What the program imports; of a large SDK the parts that it uses."""
+"""What the program imports; of a large SDK the parts that every stack uses."""
 
 
 def socket_of(stack: Path) -> Path:

@@ -37,7 +37,7 @@ def _new_client(service: str) -> Any:
 
 def load_models() -> None:
     """Have what a client is made of read from disk, for those who will want one; they share this process's memory."""
-    for service in ("cloudwatch", "ec2", "eks", "iam", "rds", "route53", "s3"):
+    for service in ("ec2", "eks", "iam", "rds", "s3"):
         # Nobody uses this one: region, endpoint and keys are those of the caller's environment.
         boto3.client(service, "eu-west-1", aws_access_key_id="none", aws_secret_access_key="none")  # noqa: S106
 
