@@ -149,9 +149,8 @@ class _Engine:
     def __init__(self, stack: LocalStack, name: str, main: str) -> None:
         endpoint = f"http://127.0.0.1:{Machine(stack.folder).free_port(account.PROCESS)}"
         self._pulumi = str(stack.folder / "bin" / "pulumi")
-        self._environment = Engine(stack.folder, endpoint).environment() | {
-            name: value for name, value in stack.environment().items() if name.startswith("MLFLOW_EKS_")
-        }
+        ours = {key: value for key, value in stack.environment().items() if key.startswith("MLFLOW_EKS_")}
+        self._environment = {**Engine(stack.folder, endpoint).environment(), **ours, "PULUMI_STACK": name}
         self.folder = stack.folder / "bench" / name
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.soak import connections, memory_of_pods
 from bench.workloads import WORKLOADS, Workload, experiment
+from components.mlflow_release import BASIC_LOGIN
 from local import account
 from local.cluster.helm import Cluster, Release
 from local.machine import Machine
@@ -122,7 +123,7 @@ def _no_login(values: Values) -> None:
 
 
 def _no_cache(values: Values) -> None:
-    values["auth"]["authorizationFunction"] = values["auth"]["authorizationFunction"].partition("\n")[0]
+    values["auth"]["authorizationFunction"] = BASIC_LOGIN
 
 
 def _jobs(values: Values) -> None:
