@@ -428,7 +428,7 @@ class Autoscaling(_Section):
 
 
 class ConnectionPool(_Section):
-    """SQLAlchemy's pool, per worker and engine. HAProxy passes one request fewer to a pod than it has connections, and queues the rest."""
+    """SQLAlchemy's pool, per worker and engine. HAProxy passes one request fewer to a pod than a worker has connections, and queues the rest."""
 
     size: int = Field(default=5, ge=1, le=100)
     """Connections kept open."""
@@ -464,8 +464,8 @@ class Mlflow(_Section):
     autoscaling: Autoscaling | None = None
     """Let the number of pods follow the load instead of ``replicas``."""
     workers: int = Field(default=2, ge=1, le=32)
-    """Server processes per pod, each with its own pool and about 200 MiB; 1 on chart 1.8.1 if nothing is written: there more of them
-    carry no more, and can collide at the first start. More replicas also outlive the death of one."""
+    """Server processes per pod, each with its own pool and about 200 MiB; 1 on chart 1.8.1 if nothing is written: there they
+    can collide at the first start. More replicas also outlive the death of one."""
     resources: Resources = Resources()
     """CPU and memory of a pod."""
     pool: ConnectionPool = ConnectionPool()

@@ -106,10 +106,6 @@ def _kept_connections(values: Values) -> None:
     annotations[SNIPPET] = annotations[SNIPPET].replace("option http-server-close", "")
 
 
-def _no_snippet(values: Values) -> None:
-    del values["ingress"]["annotations"][SNIPPET]
-
-
 def _both(first: Callable[[Values], None], second: Callable[[Values], None]) -> Callable[[Values], None]:
     def change(values: Values) -> None:
         first(values)
@@ -134,7 +130,7 @@ def _chart(values: Values) -> None:
     """What the chart does when it is told where the database is and that there is a login, and nothing else."""
     _no_cache(values)
     _no_limit(values)
-    _no_snippet(values)
+    del values["ingress"]["annotations"][SNIPPET]
     kept = ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "PGSSLMODE")
     values["extraEnvVars"] = {name: value for name, value in values["extraEnvVars"].items() if name in kept}
     values["extraArgs"] = {}
@@ -177,7 +173,7 @@ CONFIGURATIONS: Mapping[str, Sequence[Configuration]] = {
 
 
 def default_workers(chart: str = Mlflow.model_fields["chart_version"].default) -> int:
-    """What the settings say where nobody writes anything, as Pulumi.local.yaml does."""
+    """What a stack has that does not write them; Pulumi.local.yaml does."""
     return Mlflow.model_validate({"host": "localhost", "chartVersion": chart}).workers
 
 

@@ -216,14 +216,19 @@ class LoginFunction:
     """Code of our own that MLflow calls for each login, in a ConfigMap that its pods mount."""
 
     name: str
-    """With hyphens, the name of its module in ``pod/``."""
+    """Of what is made for it in the cluster."""
     more_files: Mapping[str, str] = field(default_factory=dict[str, str])
     """What it reads beside its code."""
 
     @property
+    def module(self) -> Path:
+        """Its code."""
+        return LOGIN_SOURCES / f"{self.name.replace('-', '_')}.py"
+
+    @property
     def function(self) -> str:
         """What MLflow's configuration calls it."""
-        return f"{self.name.replace('-', '_')}:authenticate"
+        return f"{self.module.stem}:authenticate"
 
     @property
     def config_map(self) -> str:
@@ -233,8 +238,7 @@ class LoginFunction:
     @property
     def files(self) -> dict[str, str]:
         """What is in the ConfigMap."""
-        module = LOGIN_SOURCES / f"{self.name.replace('-', '_')}.py"
-        return {module.name: module.read_text(encoding="utf-8"), **self.more_files}
+        return {self.module.name: self.module.read_text(encoding="utf-8"), **self.more_files}
 
 
 def login_function(args: MlflowReleaseArgs) -> LoginFunction | None:

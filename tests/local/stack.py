@@ -179,16 +179,21 @@ class LocalStack:
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
             "PYTHONWARNINGS": "ignore",
         }
-        done = subprocess.run(
-            [tools.mlflow_python(version), "-c", script],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        return done.stdout.strip().rpartition("\n")[2]
+        return run_with_mlflow(version, script, environment)
+
+
+def run_with_mlflow(version: str, script: str, environment: Mapping[str, str]) -> str:
+    """Run a script in the virtualenv of that MLflow; returns the last line that it prints."""
+    done = subprocess.run(
+        [tools.mlflow_python(version), "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout.strip().rpartition("\n")[2]
 
 
 @contextlib.contextmanager

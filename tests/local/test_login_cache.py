@@ -3,13 +3,13 @@
 import json
 import os
 import secrets
-import subprocess
 from collections.abc import Mapping
 
 import pytest
 
 from components import mlflow_release
 from local import tools
+from tests.local.stack import run_with_mlflow
 
 pytestmark = pytest.mark.local
 
@@ -70,17 +70,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str 
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
         "LOGIN_CACHE_SECONDS": "2",
     }
-    done = subprocess.run(
-        [tools.mlflow_python("3.7.0"), "-c", ASK],
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return {what: (found[0], found[1]) for what, found in json.loads(done.stdout.splitlines()[-1]).items()}
+    said = run_with_mlflow("3.7.0", ASK, environment)
+    return {what: (found[0], found[1]) for what, found in json.loads(said).items()}
 
 
 def test_a_password_is_hashed_once_for_as_long_as_it_is_remembered(

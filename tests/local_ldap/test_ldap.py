@@ -397,7 +397,7 @@ def probe(folder: Path, directory: Directory, slapd: subprocess.Popen[Any]) -> P
     ini = folder / "probe.ini"
     ini.write_text(
         "[mlflow]\ndefault_permission = READ\nadmin_username = admin\nadmin_password = unused-password\n"
-        f"database_uri = sqlite:///{folder}/probe.db\nauthorization_function = {mlflow_release.LoginFunction('ldap-login').function}\n"
+        f"database_uri = sqlite:///{folder}/probe.db\nauthorization_function = {LOGIN}\n"
     )
     # As Active Directory has it in `memberOf`, in an attribute that this directory's schema knows.
     directory.modify(dn_of("mallory"), f"add: seeAlso\nseeAlso: cn=other,{GROUPS}\nseeAlso: {USERS}")
