@@ -20,13 +20,13 @@ VPC_CIDR = "10.0.0.0/16"
 PRIVATE_SUBNETS = {f"{REGION}a": "10.0.1.0/24", f"{REGION}b": "10.0.2.0/24"}
 PUBLIC_SUBNETS = {f"{REGION}a": "10.0.101.0/24"}
 CLUSTER_SECURITY_GROUP = f"eks-cluster-sg-{CLUSTER}"
-READY_PATH = "/moto-api/ready"
+ADDRESS = "127.0.0.1"
 
 
 def start(machine: Machine, timeout: float = 60) -> str:
-    """Have the machine run the account; return its endpoint."""
+    """Have the machine run the account; return its endpoint, where the first calls wait until the account is complete."""
     port = machine.free_port(PROCESS)
-    endpoint = f"http://127.0.0.1:{port}"
+    endpoint = f"http://{ADDRESS}:{port}"
     machine.put(
         ProcessSpec(
             name=PROCESS,
@@ -38,7 +38,7 @@ def start(machine: Machine, timeout: float = 60) -> str:
                 "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
             },
             cwd=str(paths.CHECKOUT),
-            ready={"http": endpoint + READY_PATH},
+            ready={"tcp": f"{ADDRESS}:{port}"},
         ),
         timeout,
     )

@@ -7,9 +7,11 @@ and a new moto carries the journal out again: a restarted account has the same b
 """
 
 import base64
+import gc
 import json
 import os
 import re
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -48,13 +50,9 @@ class Journal:
         self.file = file
         self.lock = threading.Lock()
         self.count = 0
-        self.ready = False
 
     def __call__(self, environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
         """Answer one request."""
-        if environ["PATH_INFO"] == account.READY_PATH:
-            start_response("200 OK" if self.ready else "503 Service Unavailable", [])
-            return []
         body = _body(environ)
         with self.lock:
             if _changes_something(environ, body):
@@ -160,26 +158,36 @@ def _complete_cluster() -> None:
 
 class _RequestHandler(MotoRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        # Without werkzeug's colours, which a file does not show, and without the machine's probes.
-        if self.path != account.READY_PATH:
-            self.log("info", "%s %s %s", self.command, self.path, code)
+        # Without werkzeug's colours, which a file does not show.
+        self.log("info", "%s %s %s", self.command, self.path, code)
+
+
+def _seed(journal: Journal) -> None:
+    """Have the account made as any client would, on a port that no other client knows."""
+    server = make_server(account.ADDRESS, 0, journal, threaded=True, request_handler=_RequestHandler)
+    threading.Thread(target=server.serve_forever).start()
+    account.seed(f"http://{account.ADDRESS}:{server.server_port}")
+    server.shutdown()
+    journal.append(_SEEDED)
 
 
 def main(port: int, file: Path) -> None:
     """Serve the account on that port."""
+    # Who calls from now on waits for the account to be complete, instead of being refused.
+    listener = socket.create_server((account.ADDRESS, port), backlog=128)
+    # The collector would look through it all again and again, a third of the time, and free nothing: services stay.
+    gc.disable()
     _load_services()
+    gc.freeze()
+    gc.enable()
     _keep_policies_only()
     journal = Journal(DomainDispatcherApplication(create_backend_app), file)
-    known = journal.replay()
-    server = make_server("127.0.0.1", port, journal, threaded=True, request_handler=_RequestHandler)
-    serving = threading.Thread(target=server.serve_forever)
-    serving.start()
-    if not known:
-        account.seed(f"http://127.0.0.1:{port}")
-        journal.append(_SEEDED)
+    if not journal.replay():
+        _seed(journal)
     _complete_cluster()
-    journal.ready = True
-    serving.join()
+    make_server(
+        account.ADDRESS, port, journal, threaded=True, request_handler=_RequestHandler, fd=listener.fileno()
+    ).serve_forever()
 
 
 if __name__ == "__main__":

@@ -1,51 +1,42 @@
 # ruff: noqa: PTH100, PTH109, PTH119, PTH120 - pathlib takes longer to import than all the rest
 """What the engine starts as a plugin: it has the nursery fork one and stands for it, or becomes the plugin itself.
 
-Run by `python -I -S`, which takes 10 ms; so it imports only what such a Python has, and nothing of this project.
+Run by `python -I -S`, which takes 10 ms; so it imports only what such a Python has, and nothing of this project. `socket`, `signal`
+and `json` would take longer than all of that: in their place are the module below the first, Ctrl-C as Python has it, and NULs.
 """
 
-import json
+import _socket
 import os
 import select
-import signal
-import socket
 import sys
-from types import FrameType
 
 
-def _call_nursery(nursery: str, plugin: str, arguments: list[str], engine: int) -> socket.socket | None:
+def _call_nursery(nursery: str, plugin: str, arguments: list[str], engine: int) -> _socket.socket | None:
     """The line to a new plugin, when there is one."""
     umask = os.umask(0)
     os.umask(umask)
-    call = {
-        "plugin": plugin,
-        "engine": engine,
-        "address": arguments[-1],
-        "folder": os.getcwd(),
-        "umask": umask,
-        "environment": dict(os.environ),
-    }
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    words = [plugin, str(engine), arguments[-1], os.getcwd(), str(umask), *(f"{k}={v}" for k, v in os.environ.items())]
+    standard = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))
+    line = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
         # A socket's path may have 107 characters only.
         folder = os.open(os.path.dirname(nursery), os.O_PATH)
         line.connect(f"/proc/self/fd/{folder}/{os.path.basename(nursery)}")
-        socket.send_fds(line, [json.dumps(call).encode()], [0, 1, 2])
+        line.sendmsg([os.fsencode("\0".join(words))], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, standard)])
         return line if line.recv(1) else None
     except OSError:
         return None
 
 
-def _stand_for(line: socket.socket, engine: int) -> None:
+def _stand_for(line: _socket.socket, engine: int) -> None:
     """End when the plugin ends, and have it end when the engine wants that or has died."""
-
-    def hang_up(number: int, frame: FrameType | None) -> None:
-        line.shutdown(socket.SHUT_WR)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, hang_up)
     ended = os.pidfd_open(engine)
-    while line not in (readable := select.select([line, ended], [], [])[0]):
+    readable: list[_socket.socket | int] = []
+    while line not in readable:
+        try:
+            readable = select.select([line, ended], [], [])[0]
+        except KeyboardInterrupt:
+            line.shutdown(_socket.SHUT_WR)
         if ended in readable:
             # The plugin notices: this was its only line.
             return

@@ -8,7 +8,6 @@ older than their files, a plugin is a Python of its own, as it would be without 
 import contextlib
 import gc
 import importlib
-import json
 import os
 import signal
 import socket
@@ -16,7 +15,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pulumi
 
@@ -74,7 +72,7 @@ def _answer(listener: socket.socket, line: socket.socket) -> None:
         # A fork that came back from here would answer calls as a second nursery, and what it forks then does not work.
         try:
             listener.close()
-            _become(json.loads(message), line, descriptors)
+            _become(message, line, descriptors)
         except ConnectionError:
             # Who has hung up already is not there to be told.
             pass
@@ -86,18 +84,21 @@ def _answer(listener: socket.socket, line: socket.socket) -> None:
         os.close(descriptor)
 
 
-def _become(call: dict[str, Any], line: socket.socket, descriptors: Sequence[int]) -> None:
+def _become(message: bytes, line: socket.socket, descriptors: Sequence[int]) -> None:
     """Be the plugin that is called for."""
+    plugin, engine, address, folder, umask, *environment = os.fsdecode(message).split("\0")
     for standard, descriptor in enumerate(descriptors):
         os.dup2(descriptor, standard)
         os.close(descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.clear()
-    os.environ.update(call["environment"])
-    os.umask(call["umask"])
-    os.chdir(call["folder"])
+    for variable in environment:
+        name, _, value = variable.partition("=")
+        os.environ[name] = value
+    os.umask(int(umask))
+    os.chdir(folder)
     line.send(b"!")
-    importlib.import_module(call["plugin"]).main(Call(call["engine"], call["address"], line.fileno()))
+    importlib.import_module(plugin).main(Call(int(engine), address, line.fileno()))
 
 
 def main(path: Path) -> None:
@@ -108,6 +109,8 @@ def main(path: Path) -> None:
         listener.bind(f"{folder}/{path.name}")
     # Who calls meanwhile waits for these imports, which take no longer than its own would.
     listener.listen(64)
+    # It would look through everything again and again, a quarter of the time, and free nothing: modules stay.
+    gc.disable()
     for module in (*PROVIDERS.values(), LANGUAGE, *SDKS):
         # An SDK loads a part of it when something is asked of it.
         getattr(importlib.import_module(module), "__all__", None)
@@ -118,6 +121,7 @@ def main(path: Path) -> None:
     # What the collector looks at is written to, and no longer shared with the forks.
     gc.collect()
     gc.freeze()
+    gc.enable()
     while True:
         line, _ = listener.accept()
         with line:
