@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import shlex
 import shutil
 from collections.abc import Generator, Sequence
 from datetime import datetime
@@ -17,13 +18,21 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("part", nargs="*", choices=[*report.TITLES, []], help="default: all, which takes two hours")
     parser.add_argument("--rounds", type=int, default=3, help="how often each thing is measured; default: 3")
     parser.add_argument("--seconds", type=float, default=4, help="of a server's load that counts, a round; default: 4")
+    names = list(dict.fromkeys(one.name for rows in serving.CONFIGURATIONS.values() for one in rows))
+    parser.add_argument(
+        "--row",
+        action="append",
+        choices=names,
+        metavar="NAME",
+        help=f"of the server: only these rows, for more rounds in the same time; {', '.join(map(repr, names))}",
+    )
     parser.add_argument("--minutes", type=float, default=60, help="of the soak; default: 60")
     parser.add_argument(
         "--no-cold", action="store_true", help="leave the cold `make up` out, which downloads everything"
     )
     given = parser.parse_args(arguments)
     parts = given.part or list(report.TITLES)
-    command = " ".join(["python -m bench", *arguments])
+    command = shlex.join(["python", "-m", "bench", *arguments])
     if "local-stack" in parts:
         _local_stack(given, command)
     if set(parts) - {"local-stack"}:
@@ -53,7 +62,8 @@ def _on_a_stack(stack: LocalStack, parts: Sequence[str], given: argparse.Namespa
         stack.command("preview")
         for chart, version in sorted(MLFLOW_OF_CHART.items(), key=lambda item: tuple(map(int, item[1].split(".")))):
             stack.up(mlflow__chartVersion=chart, mlflow__workers=serving.default_workers(chart))
-            configurations = serving.CONFIGURATIONS[version]
+            wanted = given.row or [one.name for one in serving.CONFIGURATIONS[version]]
+            configurations = [one for one in serving.CONFIGURATIONS[version] if one.name in wanted]
             rows += serving.measure(stack, version, configurations, given.rounds, given.seconds, say)
         report.write("serving", report.server(rows, given.rounds, given.seconds), command)
     stack.command("up")

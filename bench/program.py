@@ -1,5 +1,6 @@
 """What the program costs before it does anything: its start, a preview without changes, and how both grow."""
 
+import json
 import os
 import shutil
 import statistics
@@ -31,6 +32,10 @@ pulumi_kubernetes.Provider("kubernetes")
 pulumi_postgresql.Provider("postgresql", host="127.0.0.1")
 pulumi_random.Provider("random")
 '''
+SMALLEST = """
+for number in range({count}):
+    pulumi_random.RandomId(f"number-{{number}}", byte_length=4)
+"""
 MANY_MAIN = '''
 """The program, so many times, each time with other logical names."""
 
@@ -105,18 +110,28 @@ def start(runs: int) -> Pair:
 
 
 def no_change(stack: LocalStack, runs: int) -> list[Pair]:
-    """A preview and an up of the stack that is up, against two programs that do nothing.
+    """A preview and an up of the stack that is up, against three other programs.
 
-    One is empty. The other imports the same SDKs and starts the same plugins: what is above that one is the program's own.
+    The first is empty. The second imports the same SDKs and starts the same plugins. The third has as many resources, too, of the
+    smallest kind there is: what is above that one is the program's own.
     """
+    resources = json.loads(stack.pulumi("stack", "export").stdout)["deployment"]["resources"]
+    count = sum(not resource["type"].startswith("pulumi:") for resource in resources)
     engine = _Engine(stack, "empty", EMPTY_MAIN)
     bare = _Engine(stack, "bare", BARE_MAIN)
-    bare.run(bare.folder, "up", "--yes", "--skip-preview")
+    smallest = _Engine(stack, "smallest", BARE_MAIN + SMALLEST.format(count=count))
+    for filled in (bare, smallest):
+        filled.run(filled.folder, "up", "--yes", "--skip-preview")
+    others = {
+        "empty program": engine,
+        "the same SDKs and plugins, no resources": bare,
+        "the same SDKs and plugins, as many of the smallest resource": smallest,
+    }
     local = ("--stack", STACK, "--config-file", str(stack.folder / "project" / f"Pulumi.{STACK}.yaml"))
     pairs: list[Pair] = []
     for name, command in {"preview": ("preview",), "up": ("up", "--yes", "--skip-preview")}.items():
         ours = partial(engine.run, ROOT, *command, *local)
-        for title, other in {"empty program": engine, "the same SDKs and plugins, no resources": bare}.items():
+        for title, other in others.items():
             pairs.append(_in_turns(f"no-op {name} / {title}", runs, ours, partial(other.run, other.folder, *command)))
     return pairs
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from local import account, paths, tools
 from local.engine import STACK, Engine, EngineError, ports
 from local.machine import Machine, MachineError
-from local.plugins import nursery
+from local.plugins import start_nursery
 from local.progress import Progress, Step, box
 from local.tools import ToolError
 
@@ -129,7 +129,7 @@ def _start(stack: Path) -> tuple[Engine, bool]:
         "HAProxy": lambda step: tools.ensure(tools.HAPROXY, step.say),
         f"MLflow {MLFLOW}": lambda step: tools.ensure(mlflow, step.say),
         "AWS account": lambda step: account.start(machine),
-        "plugins": lambda step: nursery.start(stack),
+        "plugins": lambda step: start_nursery(stack),
     }
     try:
         results = _in_parallel(work)

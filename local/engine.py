@@ -15,7 +15,7 @@ from typing import Any
 
 from local import account, paths, tools
 from local.machine import end_with_parent
-from local.plugins import install, nursery
+from local.plugins import install, nursery_socket
 from local.recovery import likely_id
 
 STACK = "local"
@@ -57,7 +57,7 @@ class Engine:
                 (binaries / "pulumi").hardlink_to(pulumi)
             except OSError:
                 shutil.copy2(pulumi, binaries / "pulumi")
-        install(self.folder / "pulumi-home", binaries, nursery.socket_of(self.folder))
+        install(self.folder / "pulumi-home", binaries, nursery_socket(self.folder))
         self._write_config()
         if not self.exists():
             # In a folder of its own, because it writes the stack's salt beside the Pulumi.yaml that it finds.
@@ -66,15 +66,17 @@ class Engine:
 
     def exists(self) -> bool:
         """Whether there is a stack at all."""
-        return (self.folder / "backend" / ".pulumi" / "stacks" / PROJECT / f"{STACK}.json").exists()
+        return self._state.exists()
 
     def readable(self) -> bool:
         """Whether what is needed to decrypt the state is still there."""
         return (self.folder / "passphrase").exists() and "encryptionsalt:" in _read(self._config)
 
     def outputs(self) -> dict[str, Any]:
-        """The stack's outputs, without secrets."""
-        return json.loads(self._quietly("stack", "output", "--stack", STACK, "--json"))
+        """The stack's outputs, with secrets as they are in the state: encrypted."""
+        # The CLI would take its time to derive the key of the secrets, of which none is shown.
+        resources: list[dict[str, Any]] = json.loads(self._state.read_text())["checkpoint"]["latest"]["resources"]
+        return next(resource["outputs"] for resource in resources if resource["type"] == "pulumi:pulumi:Stack")
 
     def run(self, *arguments: str) -> None:
         """Run a command with the terminal, and let it end in its own way when the user interrupts it."""
@@ -164,6 +166,10 @@ class Engine:
             "MLFLOW_EKS_HOME": str(paths.home()),
             "MLFLOW_EKS_STACK_DIR": str(self.folder),
         }
+
+    @property
+    def _state(self) -> Path:
+        return self.folder / "backend" / ".pulumi" / "stacks" / PROJECT / f"{STACK}.json"
 
     @property
     def _project(self) -> Path:

@@ -28,7 +28,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from moto.s3 import models as s3_models
 from werkzeug.serving import make_server
 
-from local import account
+from local import account, account_contents
 
 _SEEDED = "seeded"
 _SERVICES: tuple[SERVICE_NAMES, ...] = ("cloudwatch", "ec2", "eks", "iam", "kms", "rds", "route53", "s3", "sns", "sts")
@@ -166,7 +166,7 @@ def _seed(journal: Journal) -> None:
     """Have the account made as any client would, on a port that no other client knows."""
     server = make_server(account.ADDRESS, 0, journal, threaded=True, request_handler=_RequestHandler)
     threading.Thread(target=server.serve_forever).start()
-    account.seed(f"http://{account.ADDRESS}:{server.server_port}")
+    account_contents.fill(f"http://{account.ADDRESS}:{server.server_port}")
     server.shutdown()
     journal.append(_SEEDED)
 

@@ -10,8 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from local import account
 
 _IDS = {
@@ -50,6 +48,8 @@ def _pod_identity(inputs: dict[str, Any], stack: Path) -> str | None:
 
 
 def _ec2(endpoint: str) -> Any:
+    import boto3  # noqa: PLC0415  -- it takes longer to load than all the rest of a command, which seldom needs it
+
     key = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
     return boto3.client("ec2", endpoint_url=endpoint, region_name=account.REGION, **key)
 

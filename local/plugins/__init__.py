@@ -6,6 +6,9 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from local import paths
+from local.machine import Machine, ProcessSpec
+
 PROVIDERS = {
     "aws": "local.plugins.aws.__main__",
     "kubernetes": "local.plugins.kubernetes",
@@ -13,6 +16,24 @@ PROVIDERS = {
     "random": "local.plugins.random",
 }
 LANGUAGE = "local.plugins.language"
+NURSERY = "plugins"
+"""The process that forks them, to the machine."""
+
+
+def nursery_socket(stack: Path) -> Path:
+    """Where the process listens that forks a stack's plugins."""
+    return Machine(stack).folder / "nursery"
+
+
+def start_nursery(stack: Path, timeout: float = 60) -> None:
+    """Have the stack's machine run that process. Who calls it before it has loaded everything waits."""
+    spec = ProcessSpec(
+        name=NURSERY,
+        argv=[sys.executable, "-m", "local.plugins.nursery", str(nursery_socket(stack))],
+        env={"PATH": os.defpath},
+        cwd=str(paths.CHECKOUT),
+    )
+    Machine(stack).put(spec, timeout)
 
 
 def install(pulumi_home: Path, bin_dir: Path, nursery: Path) -> None:

@@ -19,12 +19,11 @@ from pathlib import Path
 import pulumi
 
 from local import paths
-from local.machine import Machine, ProcessSpec, short_path
+from local.machine import short_path
 from local.plugins import LANGUAGE, PROVIDERS
 from local.plugins.aws import api
 from local.plugins.serve import Call
 
-PROCESS = "plugins"
 SDKS = (
     *(f"pulumi_aws.{service}" for service in ("ec2", "eks", "iam", "rds", "s3")),
     *(f"pulumi_kubernetes.{group}" for group in ("core.v1", "helm.v3", "networking.v1")),
@@ -33,22 +32,6 @@ SDKS = (
     "pydantic.main",
 )
 """What the program imports; of a large SDK the parts that every stack uses."""
-
-
-def socket_of(stack: Path) -> Path:
-    """Where a stack's nursery listens."""
-    return Machine(stack).folder / "nursery"
-
-
-def start(stack: Path, timeout: float = 60) -> None:
-    """Have the stack's machine run the nursery."""
-    spec = ProcessSpec(
-        name=PROCESS,
-        argv=[sys.executable, "-m", "local.plugins.nursery", str(socket_of(stack))],
-        env={"PATH": os.defpath},
-        cwd=str(paths.CHECKOUT),
-    )
-    Machine(stack).put(spec, timeout)
 
 
 def _loaded_from() -> dict[Path, float]:

@@ -108,6 +108,15 @@ def test_a_killed_account_comes_back_with_the_same_ids_and_objects(client: Clien
     assert s3.get_object(Bucket="bucket", Key="in parts")["Body"].read() == content
 
 
+def test_a_call_before_the_account_is_complete_waits_for_it(client: Client, machine: Machine) -> None:
+    before = everything(client)
+    machine.delete(account.PROCESS)
+    (machine.folder / "aws.journal").unlink()
+    account.start(machine)
+    assert client("eks").describe_cluster(name=account.CLUSTER)["cluster"]["status"] == "ACTIVE"
+    assert everything(client) == before
+
+
 def test_half_a_line_at_the_end_of_the_journal_is_dropped(client: Client, machine: Machine) -> None:
     client("iam").create_role(RoleName="role", AssumeRolePolicyDocument="{}")
     before = everything(client)

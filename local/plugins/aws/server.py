@@ -111,7 +111,7 @@ class DatabaseServer:
         unfinished = self._folder / "data.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         arguments = ["-D", str(unfinished), "-U", "rdsadmin", f"--pwfile={password}"]
-        arguments += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"]
+        arguments += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions", "--no-sync"]
         self._machine.run(self._spec(f"{self._process}-initdb", "initdb", arguments), _START_SECONDS)
         unfinished.rename(data)
 
