@@ -1,7 +1,7 @@
 """A memory for MLflow 3.7.0, which hashes the password of every request more than once; newer versions have one of their own.
 
 It runs in MLflow's pod, as `authorization_function = login_cache:authenticate`. It remembers that a password fits the hash in the
-database, which MLflow still reads for every request: a new password and a removed user count at once, on every pod.
+database, which is still read for every request, once: a new password and a removed user count at once, on every pod.
 """
 # The virtualenv of this checkout has none of these packages.
 # pyright: reportMissingImports=false, reportMissingModuleSource=false, reportUnknownVariableType=false
@@ -13,15 +13,23 @@ import secrets
 import threading
 
 from cachetools import TTLCache
+from flask import g
 from mlflow.server import auth
 from mlflow.server.auth import sqlalchemy_store
-
-authenticate = auth.authenticate_request_basic_auth
+from werkzeug import Response
+from werkzeug.datastructures import Authorization
 
 _check_password_hash = sqlalchemy_store.check_password_hash
 _key = secrets.token_bytes(32)
 _fitting = TTLCache[bytes, bool](10_000, int(os.environ["LOGIN_CACHE_SECONDS"]))
 _lock = threading.Lock()
+
+
+def authenticate() -> Authorization | Response:
+    """Log in who sends this request, once: MLflow asks again whenever it wants to know the name."""
+    if "login_cache_answer" not in g:
+        g.login_cache_answer = auth.authenticate_request_basic_auth()
+    return g.login_cache_answer
 
 
 def check_password_hash(stored: str, password: str) -> bool:

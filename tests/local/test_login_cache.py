@@ -19,9 +19,11 @@ from flask import Flask, Response
 from mlflow.server import auth
 from mlflow.server.auth import sqlalchemy_store
 
-hashed = []
+hashed, looked_up = [], []
 plain = sqlalchemy_store.check_password_hash
 sqlalchemy_store.check_password_hash = lambda *given: hashed.append(given) or plain(*given)
+user_of = auth.store._get_user
+auth.store._get_user = lambda session, name: looked_up.append(name) or user_of(session, name)
 authenticate = auth.get_auth_func(auth.auth_config.authorization_function)
 auth.store.init_db(auth.auth_config.database_uri)
 app = Flask("ask")
@@ -47,6 +49,10 @@ ask("changed", "alice", "password of alice")
 ask("new", "alice", "another password")
 auth.store.delete_user("bob")
 ask("removed", "bob", "password of bob")
+with app.test_request_context("/", auth=("alice", "another password")):
+    before = len(looked_up)
+    names = {authenticate().username for _ in range(3)}
+    answers["three times in a request"] = [*names, len(looked_up) - before]
 time.sleep(2.1)
 ask("later", "alice", "another password")
 print(json.dumps(answers))
@@ -55,7 +61,7 @@ print(json.dumps(answers))
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str | int, int]]:
-    """Who was let in, or the status of the refusal; and how many passwords were hashed for it."""
+    """Who was let in, or the status of the refusal; and how many passwords were hashed for it, or how many users looked up."""
     folder = tmp_path_factory.mktemp("login")
     tools.ensure(tools.mlflow("3.7.0"))
     function = mlflow_release.LoginFunction("login-cache").function
@@ -81,6 +87,10 @@ def test_a_password_is_hashed_once_for_as_long_as_it_is_remembered(
     assert answers["again"] == ("alice", 0)
     assert answers["somebody else"] == ("bob", 1)
     assert answers["later"] == ("alice", 1)
+
+
+def test_a_user_is_looked_up_once_for_a_request(answers: Mapping[str, tuple[str | int, int]]) -> None:
+    assert answers["three times in a request"] == ("alice", 1)
 
 
 def test_a_wrong_password_is_refused_every_time(answers: Mapping[str, tuple[str | int, int]]) -> None:
