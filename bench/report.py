@@ -93,6 +93,7 @@ def server(rows: Sequence[Row], rounds: int, seconds: float) -> list[str]:
         "memory MiB",
         "mixed/s per GiB",
         "connections",
+        "slowest probe ms",
         "failed",
     ]
     table: list[list[str]] = []
@@ -108,6 +109,7 @@ def server(rows: Sequence[Row], rounds: int, seconds: float) -> list[str]:
                 f"{memory / MIB:.0f}",
                 f"{mixed.median / (memory / GIB):.0f}",
                 str(row.connections),
+                f"{max(row.probes, default=0) * 1000:.0f}",
                 str(sum(window.failed for window in row.windows.values())),
             ]
         )

@@ -4,10 +4,12 @@ All rows are releases of one local stack, so that they share the database, the i
 what changes on the machine meanwhile changes all of them.
 """
 
+import contextlib
 import copy
 import os
 import statistics
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,6 +72,8 @@ class Row:
     """Bytes (PSS) of all pods after each round's load."""
     connections: int = 0
     """Most that were seen at once."""
+    probes: list[float] = field(default_factory=list[float])
+    """Seconds that a pod took to say that it is well, during the load."""
 
 
 def _workers(count: int) -> Callable[[Values], None]:
@@ -216,13 +220,24 @@ def _one_window(
 ) -> None:
     script = workload.script(place)
     Load(stack, login, script, clients=clients).run(WARM_UP)
-    with Sampler(lambda: connections(stack), every=1.0) as sampler:
+    held, probes = Sampler(lambda: connections(stack), every=1.0), Sampler(lambda: _probe(stack), every=0.5)
+    with held, probes:
         load = Load(stack, login, script, clients=clients).run(seconds)
     window = row.windows[workload.name]
     window.per_second.append(load.per_second)
     window.latencies += load.latencies
     window.failed += load.failed
-    row.connections = max([row.connections, *sampler.seen])
+    row.connections = max([row.connections, *held.seen])
+    row.probes += probes.seen
+
+
+def _probe(stack: LocalStack) -> float:
+    """Seconds until the slower pod has answered what the chart's probes ask it, past the ingress; a minute at most."""
+    began = time.monotonic()
+    for address in stack.pod_addresses():
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://{address}/health", timeout=60).close()
+    return time.monotonic() - began
 
 
 class _Release:

@@ -97,6 +97,11 @@ class LocalStack:
     def pulumi(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
         return self.command("run", *arguments, ok=ok)
 
+    def pod_addresses(self) -> list[str]:
+        """Where MLflow's pods listen, past the ingress: where a probe asks, or another pod of a cluster could."""
+        endpoints = self.folder / "cluster" / "objects" / "Endpoints" / "mlflow" / "mlflow.json"
+        return list(json.loads(endpoints.read_text())["servers"].values())
+
     def changes(self, **settings: str | int | bool) -> dict[str, list[str]]:
         """What an `up` would do: operation to logical names, without what stays the same."""
         with self.with_settings(**settings):

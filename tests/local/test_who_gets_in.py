@@ -42,9 +42,7 @@ class Site:
 
     @functools.cached_property
     def pods(self) -> list[str]:
-        """Addresses of the pods, past the ingress: where another pod of a cluster could ask."""
-        endpoints = self.stack.folder / "cluster" / "objects" / "Endpoints" / "mlflow" / "mlflow.json"
-        return list(json.loads(endpoints.read_text())["servers"].values())
+        return self.stack.pod_addresses()
 
     def connect(self, pod: str | None = None) -> "Door":
         if pod is not None:
