@@ -6,7 +6,7 @@ manual guide that this program replaces unless that value is unsafe.
 """
 
 import re
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic.alias_generators import to_camel
@@ -464,8 +464,7 @@ class Mlflow(_Section):
     autoscaling: Autoscaling | None = None
     """Let the number of pods follow the load instead of ``replicas``."""
     workers: int = Field(default=2, ge=1, le=32)
-    """Server processes per pod, each with its own pool and about 200 MiB; 1 on chart 1.8.1 if nothing is written: there they
-    can collide at the first start. More replicas also outlive the death of one."""
+    """Server processes per pod, each with its own pool and about 200 MiB. More replicas also outlive the death of one."""
     resources: Resources = Resources()
     """CPU and memory of a pod."""
     pool: ConnectionPool = ConnectionPool()
@@ -480,13 +479,6 @@ class Mlflow(_Section):
     """Route 53 zone for the host's record. Without it the record to create is an output."""
     timeout_seconds: int = Field(default=600, ge=60, le=3600)
     """How long an install or upgrade may take before it is rolled back."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_worker_on_the_guides_chart(cls, written: Any) -> Any:
-        if isinstance(written, dict) and (values := cast(dict[str, Any], written)).get("chartVersion") == "1.8.1":
-            return {"workers": 1, **values}
-        return cast(Any, written)
 
     def problems(self) -> list[str]:
         """Refuse names that do not belong together."""
@@ -641,11 +633,6 @@ class Settings(_Section):
             "mlflow.chartVersion 1.8.1 runs MLflow 3.7.0: pages of other sites can write through /ajax-api, and a user without "
             "permission can read, overwrite and delete artifacts there and list them on /api. 1.11.5 (the default) closes both.": mlflow.chart_version
             == "1.8.1",
-            "mlflow.workers: at the very first start on chart 1.8.1 several workers make the login's tables at once, and when they collide "
-            "the server ends and is started again. Begin with 1, or raise mlflow.replicas instead.": mlflow.chart_version
-            == "1.8.1"
-            and mlflow.workers > 1
-            and mlflow.auth.mode != "none",
             "ingress.plainHttp: passwords and data cross the network in clear.": ingress.plain_http,
             "ingress: no certificate is set, so HAProxy serves its self-signed one: encrypted, but browsers warn and clients need "
             "MLFLOW_TRACKING_INSECURE_TLS=true. Set certificateArn, tlsSecretName or clusterIssuer.": ingress.self_signed,

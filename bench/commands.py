@@ -61,7 +61,7 @@ def _on_a_stack(stack: LocalStack, parts: Sequence[str], given: argparse.Namespa
         # A stack whose settings can be changed before its first up: the older MLflow refuses the newer one's tables.
         stack.command("preview")
         for chart, version in sorted(MLFLOW_OF_CHART.items(), key=lambda item: tuple(map(int, item[1].split(".")))):
-            stack.up(mlflow__chartVersion=chart, mlflow__workers=serving.default_workers(chart))
+            stack.up(mlflow__chartVersion=chart, mlflow__workers=serving.DEFAULT_WORKERS)
             wanted = given.row or [one.name for one in serving.CONFIGURATIONS[version]]
             configurations = [one for one in serving.CONFIGURATIONS[version] if one.name in wanted]
             rows += serving.measure(stack, version, configurations, given.rounds, given.seconds, say)
@@ -75,7 +75,7 @@ def _on_a_stack(stack: LocalStack, parts: Sequence[str], given: argparse.Namespa
         found = stored_runs.measure(stack, 5 * given.rounds, say)
         report.write("stored-runs", report.stored(found), command)
     if "soak" in parts:
-        stack.up(mlflow__workers=serving.default_workers())
+        stack.up(mlflow__workers=serving.DEFAULT_WORKERS)
         hour = soak.soak(stack, given.minutes, say)
         report.write("soak", report.endurance(hour, soak.overload(stack, 60, say)), command)
 

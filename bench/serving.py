@@ -174,11 +174,8 @@ CONFIGURATIONS: Mapping[str, Sequence[Configuration]] = {
     ),
 }
 """MLflow version to its rows."""
-
-
-def default_workers(chart: str = Mlflow.model_fields["chart_version"].default) -> int:
-    """What a stack has that does not write them; Pulumi.local.yaml does."""
-    return Mlflow.model_validate({"host": "localhost", "chartVersion": chart}).workers
+DEFAULT_WORKERS: int = Mlflow.model_fields["workers"].default
+"""What a stack has that does not write them; Pulumi.local.yaml does."""
 
 
 def measure(

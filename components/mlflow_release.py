@@ -26,6 +26,7 @@ CONTAINER_PORT = 5000
 ARTIFACT_VOLUME = "/mlartifacts"
 BASIC_LOGIN = "mlflow.server.auth:authenticate_request_basic_auth"
 LOGIN_SOURCES = Path(__file__).parent.parent / "pod"
+LOGIN_TABLES = "login_tables.py"
 LOGIN_FOLDER = "/etc/mlflow-login"
 POD_LABELS = {"app.kubernetes.io/name": "mlflow", "app.kubernetes.io/instance": RELEASE}
 
@@ -218,7 +219,7 @@ class LoginFunction:
     name: str
     """Of what is made for it in the cluster."""
     more_files: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What it reads beside its code."""
+    """What is read beside its code."""
 
     @property
     def module(self) -> Path:
@@ -243,12 +244,14 @@ class LoginFunction:
 
 def login_function(args: MlflowReleaseArgs) -> LoginFunction | None:
     """What logs people in instead of a function of MLflow's own, where none of them will do."""
+    older = args.chart_version == "1.8.1"
+    tables = {LOGIN_TABLES: (LOGIN_SOURCES / LOGIN_TABLES).read_text(encoding="utf-8")} if older else {}
     if args.ldap is not None:
         # The image's locks everybody out over TLS and hangs with the directory: docs/ldap.md.
         authority = {"ca.crt": args.ldap.ca_certificate} if args.ldap.ca_certificate else {}
-        return LoginFunction("ldap-login", authority)
-    if args.auth_mode == "basic" and args.chart_version == "1.8.1" and args.auth_cache_seconds:
-        return LoginFunction("login-cache")
+        return LoginFunction("ldap-login", tables | authority)
+    if args.auth_mode == "basic" and older:
+        return LoginFunction("login-cache", tables)
     return None
 
 
@@ -331,6 +334,8 @@ def _server_arguments(args: MlflowReleaseArgs) -> dict[str, str]:
         # Under uvicorn MLflow 3.7.0 answers POST /v1/traces and the jobs API before anybody has logged in; under gunicorn neither
         # exists. Gunicorn's own defaults would let one upload at a time keep /health waiting, and end it after 30 s.
         arguments["gunicornOpts"] = "--threads=10 --timeout=300"
+        if login_function(args):
+            arguments["gunicornOpts"] += f" --config={LOGIN_FOLDER}/{LOGIN_TABLES}"
     return arguments
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from local.machine import Machine
 from operations.rotate_admin import change_password
 from tests.local.docs_shell import Shell
 from tests.local.load import MIB, Load, Request, memory, over_and_over, pods, report, send
@@ -120,9 +121,16 @@ def site() -> Iterator[Site]:
 
 
 def test_the_guides_chart_comes_up_with_a_warning(site: Site) -> None:
-    said = site.stack.up(mlflow__chartVersion=BEFORE)
+    said = site.stack.up(mlflow__chartVersion=BEFORE, mlflow__workers=2)
     assert "mlflow.chartVersion 1.8.1 runs MLflow 3.7.0" in said
     assert site.version() == "3.7.0"
+
+
+def test_its_workers_do_not_get_into_each_others_way_at_their_first_start(site: Site) -> None:
+    machine = Machine(site.stack.folder)
+    leaders = pods(site.stack)
+    assert {process.restarts for process in machine.list() if process.name in leaders} == {0}
+    assert "already exists" not in "".join(machine.log(name).read_text() for name in leaders)
 
 
 def test_its_page_can_write_over_https(site: Site) -> None:

@@ -68,7 +68,7 @@ def test_the_guides_chart_runs_under_gunicorn_and_the_default_one_does_not(any_c
     # Under uvicorn its MLflow answers some routes to those who have not logged in.
     given = Computed({"mlflow.chartVersion": "1.8.1"}).values["extraArgs"]["gunicornOpts"].split()
     # One thread, gunicorn's default, would let an upload keep the kubelet's probe waiting.
-    assert set(given) == {"--threads=10", "--timeout=300"}
+    assert set(given[:2]) == {"--threads=10", "--timeout=300"}
     assert "gunicornOpts" not in any_cluster.values["extraArgs"]
 
 
@@ -329,17 +329,33 @@ def test_the_older_mlflow_gets_the_login_cache_that_it_lacks() -> None:
     older = anywhere({"mlflow.chartVersion": "1.8.1", "mlflow.auth.cacheSeconds": 30})
     assert auth_ini(older)["authorization_function"] == "login_cache:authenticate"
     files = older.named("mlflow-login-cache")
-    assert set(files["data"]) == {"login_cache.py"}
+    assert set(files["data"]) == {"login_cache.py", "login_tables.py"}
     (mount,) = [mount for mount in older.values["extraVolumeMounts"] if mount["name"] == "login-cache"]
     assert older.environment["PYTHONPATH"] == mount["mountPath"]
     assert older.environment["LOGIN_CACHE_SECONDS"] == "30"
     assert "mlflow-login-cache" in older.named("mlflow-release").depends_on
 
 
-@pytest.mark.parametrize("changes", [{"mlflow.auth.cacheSeconds": 0}, {"mlflow.auth.mode": "none"}])
-def test_without_a_cache_or_a_login_the_older_mlflow_runs_as_it_is(changes: Mapping[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"mlflow.auth.cacheSeconds": 0}, {"mlflow.auth": {"mode": "ldap", "ldap": LDAP}}]
+)
+def test_the_login_tables_of_the_older_mlflow_are_made_before_its_workers_start(changes: Mapping[str, Any]) -> None:
     older = anywhere({"mlflow.chartVersion": "1.8.1", **changes})
+    (files,) = older.of_type("kubernetes:core/v1:ConfigMap")
+    (mount,) = [mount for mount in older.values["extraVolumeMounts"] if mount["mountPath"] == "/etc/mlflow-login"]
+    assert f"--config={mount['mountPath']}/login_tables.py" in older.values["extraArgs"]["gunicornOpts"].split()
+    assert "login_tables.py" in files["data"]
+
+
+def test_a_cache_of_no_seconds_remembers_nothing() -> None:
+    older = anywhere({"mlflow.chartVersion": "1.8.1", "mlflow.auth.cacheSeconds": 0})
+    assert older.environment["LOGIN_CACHE_SECONDS"] == "0"
+
+
+def test_without_a_login_the_older_mlflow_runs_as_it_is() -> None:
+    older = anywhere({"mlflow.chartVersion": "1.8.1", "mlflow.auth.mode": "none"})
     assert "PYTHONPATH" not in older.environment
+    assert "--config" not in older.values["extraArgs"]["gunicornOpts"]
     assert not older.of_type("kubernetes:core/v1:ConfigMap")
 
 

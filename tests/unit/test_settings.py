@@ -269,22 +269,6 @@ def test_an_unsafe_choice_is_warned_of(changes: Mapping[str, Any], says: str) ->
     assert says in warning
 
 
-def test_the_guides_chart_has_one_worker_unless_more_are_written() -> None:
-    guides = changed(MINIMAL, {"mlflow.chartVersion": "1.8.1"})
-    assert accepted(MINIMAL).mlflow.workers == 2
-    assert accepted(guides).mlflow.workers == 1
-    assert accepted(changed(guides, {"mlflow.workers": 2})).mlflow.workers == 2
-
-
-def test_several_workers_of_the_guides_chart_are_warned_of_where_their_first_start_can_collide() -> None:
-    several = changed(SAFE, {"mlflow.chartVersion": "1.8.1", "mlflow.workers": 2})
-    assert any("mlflow.workers" in warning for warning in accepted(several).warnings())
-    # The tables that they would make at once are the login's.
-    no_login = changed(several, {"mlflow.auth.mode": "none"})
-    assert not any("mlflow.workers" in warning for warning in accepted(no_login).warnings())
-    assert accepted(changed(several, {"mlflow.chartVersion": "1.11.5"})).warnings() == []
-
-
 def test_a_public_load_balancer_that_lets_only_some_in_is_not_warned_of() -> None:
     config = changed(SAFE, {"ingress.scheme": "internet-facing", "ingress.allowedCidrs": ["203.0.113.0/24"]})
     assert accepted(config).warnings() == []
