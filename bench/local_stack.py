@@ -18,7 +18,7 @@ from tests.local.stack import ROOT, LocalStack
 
 PARTS = {
     "the CLI": "tools.pulumi_bin()",
-    "PostgreSQL": "tools.postgres_dir()",
+    "PostgreSQL": "tools.postgres_data()",
     "HAProxy": "tools.haproxy_bin()",
     f"MLflow {MLFLOW}": f"tools.mlflow_python({MLFLOW!r})",
 }

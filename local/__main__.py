@@ -125,7 +125,7 @@ def _start(stack: Path) -> tuple[Engine, bool]:
     started = machine.start()
     work: dict[str, Callable[[Step], object]] = {
         "pulumi": lambda step: Engine(stack).prepare(tools.pulumi_bin(step.say)),
-        "PostgreSQL": lambda step: tools.ensure(tools.POSTGRES, step.say),
+        "PostgreSQL": lambda step: [tools.ensure(tool, step.say) for tool in (tools.POSTGRES, tools.POSTGRES_DATA)],
         "HAProxy": lambda step: tools.ensure(tools.HAPROXY, step.say),
         f"MLflow {MLFLOW}": lambda step: tools.ensure(mlflow, step.say),
         "AWS account": lambda step: account.start(machine),

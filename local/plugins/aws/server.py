@@ -8,7 +8,6 @@ import contextlib
 import datetime
 import ipaddress
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Generator, Mapping
@@ -30,8 +29,6 @@ ADDRESS = "127.0.0.1"
 
 _START_SECONDS = 60
 _CERTIFICATE_DAYS = 3650
-# PostgreSQL refuses to run as root.
-_USER = "nobody" if os.geteuid() == 0 else None
 
 
 class DatabaseServer:
@@ -69,10 +66,10 @@ class DatabaseServer:
             **{name: value for name, value in parameters.items() if not name.startswith("rds.")},
         }
         kind = "host" if parameters.get("rds.force_ssl") == "0" else "hostssl"
+        options = (part for name, value in settings.items() for part in ("-c", f"{name}={value}"))
         spec = self._spec(
             self._process,
-            "postgres",
-            ["-D", str(data), *(part for name, value in settings.items() for part in ("-c", f"{name}={value}"))],
+            [str(tools.postgres_dir() / "bin" / "postgres"), "-D", str(data), *options],
             files={settings["hba_file"]: f"{kind} all all {ADDRESS}/32 scram-sha-256\n"},
             ready={"tcp": f"{ADDRESS}:{self.port}"},
             stop_signal="SIGINT",
@@ -106,22 +103,22 @@ class DatabaseServer:
         certificate, key = _self_signed()
         self._write("server.crt", certificate)
         self._write("server.key", key)
-        password = self._write("rdsadmin-password", secrets.token_urlsafe(24).encode())
-        # Under another name until it is complete: an initdb that was interrupted starts over.
+        fresh = tools.postgres_data()
+        self._write("rdsadmin-password", (fresh / "rdsadmin-password").read_bytes())
+        # Under another name until it is complete: a copy that was interrupted starts over.
         unfinished = self._folder / "data.new"
         shutil.rmtree(unfinished, ignore_errors=True)
-        arguments = ["-D", str(unfinished), "-U", "rdsadmin", f"--pwfile={password}"]
-        arguments += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions", "--no-sync"]
-        self._machine.run(self._spec(f"{self._process}-initdb", "initdb", arguments), _START_SECONDS)
+        copy = ["cp", "-R", "-p", str(fresh / "data"), str(unfinished)]
+        self._machine.run(self._spec(f"{self._process}-copy", copy), _START_SECONDS)
         unfinished.rename(data)
 
-    def _spec(self, name: str, program: str, arguments: list[str], **more: Any) -> ProcessSpec:
+    def _spec(self, name: str, argv: list[str], **more: Any) -> ProcessSpec:
         return ProcessSpec(
             name=name,
-            argv=[str(tools.postgres_dir() / "bin" / program), *arguments],
+            argv=argv,
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"},
             cwd=str(self._folder),
-            user=_USER,
+            user=tools.POSTGRES_USER,
             **more,
         )
 
@@ -133,8 +130,8 @@ class DatabaseServer:
         return file
 
     def _give(self, path: Path) -> None:
-        if _USER is not None:
-            shutil.chown(path, _USER)
+        if tools.POSTGRES_USER is not None:
+            shutil.chown(path, tools.POSTGRES_USER)
 
     @contextlib.contextmanager
     def _rdsadmin(self) -> Generator[psycopg.Connection]:
