@@ -19,6 +19,7 @@ from typing import Any
 
 import requests
 
+from components import mlflow_release
 from local import paths, tools
 
 SLAPD = shutil.which("slapd", path=f"/usr/sbin:/usr/libexec:{os.defpath}")
@@ -337,8 +338,9 @@ class Mlflow:
             **self.environment,
         }
         argv = [str(python.with_name("mlflow")), "server", "--host=127.0.0.1", f"--port={self.port}", "--workers=1"]
-        if "gunicornOpts" in self.values["extraArgs"]:
-            argv.append(f"--gunicorn-opts={self.values['extraArgs']['gunicornOpts']}")
+        if options := self.values["extraArgs"].get("gunicornOpts"):
+            here = options.replace(mlflow_release.LOGIN_FOLDER, str(mlflow_release.LOGIN_SOURCES))
+            argv.append(f"--gunicorn-opts={here}")
         argv += ["--backend-store-uri=postgresql+psycopg2://", "--app-name=basic-auth", "--serve-artifacts"]
         argv += [f"--artifacts-destination={self.folder / 'artifacts'}"]
         with running(argv, self.log, cwd=self.folder, env=environment) as process:
