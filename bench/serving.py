@@ -120,6 +120,9 @@ def _both(first: Callable[[Values], None], second: Callable[[Values], None]) -> 
 
 def _no_login(values: Values) -> None:
     del values["auth"]
+    if options := values["extraArgs"].get("gunicornOpts"):
+        # The login's tables.
+        values["extraArgs"]["gunicornOpts"] = options.partition(" --config=")[0]
 
 
 def _no_cache(values: Values) -> None:
