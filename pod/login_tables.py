@@ -20,11 +20,13 @@ def on_starting(server: object) -> None:
 
 def make() -> None:
     """Make or upgrade the tables, one pod after the other."""
-    from mlflow.server.auth.config import read_auth_config  # noqa: PLC0415  -- loads all of MLflow
+    # All of MLflow, which gunicorn's own process does without.
+    from mlflow.server.auth.config import read_auth_config  # noqa: PLC0415
     from mlflow.server.auth.db.utils import migrate_if_needed  # noqa: PLC0415
-    from sqlalchemy import create_engine, text  # noqa: PLC0415
+    from mlflow.store.db.utils import create_sqlalchemy_engine_with_retry  # noqa: PLC0415
+    from sqlalchemy import text  # noqa: PLC0415
 
-    engine = create_engine(read_auth_config().database_uri)
+    engine = create_sqlalchemy_engine_with_retry(read_auth_config().database_uri)
     with engine.connect() as locked:
         locked.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
         # The lock ends with the connection.
