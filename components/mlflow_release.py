@@ -428,8 +428,10 @@ def _ingress(args: MlflowReleaseArgs) -> dict[str, Any]:
             # A connection of its own for each request: with two workers or more uvicorn answers 40 ms late on one that is kept (its issue
             # 3149), and after 5 s it closes a kept one, now and then just when HAProxy sends the next request there.
             # And another try where a pod ends before it has answered, or before it has even taken up the connection: the chart has
-            # no place for a pause before a pod is told to end. MLflow's own client tries again, too, whatever the request was.
-            "haproxy.org/backend-config-snippet": "option http-server-close\nretry-on conn-failure empty-response",
+            # no place for a pause before a pod is told to end. MLflow's own client tries again, too, whatever the request was. HAProxy
+            # can do so only with what it has received in whole (16 KiB at most), so it waits for a request's body.
+            "haproxy.org/backend-config-snippet": "option http-server-close\noption http-buffer-request\n"
+            "retry-on conn-failure empty-response",
         },
         "hosts": [{"host": args.host, "paths": [{"path": "/", "pathType": "Prefix"}]}],
     }

@@ -360,6 +360,22 @@ def test_a_request_that_pods_leave_unanswered_is_tried_again_where_the_ingress_s
     assert get(ports[0], "/dropped-once", method=method)[0] == 502
 
 
+@pytest.mark.parametrize(("buffered", "status"), [("option http-buffer-request\n", 200), ("", 502)])
+def test_a_request_whose_body_comes_late_is_tried_again_only_where_haproxy_waits_for_it(
+    cluster: Cluster, ports: tuple[int, int], buffered: str, status: int
+) -> None:
+    snippet = f"{buffered}retry-on conn-failure empty-response"
+    cluster.install(mlflow(ingress={**mlflow().values["ingress"], "annotations": {SNIPPET: snippet}}))
+
+    def late() -> Iterator[bytes]:
+        time.sleep(0.3)
+        yield b"{}"
+
+    connection = http.client.HTTPConnection("127.0.0.1", ports[0], timeout=20)
+    connection.request("POST", "/dropped-once", late(), {"Host": HOST, "Content-Length": "2"})
+    assert connection.getresponse().status == status
+
+
 def test_scaling_down_waits_for_the_pod_that_stays(cluster: Cluster, ports: tuple[int, int]) -> None:
     cluster.install(mlflow())
     first = cluster.ingress.machine.get(pods(cluster)[0])
