@@ -73,7 +73,7 @@ class Row:
     connections: int = 0
     """Most that were seen at once."""
     probes: list[float] = field(default_factory=list[float])
-    """Seconds that a pod took to say that it is well, during the load."""
+    """Seconds that the pods took to say that they are well, during the load."""
 
 
 def _workers(count: int) -> Callable[[Values], None]:
@@ -232,7 +232,7 @@ def _one_window(
 
 
 def _probe(stack: LocalStack) -> float:
-    """Seconds until the slower pod has answered what the chart's probes ask it, past the ingress; a minute at most."""
+    """Seconds until all pods, one after the other, have answered what the chart's probes ask; a minute at most for each."""
     began = time.monotonic()
     for address in stack.pod_addresses():
         with contextlib.suppress(OSError):

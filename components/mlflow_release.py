@@ -219,7 +219,9 @@ class LoginFunction:
     name: str
     """Of what is made for it in the cluster."""
     more_files: Mapping[str, str] = field(default_factory=dict[str, str])
-    """What is read beside its code."""
+    """What it reads beside its code."""
+    more_code: Sequence[str] = ()
+    """What else of `pod/` the pods run, as files of the same ConfigMap."""
 
     @property
     def module(self) -> Path:
@@ -239,19 +241,22 @@ class LoginFunction:
     @property
     def files(self) -> dict[str, str]:
         """What is in the ConfigMap."""
-        return {self.module.name: self.module.read_text(encoding="utf-8"), **self.more_files}
+        code = {
+            name: (LOGIN_SOURCES / name).read_text(encoding="utf-8") for name in (self.module.name, *self.more_code)
+        }
+        return {**code, **self.more_files}
 
 
 def login_function(args: MlflowReleaseArgs) -> LoginFunction | None:
     """What logs people in instead of a function of MLflow's own, where none of them will do."""
     older = args.chart_version == "1.8.1"
-    tables = {LOGIN_TABLES: (LOGIN_SOURCES / LOGIN_TABLES).read_text(encoding="utf-8")} if older else {}
+    tables = (LOGIN_TABLES,) if older else ()
     if args.ldap is not None:
         # The image's locks everybody out over TLS and hangs with the directory: docs/ldap.md.
         authority = {"ca.crt": args.ldap.ca_certificate} if args.ldap.ca_certificate else {}
-        return LoginFunction("ldap-login", tables | authority)
+        return LoginFunction("ldap-login", authority, tables)
     if args.auth_mode == "basic" and older:
-        return LoginFunction("login-cache", tables)
+        return LoginFunction("login-cache", more_code=tables)
     return None
 
 

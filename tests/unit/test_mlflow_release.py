@@ -68,7 +68,7 @@ def test_the_guides_chart_runs_under_gunicorn_and_the_default_one_does_not(any_c
     # Under uvicorn its MLflow answers some routes to those who have not logged in.
     given = Computed({"mlflow.chartVersion": "1.8.1"}).values["extraArgs"]["gunicornOpts"].split()
     # One thread, gunicorn's default, would let an upload keep the kubelet's probe waiting.
-    assert set(given[:2]) == {"--threads=10", "--timeout=300"}
+    assert set(given) == {"--threads=10", "--timeout=300", "--config=/etc/mlflow-login/login_tables.py"}
     assert "gunicornOpts" not in any_cluster.values["extraArgs"]
 
 

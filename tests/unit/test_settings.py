@@ -269,6 +269,12 @@ def test_an_unsafe_choice_is_warned_of(changes: Mapping[str, Any], says: str) ->
     assert says in warning
 
 
+def test_each_chart_has_two_workers_unless_others_are_written() -> None:
+    guides = changed(MINIMAL, {"mlflow.chartVersion": "1.8.1"})
+    assert accepted(MINIMAL).mlflow.workers == accepted(guides).mlflow.workers == 2
+    assert accepted(changed(guides, {"mlflow.workers": 1})).mlflow.workers == 1
+
+
 def test_a_public_load_balancer_that_lets_only_some_in_is_not_warned_of() -> None:
     config = changed(SAFE, {"ingress.scheme": "internet-facing", "ingress.allowedCidrs": ["203.0.113.0/24"]})
     assert accepted(config).warnings() == []
