@@ -9,7 +9,8 @@ from datetime import datetime
 
 from bench import local_stack, program, report, serving, soak, stored_runs
 from local import paths
-from tests.local.stack import MLFLOW_OF_CHART, LocalStack, free_ports
+from local.charts.mlflow import APP_VERSIONS
+from local.stack import LocalStack, free_ports
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -60,7 +61,7 @@ def _on_a_stack(stack: LocalStack, parts: Sequence[str], given: argparse.Namespa
         rows: list[serving.Row] = []
         # A stack whose settings can be changed before its first up: the older MLflow refuses the newer one's tables.
         stack.command("preview")
-        for chart, version in sorted(MLFLOW_OF_CHART.items(), key=lambda item: tuple(map(int, item[1].split(".")))):
+        for chart, version in sorted(APP_VERSIONS.items(), key=lambda item: tuple(map(int, item[1].split(".")))):
             stack.up(mlflow__chartVersion=chart, mlflow__workers=serving.DEFAULT_WORKERS)
             wanted = given.row or [one.name for one in serving.CONFIGURATIONS[version]]
             configurations = [one for one in serving.CONFIGURATIONS[version] if one.name in wanted]

@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.clock import seconds
 from local import paths, tools
 from local.__main__ import MLFLOW
-from tests.local.stack import ROOT, LocalStack
+from local.stack import ROOT, LocalStack
 
 PARTS = {
     "the CLI": "tools.pulumi_bin()",

@@ -15,7 +15,7 @@ from bench.clock import seconds
 from local import account
 from local.engine import STACK, Engine
 from local.machine import Machine
-from tests.local.stack import ROOT, LocalStack
+from local.stack import ROOT, LocalStack
 
 COPIES = (1, 2, 4, 8)
 EMPTY_MAIN = '"""Nothing."""\n'

@@ -17,7 +17,7 @@ from bench.program import Pair
 from bench.serving import CHART, DEFAULT, NO_LOGIN, TWO_PODS, Row
 from bench.stored_runs import Growth
 from local import tools
-from tests.local.load import MIB
+from local.load import MIB
 
 GIB = 1024 * MIB
 FOLDER = Path(__file__).parents[1] / "artifacts" / "bench"

@@ -19,10 +19,10 @@ from bench.workloads import WORKLOADS, Workload, experiment
 from components.mlflow_release import BASIC_LOGIN
 from local import account
 from local.cluster.helm import Cluster, Release
+from local.load import Load, Sampler
 from local.machine import Machine
+from local.stack import LocalStack
 from settings import Mlflow
-from tests.local.load import Load, Sampler
-from tests.local.stack import LocalStack
 
 CLIENTS = 8
 WARM_UP = 2.0

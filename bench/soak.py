@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from psycopg.sql import SQL, Identifier, Literal
 
 from bench.workloads import MIXED, SEARCH_RUNS, experiment
+from local.load import MIB, Load, database_login, memory, pods, send
 from local.machine import Machine
-from tests.local.load import MIB, Load, database_login, memory, pods, send
-from tests.local.stack import LocalStack
+from local.stack import LocalStack
 
 CLIENTS = 4
 PAUSE = 0.1

@@ -11,8 +11,8 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from bench.workloads import PAGE, experiment
-from tests.local.load import database_login, send
-from tests.local.stack import LocalStack
+from local.load import database_login, send
+from local.stack import LocalStack
 
 STORED = (1_000, 10_000, 100_000)
 METRICS, PARAMS = 10, 5

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
-from tests.local.load import Request, Script, over_and_over, send
-from tests.local.stack import LocalStack
+from local.load import Request, Script, over_and_over, send
+from local.stack import LocalStack
 
 METRICS_PER_BATCH = 10
 BATCHES_PER_RUN = 10

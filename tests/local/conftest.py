@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.stack import LocalStack, new_stack
+from local.stack import LocalStack, new_stack
 
 SCREENSHOTS = Path(__file__).parents[2] / "artifacts"
 

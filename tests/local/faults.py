@@ -28,7 +28,7 @@ from components.mlflow_release import ADMIN_SECRET, DATABASE_SECRET
 from local import account, paths
 from local.cluster.objects import Objects
 from local.machine import Machine
-from tests.local.stack import ROOT, LocalStack, free_ports
+from local.stack import ROOT, LocalStack, free_ports
 
 KINDS = ("error", "kill", "error-after", "kill-after", "lost")
 PHASES = ("up", "rotate")

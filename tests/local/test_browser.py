@@ -5,8 +5,8 @@ import shutil
 import pytest
 from playwright.sync_api import Error, sync_playwright
 
+from local.stack import LocalStack
 from tests.local.conftest import SCREENSHOTS
-from tests.local.stack import LocalStack
 
 pytestmark = [pytest.mark.local, pytest.mark.browser]
 

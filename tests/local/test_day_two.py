@@ -16,10 +16,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from local.load import MIB, Load, Request, Sampler, database_login, memory, over_and_over, pods, report, send
 from local.machine import Machine, Status
+from local.stack import PYTHON, ROOT, LocalStack, new_stack
 from operations.rotate_admin import change_password
-from tests.local.load import MIB, Load, Request, Sampler, database_login, memory, over_and_over, pods, report, send
-from tests.local.stack import PYTHON, ROOT, LocalStack, new_stack
 
 pytestmark = pytest.mark.local
 

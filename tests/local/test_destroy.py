@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from local.stack import LocalStack
 from tests.local import faults
-from tests.local.stack import LocalStack
 
 pytestmark = pytest.mark.local
 

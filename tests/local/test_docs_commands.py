@@ -20,10 +20,10 @@ import pytest
 import yaml
 
 from local import account, paths
+from local.load import database_login
 from local.machine import Machine
+from local.stack import ROOT, LocalStack, free_ports, new_stack
 from tests.local.docs_shell import Shell
-from tests.local.load import database_login
-from tests.local.stack import ROOT, LocalStack, free_ports, new_stack
 from tests.pages import block, words
 
 pytestmark = pytest.mark.local

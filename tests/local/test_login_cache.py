@@ -9,7 +9,7 @@ import pytest
 
 from components import mlflow_release
 from local import tools
-from tests.local.stack import run_with_mlflow
+from local.stack import run_with_mlflow
 
 pytestmark = pytest.mark.local
 

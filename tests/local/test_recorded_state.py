@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.local.stack import LocalStack
+from local.stack import LocalStack
 
 pytestmark = pytest.mark.local
 

@@ -24,7 +24,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from local import paths
-from tests.local.stack import PYTHON, ROOT, LocalStack
+from local.stack import PYTHON, ROOT, LocalStack
 
 pytestmark = pytest.mark.local
 

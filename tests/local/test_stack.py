@@ -5,8 +5,8 @@ from typing import LiteralString
 import psycopg
 import pytest
 
-from tests.local.load import Load, Request, over_and_over
-from tests.local.stack import LocalStack
+from local.load import Load, Request, over_and_over
+from local.stack import LocalStack
 
 pytestmark = pytest.mark.local
 

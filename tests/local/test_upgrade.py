@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from local.load import MIB, Load, Request, memory, over_and_over, pods, report, send
 from local.machine import Machine
+from local.stack import Answer, LocalStack, new_stack
 from operations.rotate_admin import change_password
 from tests.local.docs_shell import Shell
-from tests.local.load import MIB, Load, Request, memory, over_and_over, pods, report, send
-from tests.local.stack import Answer, LocalStack, new_stack
 from tests.pages import block
 
 pytestmark = pytest.mark.local

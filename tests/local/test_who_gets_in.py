@@ -16,14 +16,15 @@ import pytest
 import yaml
 
 from local import tools
+from local.charts.mlflow import APP_VERSIONS
 from local.machine import Machine
-from tests.local.stack import MLFLOW_OF_CHART, LocalStack, new_stack
+from local.stack import LocalStack, new_stack
 
 pytestmark = pytest.mark.local
 
 HERE = Path(__file__).parent
-GUIDES_CHART, GUIDES_MLFLOW = "1.8.1", MLFLOW_OF_CHART["1.8.1"]
-DEFAULT_MLFLOW = MLFLOW_OF_CHART["1.11.5"]
+GUIDES_CHART, GUIDES_MLFLOW = "1.8.1", APP_VERSIONS["1.8.1"]
+DEFAULT_MLFLOW = APP_VERSIONS["1.11.5"]
 FOREIGN_ORIGIN = "https://evil.example"
 
 Login = tuple[str, str]

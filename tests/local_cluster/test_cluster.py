@@ -22,7 +22,7 @@ from local.cluster import ClusterError
 from local.cluster.helm import Cluster, Release
 from local.cluster.objects import Object, make, make_secret
 from local.machine import Machine, MachineError
-from tests.local.stack import free_ports
+from local.stack import free_ports
 
 HOST = "mlflow.test"
 SNIPPET = "haproxy.org/backend-config-snippet"

@@ -10,7 +10,7 @@ from bench import report, soak
 from bench.program import Pair
 from bench.serving import CHART, CONFIGURATIONS, DEFAULT, NO_LOGIN, Row, Window
 from bench.stored_runs import SEARCHES, Growth
-from tests.local.load import MIB, Load
+from local.load import MIB, Load
 
 
 @pytest.fixture(autouse=True)

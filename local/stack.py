@@ -1,4 +1,4 @@
-"""A local stack for a test: the real commands, in a folder and on ports of its own."""
+"""A local stack beside the one of `make up`, for tests and measurements: the same commands, in a folder and on ports of its own."""
 
 import contextlib
 import json
@@ -7,28 +7,32 @@ import random
 import shutil
 import socket
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import CERT_NONE, SSLContext, create_default_context
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 
 from local import paths, tools
 from local.machine import Machine
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PYTHON = ROOT / ".venv" / "bin" / "python"
-MLFLOW_OF_CHART = {"1.11.5": "3.15.1", "1.8.1": "3.7.0"}
+
+
+class CommandError(RuntimeError):
+    """A command failed; the message ends with the last of what the command printed."""
 
 
 @dataclass(frozen=True)
 class Answer:
+    """An answer over HTTP."""
+
     status: int
     headers: Mapping[str, str]
     body: str
@@ -44,9 +48,11 @@ class LocalStack:
 
     @property
     def url(self) -> str:
+        """Address of the site, without a path."""
         return f"https://localhost:{self.https_port}"
 
     def environment(self) -> dict[str, str]:
+        """Return the environment of the stack's commands."""
         return {
             **os.environ,
             "MLFLOW_EKS_STACK_DIR": str(self.folder),
@@ -55,6 +61,16 @@ class LocalStack:
         }
 
     def command(self, *arguments: str, ok: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run `python -m local`.
+
+        Args:
+            arguments: the command and its arguments.
+            ok: refuse a failure.
+            variables: environment in addition to the stack's.
+
+        Raises:
+            CommandError: the command failed, and `ok` is true.
+        """
         done = subprocess.run(
             [PYTHON, "-m", "local", *arguments],
             cwd=ROOT,
@@ -64,9 +80,8 @@ class LocalStack:
             timeout=1500,
             check=False,
         )
-        assert done.returncode == 0 or not ok, (
-            f"{' '.join(arguments)} failed:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
-        )
+        if ok and done.returncode:
+            raise CommandError(f"{' '.join(arguments)} failed:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}")
         return done
 
     def up(self, **settings: str | int | bool) -> str:
@@ -84,7 +99,7 @@ class LocalStack:
             self.pulumi("config", "set", "--path", f"mlflow-eks:{key.replace('__', '.')}", text)
 
     @contextlib.contextmanager
-    def with_settings(self, **settings: str | int | bool) -> Iterator[None]:
+    def with_settings(self, **settings: str | int | bool) -> Generator[None]:
         """Change settings for a while."""
         file = self.folder / "project" / "Pulumi.local.yaml"
         before = file.read_text()
@@ -95,6 +110,7 @@ class LocalStack:
             file.write_text(before)
 
     def pulumi(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the Pulumi CLI on this stack; arguments and errors as for `command`."""
         return self.command("run", *arguments, ok=ok)
 
     def pod_addresses(self) -> list[str]:
@@ -113,6 +129,7 @@ class LocalStack:
         return {operation: sorted(names) for operation, names in found.items()}
 
     def outputs(self) -> dict[str, Any]:
+        """Return the stack's outputs, secrets shown."""
         return json.loads(self.pulumi("stack", "output", "--json", "--show-secrets").stdout)
 
     def resources(self) -> dict[str, dict[str, Any]]:
@@ -121,9 +138,11 @@ class LocalStack:
         return {resource["urn"].rsplit("::", 1)[-1]: resource for resource in exported["deployment"]["resources"]}
 
     def password(self) -> str:
+        """Return the administrator's password."""
         return self.outputs()["adminPassword"]
 
     def connect(self, *, as_master: bool = False, sslmode: str = "require") -> psycopg.Connection[Any]:
+        """Connect to MLflow's database as its active role, or as the server's master."""
         found = self.resources()
         server = found["postgres-instance"]["outputs"]
         if as_master:
@@ -162,7 +181,15 @@ class LocalStack:
         headers: Mapping[str, str] | None = None,
         url: str = "",
     ) -> Answer:
-        request = urllib.request.Request(f"{url or self.url}{path}", headers=dict(headers or {}))
+        """Ask the site for a path.
+
+        Args:
+            path: path and query.
+            login: user and password.
+            headers: further headers.
+            url: address to ask instead of the site's, for example a pod's.
+        """
+        request = urllib.request.Request(f"{url or self.url}{path}", headers=dict(headers or {}))  # noqa: S310 - http(s) only
         if login:
             request.add_header("Authorization", "Basic " + b64encode(":".join(login).encode()).decode())
         opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_any_certificate()), _NoRedirect())
@@ -197,12 +224,13 @@ def run_with_mlflow(version: str, script: str, environment: Mapping[str, str]) -
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
+    if done.returncode:
+        raise CommandError(done.stderr[-4000:])
     return done.stdout.strip().rpartition("\n")[2]
 
 
 @contextlib.contextmanager
-def new_stack(name: str) -> Iterator[LocalStack]:
+def new_stack(name: str) -> Generator[LocalStack]:
     """A stack in a folder and on ports of its own, for a block that may do anything to it; not up yet, and gone afterwards."""
     stack = LocalStack(paths.home() / "stacks" / f"test-{name}-{os.getpid()}", *free_ports())
     try:
@@ -222,7 +250,7 @@ def free_ports() -> tuple[int, int]:
     with contextlib.ExitStack() as held:
         free: list[int] = []
         while len(free) < 2:
-            port = random.randrange(first, first + 550)
+            port = random.randrange(first, first + 550)  # noqa: S311 - no secret
             with contextlib.suppress(OSError):
                 held.enter_context(socket.socket()).bind(("127.0.0.1", port))
                 free.append(port)
@@ -230,9 +258,8 @@ def free_ports() -> tuple[int, int]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict) and "plaintext" in value:
-        return json.loads(value["plaintext"])
-    return value
+    secret = cast("dict[str, str]", value) if isinstance(value, dict) else {}
+    return json.loads(secret["plaintext"]) if "plaintext" in secret else value
 
 
 def _any_certificate() -> SSLContext:
@@ -245,7 +272,3 @@ def _any_certificate() -> SSLContext:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
-
-
-if sys.platform != "linux":
-    raise RuntimeError("the local stack needs Linux")

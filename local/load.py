@@ -17,9 +17,9 @@ from typing import Generic, Self, TypeVar
 
 from local.cluster.objects import Objects
 from local.machine import Machine
-from tests.local.stack import Answer, LocalStack
+from local.stack import Answer, LocalStack
 
-REPORT = Path(__file__).parents[2] / "artifacts" / "day-two.md"
+REPORT = Path(__file__).parents[1] / "artifacts" / "day-two.md"
 MIB = 2**20
 T = TypeVar("T")
 
@@ -75,14 +75,17 @@ class Load:
 
     @property
     def total(self) -> int:
+        """Number of requests."""
         return self.answers.total()
 
     @property
     def failed(self) -> int:
+        """Number of requests that were not answered with 200."""
         return self.total - self.answers["200"]
 
     @property
     def per_second(self) -> float:
+        """Requests a second."""
         return self.total / self.seconds
 
     def __enter__(self) -> Self:
