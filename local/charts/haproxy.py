@@ -158,7 +158,7 @@ def _service(service: Values, selector: Mapping[str, str]) -> Mapping[str, Any]:
         for name, number in (("stat", 1024), ("admin", 6060))
         if service["enablePorts"][name]
     ]
-    spec: dict[str, Any] = {"type": service["type"], "ports": ports, "selector": selector, "externalIPs": None}
+    spec: dict[str, Any] = {"type": service["type"], "ports": ports, "selector": selector}
     for optional in ("loadBalancerClass", "loadBalancerSourceRanges"):
         if service[optional]:
             spec[optional] = service[optional]

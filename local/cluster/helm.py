@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from local import paths
-from local.charts import haproxy, mlflow
+from local.charts import ValuesError, haproxy, mlflow
 from local.cluster import ClusterError
 from local.cluster.ingress import IngressController
 from local.cluster.objects import Object, Objects, identity, make, make_secret
@@ -50,6 +50,19 @@ class Cluster:
         self.pods = Pods(folder / "pods", self.objects, machine)
         self.ingress = IngressController(folder / "ingress", self.objects, machine)
 
+    def check(self, chart: str, version: str, values: Mapping[str, Any]) -> None:
+        """Refuse a chart version and values that the cluster could not run, before all of the values are known.
+
+        Raises:
+            ClusterError: it names each of them.
+        """
+        with _told_as_cluster_errors():
+            if chart == "mlflow":
+                mlflow.check(version, values)
+                haproxy.check_annotations(values.get("ingress", {}).get("annotations", {}))
+            else:
+                haproxy.check(version, values)
+
     def install(self, release: Release) -> Object:
         """Install a release that is not there, and return its record."""
         self.objects.require_namespace(release.namespace)
@@ -81,7 +94,8 @@ class Cluster:
 
     def _apply(self, release: Release, old: Object | None) -> Object:
         apply = {"mlflow": self._apply_mlflow, "kubernetes-ingress": self._apply_ingress}[release.chart]
-        return apply(release, old, time.monotonic() + release.timeout)
+        with _told_as_cluster_errors():
+            return apply(release, old, time.monotonic() + release.timeout)
 
     def _record(self, release: Release, old: Object | None, app_version: str, items: Sequence[Object]) -> Object:
         status = {
@@ -214,3 +228,11 @@ def _pod_names(rendered: mlflow.Rendered) -> list[str]:
     digest = hashlib.sha256(template.encode()).hexdigest()[:10]
     replicas = rendered.hpa["minReplicas"] if rendered.hpa else rendered.replicas or 1
     return [f"{rendered.fullname}-{digest}-{number}" for number in range(1, replicas + 1)]
+
+
+@contextmanager
+def _told_as_cluster_errors() -> Generator[None]:
+    try:
+        yield
+    except ValuesError as error:
+        raise ClusterError(str(error)) from error

@@ -6,7 +6,6 @@ from importlib.metadata import version
 from typing import ClassVar, cast
 
 from local import paths
-from local.charts import ValuesError, haproxy, mlflow
 from local.cluster import ClusterError
 from local.cluster.helm import CHARTS, Cluster, Release
 from local.cluster.objects import Object, identity
@@ -155,14 +154,9 @@ class HelmRelease(Resource):
         chart, repository = inputs["chart"], inputs.get("repositoryOpts", {}).get("repo")
         if CHARTS.get(chart) != repository:
             raise InvalidInput("chart", f"the local stack does not know the chart {chart} from {repository}")
-        values = _without_unknown(inputs.get("values", {}))
         try:
-            if chart == "mlflow":
-                mlflow.check(inputs["version"], values)
-                haproxy.check_annotations(values.get("ingress", {}).get("annotations", {}))
-            else:
-                haproxy.check(inputs["version"], values)
-        except ValuesError as error:
+            self.cluster.check(chart, inputs["version"], _without_unknown(inputs.get("values", {})))
+        except ClusterError as error:
             raise InvalidInput("values", str(error)) from error
         return inputs
 
@@ -198,7 +192,7 @@ class Kubernetes(Provider):
 
     package = "kubernetes"
     version = version("pulumi-kubernetes")
-    errors = (ClusterError, MachineError, ToolError, ValuesError)
+    errors = (ClusterError, MachineError, ToolError)
 
     def __init__(self) -> None:
         self.cluster = Cluster(paths.stack_dir())
