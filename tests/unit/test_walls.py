@@ -1,0 +1,90 @@
+"""The walls between the parts: what a file may import, as docs/architecture.md draws it."""
+
+import ast
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.unit.harness import ROOT
+
+SETTINGS = ("settings", "settings_reader", "setting_types")
+SHIPPED = ("__main__", "arguments", *SETTINGS, "components", "operations", "local", "bench", "pod")
+WALLS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    "components know neither settings nor who uses them": (
+        ("components",),
+        (*SETTINGS, "arguments", "operations", "local", "bench", "tests"),
+    ),
+    "settings know no components": (SETTINGS, ("arguments", "components", "operations", "local", "bench", "tests")),
+    "the program knows nothing of the local stack": (
+        ("__main__", "arguments", *SETTINGS, "components", "operations", "pod"),
+        ("local", "bench"),
+    ),
+    "the local stack knows no components": (("local",), ("components", "arguments", "settings", "operations", "bench")),
+    "stand-ins of plugins know no charts": (("local/plugins",), ("local/charts",)),
+    "nothing that is shipped needs the tests": (SHIPPED, ("tests",)),
+}
+"""A sentence to the parts behind a wall and the parts that they may not import, each a path without `.py`."""
+LOOK_UPS = {"components/eks_cluster", "components/subnet"}
+"""Components that create nothing; others may read what they found."""
+
+
+def files(part: str) -> Iterator[Path]:
+    path = ROOT / part
+    yield from [path.with_suffix(".py")] if path.with_suffix(".py").is_file() else path.rglob("*.py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Return what a file imports, as paths: `from local import paths` is `local` and `local/paths`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.replace(".", "/") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
+            module = "/".join([*package, *(node.module or "").split(".")]).rstrip("/")
+            yield from (module, *(f"{module}/{alias.name}" for alias in node.names))
+
+
+def crossings(path: Path, forbidden: Sequence[str]) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for name in imports(path)
+        if any(name == part or name.startswith(f"{part}/") for part in forbidden)
+    ]
+
+
+@pytest.mark.parametrize("sentence", WALLS)
+def test_a_wall_has_no_door(sentence: str) -> None:
+    parts, forbidden = WALLS[sentence]
+    checked = [path for part in parts for path in files(part)]
+    assert len(checked) >= len(parts)
+    assert [crossing for path in checked for crossing in crossings(path, forbidden)] == []
+
+
+def test_no_component_imports_another() -> None:
+    names = {str(path.relative_to(ROOT).with_suffix("")) for path in files("components")} - {"components/__init__"}
+    found = [
+        crossing
+        for path in files("components")
+        for crossing in crossings(path, sorted(names - LOOK_UPS - {str(path.relative_to(ROOT).with_suffix(""))}))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("line", "forbidden"),
+    [
+        ("import local.paths", "local"),
+        ("from local import paths", "local"),
+        ("from local.plugins import aws", "local/plugins/aws"),
+        ("def f():\n    from components.subnet import Subnet", "components/subnet"),
+        ("from ..settings import Settings", "settings"),
+        ("from . import subnet", "components/subnet"),
+    ],
+)
+def test_every_way_to_import_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, forbidden: str) -> None:
+    monkeypatch.setattr("tests.unit.test_walls.ROOT", tmp_path)
+    file = tmp_path / "components" / "new.py"
+    file.parent.mkdir()
+    file.write_text(line)
+    assert crossings(file, [forbidden])
