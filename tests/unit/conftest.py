@@ -5,11 +5,6 @@ import pytest
 from tests.unit.harness import ANY_CLUSTER, Deployment, deploy, stack_config
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Keep the summary for what is ours: the SDK uses deprecated names of its own."""
-    config.addinivalue_line("filterwarnings", "ignore::DeprecationWarning:pulumi_")
-
-
 @pytest.fixture(scope="session")
 def dev() -> Deployment:
     """The committed dev stack."""

@@ -29,6 +29,8 @@ UNKNOWN = rpc.UNKNOWN
 
 CLUSTER_SECURITY_GROUP = "sg-0c1u57e2"
 PRIVATE_A, PRIVATE_B, PUBLIC, ELSEWHERE = "subnet-0aa", "subnet-0bb", "subnet-0cc", "subnet-0dd"
+PRIVATE_C = "subnet-0ee"
+"""In the cluster's VPC, and none of the cluster's subnets."""
 
 MINIMAL: Mapping[str, Any] = {"cluster": {"name": "my-cluster"}, "mlflow": {"host": "mlflow.example.com"}}
 """The two settings that a stack needs."""
@@ -68,6 +70,7 @@ class Account:
             PRIVATE_A: "eu-west-1a",
             PRIVATE_B: "eu-west-1b",
             PUBLIC: "eu-west-1a",
+            PRIVATE_C: "eu-west-1c",
             ELSEWHERE: "eu-west-1c",
         }
     )
@@ -77,7 +80,10 @@ class Account:
     """VPCs of the subnets that are not in the cluster's."""
     main_table_is_public: bool = False
     own_tables: dict[str, str] = field(
-        default_factory=lambda: {PRIVATE_A: "rtb-private", PRIVATE_B: "rtb-private", PUBLIC: "rtb-public"}
+        default_factory=lambda: {
+            **dict.fromkeys((PRIVATE_A, PRIVATE_B, PRIVATE_C), "rtb-private"),
+            PUBLIC: "rtb-public",
+        }
     )
     versions: set[str] = field(default_factory=lambda: {"15", "16", "17", "18"})
     partition: str = "aws"
@@ -315,7 +321,8 @@ class _Recorder(pulumi_mocks.MockMonitor):
                 inputs=inputs,
                 parent="" if "::pulumi:pulumi:Stack::" in request.parent else _name(request.parent),
                 protect=getattr(request, "protect", False),
-                depends_on=[_name(urn) for urn in request.dependencies],
+                # The SDK sends a set.
+                depends_on=sorted(_name(urn) for urn in request.dependencies),
                 ignore_changes=list(getattr(request, "ignoreChanges", [])),
                 provider=_name(request.provider.rsplit("::", 1)[0]),
                 custom=getattr(request, "custom", True),

@@ -1,0 +1,152 @@
+"""Every setting, a stack in which it counts, and another value for it: what `test_every_setting_arrives.py` walks."""
+
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from settings import Settings
+from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, PRIVATE_A, PRIVATE_C, changed
+
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
+
+EKS = changed(
+    MINIMAL,
+    # A class with connections to spare, so that replicas, workers and the pool can grow.
+    {"postgres": {"alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms", "instanceClass": "db.r6g.large"}},
+)
+WITH_LDAP = changed(MINIMAL, {"mlflow.auth": {"mode": "ldap", "ldap": LDAP}})
+SCALED = changed(EKS, {"mlflow.autoscaling": {}})
+FOREIGN_INGRESS = changed(
+    MINIMAL,
+    {
+        "ingress": {"install": False, "namespace": "edge", "tlsSecretName": "site-tls", "address": "lb.example.org"},
+        "mlflow.dnsZone": "example.com",
+    },
+)
+LISTED = changed(EKS, {"postgres.allowFrom": {"cidrs": ["10.9.0.0/16"], "securityGroups": ["sg-0aa"]}})
+
+STACKS: Mapping[str, Mapping[str, Any]] = {
+    "": EKS,
+    "cluster.kubeContext": ANY_CLUSTER,
+    "ingress.address": FOREIGN_INGRESS,
+    "mlflow.auth.ldap.": WITH_LDAP,
+    "mlflow.autoscaling.": SCALED,
+    "postgres.allowFrom.": LISTED,
+    "postgres.existing.": ANY_CLUSTER,
+}
+"""Settings of a stack in which a setting counts, by how its name begins; the longest beginning is the one that is used."""
+
+VALUES: Mapping[str, Any] = {
+    "artifacts.bucket": "another-bucket",
+    "cluster.kubeContext": "another",
+    "cluster.name": "another",
+    "database.adminAddress": "localhost:15432",
+    "database.name": "another",
+    "database.password": "another-password",
+    "database.schema": "another",
+    "database.user": "another",
+    "images.pullSecret": "another",
+    "images.registry": "registry.example.com/mirror",
+    "ingress.address": "another.example.org",
+    "ingress.allowedCidrs": ["203.0.113.0/24"],
+    "ingress.certificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/0a",
+    "ingress.chartVersion": "1.52.2",
+    "ingress.className": "another",
+    "ingress.clusterIssuer": "another",
+    "ingress.loadBalancerClass": "eks.amazonaws.com/nlb",
+    "ingress.namespace": "another",
+    "ingress.tlsSecretName": "another",
+    "mlflow.allowedHosts": ["another.example.com"],
+    "mlflow.auth.adminPassword": "another-password",
+    "mlflow.auth.adminUsername": "another",
+    "mlflow.auth.ldap.adminGroupDn": "cn=others,dc=example,dc=com",
+    "mlflow.auth.ldap.caCertificate": PEM,
+    "mlflow.auth.ldap.groupAttribute": "memberOf",
+    "mlflow.auth.ldap.groupSearchBase": "dc=example,dc=com",
+    "mlflow.auth.ldap.groupSearchFilter": "(uid=%s)",
+    "mlflow.auth.ldap.lookupBind": "%s@example.com",
+    "mlflow.auth.ldap.uri": "ldaps://another.example.com:1636",
+    "mlflow.auth.ldap.userGroupDn": "cn=others,dc=example,dc=com",
+    "mlflow.corsAllowedOrigins": ["https://another.example.com"],
+    "mlflow.dnsZone": "example.com",
+    "mlflow.host": "another.example.com",
+    "mlflow.namespace": "another",
+    "mlflow.resources.cpuRequest": "250m",
+    "mlflow.resources.memoryLimit": "3Gi",
+    "mlflow.resources.memoryRequest": "768Mi",
+    "mlflow.url": "https://mlflow.example.com:8443",
+    "postgres.alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:others",
+    "postgres.allowFrom": "vpc",
+    "postgres.allowFrom.cidrs": ["10.8.0.0/16"],
+    "postgres.allowFrom.securityGroups": ["sg-0bb"],
+    "postgres.engineVersion": "16",
+    "postgres.existing.adminPassword": "another secret",
+    "postgres.existing.adminUsername": "another",
+    "postgres.existing.host": "another.example.com",
+    "postgres.instanceClass": "db.t3.small",
+    "postgres.kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/0a",
+    "postgres.masterPassword": "another-password",
+    "postgres.masterUsername": "another",
+    "postgres.subnetIds": [PRIVATE_A, PRIVATE_C],
+    "tags": {"Team": "another"},
+}
+"""Another valid value for each setting for which none follows from its type."""
+
+TOGETHER: Mapping[str, Mapping[str, Any]] = {
+    "mlflow.auth.mode": {"mlflow.auth.mode": "ldap", "mlflow.auth.ldap": LDAP},
+}
+"""Settings that are valid only together with others."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A setting that is no section."""
+
+    path: str
+    field: FieldInfo
+    is_secret: bool
+
+    @property
+    def stack(self) -> Mapping[str, Any]:
+        """Settings of a stack in which it counts."""
+        return STACKS[max((prefix for prefix in STACKS if self.path.startswith(prefix)), key=len)]
+
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        """What to change in that stack, so that this setting has another value."""
+        return TOGETHER.get(self.path) or {self.path: self._another()}
+
+    def _another(self) -> Any:
+        if self.path in VALUES:
+            return VALUES[self.path]
+        kinds = [kind for kind in _kinds(self.field.annotation) if kind is not type(None)]
+        if kinds == [bool]:
+            return not self.field.default
+        if kinds == [int]:
+            return self.field.default + 1
+        if typing.get_origin(kinds[0]) is typing.Literal:
+            return next(value for value in typing.get_args(kinds[0]) if value != self.field.default)
+        raise LookupError(f"tests/unit/settings_values.py has no other value for {self.path}; add one to VALUES")
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    inner = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal or not inner:
+        return [annotation]
+    return [kind for argument in inner for kind in _kinds(argument)]
+
+
+def leaves(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Leaf]:
+    """Every setting, sections opened; one that is a word or a section is both."""
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        kinds = [kind for kind in _kinds(field.annotation) if kind is not type(None)]
+        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if len(sections) < len(kinds):
+            yield Leaf(path, field, SecretStr in kinds)
+        for section in sections:
+            yield from leaves(section, f"{path}.")

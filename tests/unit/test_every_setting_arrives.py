@@ -1,0 +1,127 @@
+"""Every setting changes what `places.json` says it changes, and a default that stands in two places is the same in both.
+
+A place is an input or an option of a resource, an export, or a warning. A setting that is read and handed to nobody changes none of
+them; one that was lost on one of its ways changes fewer. Where a change is meant:
+
+    UPDATE_PLACES=1 .venv/bin/python -m pytest tests/unit/test_every_setting_arrives.py
+
+rewrites the file, and the reviewer sees in its diff what a setting does now.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+from components.artifact_store import ArtifactStore
+from components.dns_record import DnsRecord
+from components.haproxy_ingress import HaproxyIngress
+from components.mlflow_database import MlflowDatabase
+from components.mlflow_release import MlflowRelease
+from components.postgres_alarms import PostgresAlarms
+from components.private_postgres import PrivatePostgres
+from tests.unit.harness import LDAP, MINIMAL, Deployment, changed, deploy, plain
+from tests.unit.settings_values import Leaf, leaves
+
+PLACES = Path(__file__).parent / "places.json"
+
+
+@functools.cache
+def deployed(config: str) -> Deployment:
+    """Run the program with all sections as they are where somebody set a secret in each."""
+    settings = json.loads(config)
+    return deploy(settings, secrets=list(settings))
+
+
+def places(deployment: Deployment) -> dict[str, str]:
+    """Return everything that a setting can change, by its place."""
+    found: dict[str, str] = {}
+    for resource in deployment.resources:
+        found[resource.name] = resource.type
+        options = dataclasses.asdict(resource)
+        inputs = plain(options.pop("inputs"))
+        for part, value in (*options.items(), *inputs.items()):
+            found |= {f"{resource.name}: {path}": text for path, text in _flat(part, value)}
+    found |= {f"export {name}": json.dumps(plain(value)) for name, value in deployment.outputs.items()}
+    return found | {f"warning {text.split(':')[0].split(' ')[0]}": text for text in deployment.warnings}
+
+
+def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flat(f"{path}.{key}", item)
+    else:
+        yield path, json.dumps(value)
+
+
+def changed_places(leaf: Leaf) -> list[str]:
+    before, after = (places(deployed(json.dumps(config))) for config in (leaf.stack, changed(leaf.stack, leaf.changes)))
+    different = {place for place in before.keys() | after.keys() if before.get(place) != after.get(place)}
+    # A resource that is there on one side only says enough by its name.
+    return sorted(place for place in different if place.split(":")[0] not in different - {place})
+
+
+@pytest.fixture(scope="module")
+def pinned() -> Mapping[str, list[str]]:
+    if os.environ.get("UPDATE_PLACES"):
+        now = {leaf.path: changed_places(leaf) for leaf in leaves()}
+        PLACES.write_text(json.dumps(now, indent=2, sort_keys=True) + "\n")
+    return json.loads(PLACES.read_text())
+
+
+@pytest.mark.parametrize("leaf", list(leaves()), ids=lambda leaf: leaf.path)
+def test_a_setting_changes_what_it_is_for(pinned: Mapping[str, list[str]], leaf: Leaf) -> None:
+    found = changed_places(leaf)
+    assert found
+    assert found == pinned.get(leaf.path), "see this file's first lines, where that is meant"
+
+
+# Defaults that stand in `settings` and in a component's arguments
+
+COMPONENTS = (ArtifactStore, DnsRecord, HaproxyIngress, MlflowDatabase, MlflowRelease, PostgresAlarms, PrivatePostgres)
+LEAST = changed(
+    MINIMAL,
+    {"mlflow.dnsZone": "example.com", "postgres": {"alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms"}},
+)
+"""A stack with every component, and nothing in it that has a default."""
+
+
+def arguments_of_components(config: Mapping[str, Any]) -> list[Any]:
+    """Run the program and return what each component was made with."""
+    seen: list[Any] = []
+
+    def recording(component: type[pulumi.ComponentResource]) -> Callable[..., None]:
+        original: Callable[..., None] = component.__init__
+
+        def init(self: Any, name: str, args: Any, opts: pulumi.ResourceOptions | None = None) -> None:
+            seen.append(args)
+            original(self, name, args, opts)
+
+        return init
+
+    with pytest.MonkeyPatch.context() as patched:
+        for component in COMPONENTS:
+            patched.setattr(component, "__init__", recording(component))
+        deploy(config)
+    assert len(seen) == len(COMPONENTS)
+    return [*seen, *(value for args in seen for value in vars(args).values() if dataclasses.is_dataclass(value))]
+
+
+def test_a_default_of_a_component_is_the_default_of_its_setting() -> None:
+    handed: dict[tuple[str, Any], list[Any]] = {}
+    for config in (LEAST, changed(LEAST, {"mlflow.auth": {"mode": "ldap", "ldap": LDAP}})):
+        for args in arguments_of_components(config):
+            for field in dataclasses.fields(args):
+                if field.default is not dataclasses.MISSING and field.default is not None:
+                    value = getattr(args, field.name)
+                    handed.setdefault((f"{type(args).__name__}.{field.name}", field.default), []).append(
+                        tuple(value) if isinstance(value, list) else value
+                    )
+    assert len(handed) > 40
+    assert {name: values for (name, default), values in handed.items() if default not in values} == {}
