@@ -1,6 +1,5 @@
 """The local stack's idea of the ingress chart against what Helm made of the real one, and of its controller against HAProxy."""
 
-import json
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,24 +14,32 @@ from cryptography.x509.oid import NameOID
 from local import tools
 from local.charts import ValuesError
 from local.charts.haproxy import Backend, Ingress, Rendered, check, files, render
+from tests.contract.cases import CASES, release
+from tests.contract.recordings import recording, without_null
 
-RECORDINGS = Path(__file__).resolve().parents[3] / "shared" / "charts" / "kubernetes-ingress-1.52.1"
+OF_HAPROXY = [case for case in CASES if case.startswith("kubernetes-ingress-")]
 
 
-@pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"no recordings of the charts in {RECORDINGS}")
-@pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*.rendered.json")), ids=lambda path: path.name.split(".")[0])
-def test_the_chart_makes_these_objects(path: Path) -> None:
-    recorded = json.loads(path.read_text())
-    values = recorded["values"]
-    # The program sets no rate limit, and the local stack refuses it.
-    values["controller"].get("config", {}).pop("rate-limit-requests", None)
-    (recorded["config"] or {}).pop("rate-limit-requests", None)
-    ours = render("1.52.1", recorded["release"], recorded["namespace"], values)
-    assert list(ours.objects) == recorded["objects"]
-    assert ours.services == recorded["services"]
-    assert ours.ingress_class == recorded["ingressClass"]
-    assert ours.config == (recorded["config"] or {})
-    assert ours.replicas == recorded["replicas"]
+@pytest.mark.parametrize("case", OF_HAPROXY)
+def test_the_chart_makes_these_objects(case: str) -> None:
+    inputs, recorded = release(case), recording(case)
+    facts = recorded["facts"]
+    ours = render(inputs["version"], inputs["name"], inputs["namespace"], recorded["values"])
+    assert set(ours.objects) == facts["objects"].keys()
+    assert without_null(ours.services) == facts["services"]
+    ingress_class = dict(ours.ingress_class)
+    assert {ingress_class.pop("name"): without_null(ingress_class)} == facts["ingressClasses"]
+    assert {ours.fullname: ours.config} == facts["configMaps"]
+    assert ours.replicas == facts["replicas"]
+
+
+@pytest.mark.parametrize("case", OF_HAPROXY)
+def test_the_controller_serves_the_class_and_has_no_profiler(case: str) -> None:
+    inputs, facts = release(case), recording(case)["facts"]
+    (container,) = facts["containers"].values()
+    assert f"--ingress.class={inputs['values']['controller']['ingressClass']}" in container["args"]
+    assert "--pprof" not in container["args"]
+    assert container["resources"]["limits"] == {"memory": "400Mi"}
 
 
 HOST = "mlflow.example.com"
@@ -113,11 +120,7 @@ def configuration(rendered: Rendered, *ingresses: Ingress, folder: str = "/ingre
 def test_haproxy_accepts_the_configuration(tmp_path: Path, rendered: Rendered, ingresses: list[Ingress]) -> None:
     for path, content in configuration(rendered, *ingresses, folder=str(tmp_path)).items():
         Path(path).write_text(content)
-    try:
-        haproxy = tools.haproxy_bin()
-    except tools.ToolError as error:
-        pytest.skip(str(error))
-    command = [haproxy, "-c", "-f", tmp_path / "haproxy.cfg"]
+    command = [tools.haproxy_bin(), "-c", "-f", tmp_path / "haproxy.cfg"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "WARNING" not in result.stderr

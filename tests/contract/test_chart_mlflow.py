@@ -1,52 +1,25 @@
 """The local stack's idea of the mlflow chart against what Helm made of the real one."""
 
 import configparser
-import json
-from pathlib import Path
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from local.charts import ValuesError
-from local.charts.mlflow import Container, Rendered, SecretKey, check, render
+from local.charts.mlflow import CONTAINER_PORT, READINESS_PATH, Container, Mount, Rendered, SecretKey, check, render
+from tests.contract.cases import CASES, release
+from tests.contract.record import fingerprint
+from tests.contract.recordings import recording
 
-RECORDINGS = Path(__file__).resolve().parents[3] / "shared" / "charts"
-# The program uses none of these: OIDC, a proxy sidecar, and the chart's own LDAP mode (ours is `auth.authorizationFunction`).
-UNUSED = {"ldap", "oauth2proxy", "oidc"}
-
-pytestmark = pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"no recordings of the charts in {RECORDINGS}")
-
-
-def recordings(*, used: bool) -> list[Any]:
-    paths = sorted(RECORDINGS.glob("mlflow-*/*.rendered.json"))
-    return [
-        pytest.param(path, id=f"{path.parent.name}/{path.name.split('.')[0]}")
-        for path in paths
-        if (path.name.split(".")[0] in UNUSED) != used
-    ]
+OF_MLFLOW = [case for case in CASES if case.startswith("mlflow-")]
 
 
-def load(path: Path) -> tuple[dict[str, Any], str]:
-    recorded = json.loads(path.read_text())
-    if path.name == "private-registry.rendered.json":
-        # Rendered with two values files, of which it records the second.
-        first = json.loads((path.parent / "auth-postgres.rendered.json").read_text())
-        recorded["values"] = merged(first["values"], recorded["values"])
-    return recorded, recorded["chart"].split()[1]
-
-
-def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    both = {
-        key: merged(first[key], second[key])
-        for key in first.keys() & second.keys()
-        if isinstance(first[key], dict) and isinstance(second[key], dict)
-    }
-    return first | second | both
-
-
-def rendered(path: Path) -> tuple[dict[str, Any], Rendered]:
-    recorded, version = load(path)
-    return recorded, render(version, recorded["release"], recorded["namespace"], recorded["values"])
+def rendered(case: str) -> tuple[Mapping[str, Any], Rendered]:
+    """Return the chart's output and the stand-in's."""
+    inputs, recorded = release(case), recording(case)
+    return recorded["facts"], render(inputs["version"], inputs["name"], inputs["namespace"], recorded["values"])
 
 
 def as_recorded(container: Container) -> dict[str, Any]:
@@ -55,70 +28,93 @@ def as_recorded(container: Container) -> dict[str, Any]:
         "name": container.name,
         "image": container.image,
         "command": list(container.command),
-        "args": list(container.args),
+        "args": [fingerprint(argument) for argument in container.args],
         "env": {
             name: f"secret:{value.secret}/{value.key}" if isinstance(value, SecretKey) else value
             for name, value in container.env.items()
         },
         "envFrom": [f"{kinds[kind]}:{name}" for kind, name in container.env_from],
-        "volumeMounts": [(mount.volume, mount.path, mount.sub_path) for mount in container.mounts],
+        "volumeMounts": [_mount(mount) for mount in container.mounts],
     }
 
 
-def comparable(recorded: dict[str, Any]) -> dict[str, Any]:
-    mounts = [(mount["name"], mount["mountPath"], mount.get("subPath")) for mount in recorded["volumeMounts"]]
-    names = ("name", "image", "command")
-    return (
-        {name: recorded[name] for name in names}
-        | {name: recorded.get(name) or [] for name in ("args", "envFrom")}
-        | {"env": recorded["env"], "volumeMounts": mounts}
-    )
+def _mount(mount: Mount) -> dict[str, str]:
+    sub_path = {"subPath": mount.sub_path} if mount.sub_path else {}
+    return {"name": mount.volume, "mountPath": mount.path, **sub_path}
 
 
-@pytest.mark.parametrize("path", recordings(used=True))
-def test_the_containers_are_those_of_the_chart(path: Path) -> None:
-    recorded, ours = rendered(path)
-    assert [as_recorded(container) for container in ours.pod.init_containers] == [
-        comparable(container) for container in recorded["initContainers"]
-    ]
-    assert [as_recorded(ours.pod.container)] == [comparable(container) for container in recorded["containers"]]
+def compared(recorded: Mapping[str, Any], ours: Container) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return both containers, the chart's without what the stand-in has no use for: nothing here enforces limits or contexts."""
+    container = as_recorded(ours)
+    return container, {name: recorded[name] for name in container}
 
 
-@pytest.mark.parametrize("path", recordings(used=True))
-def test_the_objects_around_them_are_those_of_the_chart(path: Path) -> None:
-    recorded, ours = rendered(path)
-    assert list(ours.objects) == recorded["objects"]
-    assert ours.config_maps[f"{ours.fullname}-env-configmap"] == recorded["envConfigMap"]
-    assert ours.service == recorded["service"]
-    assert ours.ingress == recorded.get("ingress")
-    assert ours.replicas == recorded["replicas"]
-    assert ours.hpa == recorded.get("hpa")
-    assert ours.pod.annotations == recorded["podAnnotations"]
-    assert ours.pod.security_context == recorded["podSecurityContext"]
-    assert list(ours.pod.volumes) == recorded["volumes"]
+@pytest.mark.parametrize("case", OF_MLFLOW)
+def test_the_containers_are_those_of_the_chart(case: str) -> None:
+    facts, ours = rendered(case)
+    assert [container.name for container in ours.pod.init_containers] == facts["initOrder"]
+    for container in ours.pod.init_containers:
+        mine, theirs = compared(facts["initContainers"][container.name], container)
+        assert mine == theirs
+    mine, theirs = compared(facts["containers"]["mlflow"], ours.pod.container)
+    assert mine == theirs
 
 
-@pytest.mark.parametrize("path", recordings(used=True))
-def test_the_auth_ini_says_what_the_charts_says(path: Path) -> None:
-    recorded, ours = rendered(path)
+@pytest.mark.parametrize("case", OF_MLFLOW)
+def test_the_objects_around_them_are_those_of_the_chart(case: str) -> None:
+    facts, ours = rendered(case)
+    assert set(ours.objects) == facts["objects"].keys()
+    assert ours.config_maps[f"{ours.fullname}-env-configmap"] == facts["configMaps"]["mlflow-env-configmap"]
+    assert ours.config_maps.keys() == facts["configMaps"].keys()
+    assert {"mlflow": {"spec": ours.service}} == facts["services"]
+    assert {"mlflow": ours.ingress} == facts["ingresses"]
+    assert ours.replicas == facts.get("replicas")
+    assert ({"mlflow": ours.hpa} if ours.hpa else {}) == facts["autoscalers"]
+    assert {**ours.pod.annotations, "checksum/config": ""} == facts["podAnnotations"]
+    assert ours.pod.security_context == facts["pod"]["securityContext"]
+    assert list(ours.pod.volumes) == facts["pod"]["volumes"]
+    assert [ours.pod.service_account] == list(facts["serviceAccounts"])
+
+
+@pytest.mark.parametrize("case", OF_MLFLOW)
+def test_the_auth_ini_says_what_the_charts_says(case: str) -> None:
+    facts, ours = rendered(case)
+    template = ours.config_maps.get("mlflow-auth-ini-template", {}).get("auth_template.ini", "")
     ini = configparser.ConfigParser(interpolation=None)
-    ini.read_string(ours.config_maps["mlflow-auth-ini-template"]["auth_template.ini"])
-    assert dict(ini["mlflow"]) == recorded["authIni"]
+    ini.read_string(template)
+    recorded = facts["configMaps"].get("mlflow-auth-ini-template", {}).get("auth_template.ini", {})
+    assert {name: dict(ini[name]) for name in ini.sections()} == recorded
 
 
-@pytest.mark.parametrize("path", recordings(used=False))
-def test_values_that_the_program_does_not_use_are_refused_by_name(path: Path) -> None:
-    recorded, version = load(path)
-    with pytest.raises(ValuesError, match=r"(ldapAuth|oauth2Proxy|oidcAuth) is not a value"):
-        render(version, recorded["release"], recorded["namespace"], recorded["values"])
+@pytest.mark.parametrize("case", OF_MLFLOW)
+def test_the_pod_is_asked_for_its_health_where_the_chart_asks(case: str) -> None:
+    container = recording(case)["facts"]["containers"]["mlflow"]
+    assert [container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")] == [
+        READINESS_PATH
+    ] * 2
+    assert [port["containerPort"] for port in container["ports"]] == [CONTAINER_PORT]
 
 
-def recommended(version: str) -> dict[str, Any]:
-    return load(RECORDINGS / f"mlflow-{version}" / "recommended-common.rendered.json")[0]["values"]
+@pytest.mark.parametrize("case", OF_MLFLOW)
+def test_a_rollout_takes_no_pod_away_before_another_is_ready(case: str) -> None:
+    assert recording(case)["facts"]["strategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": "100%", "maxUnavailable": 0},
+    }
+
+
+@pytest.mark.parametrize("way", ["ldapAuth", "oauth2Proxy", "oidcAuth"])
+def test_a_login_that_the_program_does_not_use_is_refused_by_name(way: str) -> None:
+    with pytest.raises(ValuesError, match=f"{way} is not a value"):
+        check("1.11.5", {way: {"enabled": True}})
+
+
+def accepted(version: str) -> dict[str, Any]:
+    return copy.deepcopy(dict(recording(f"mlflow-{version}/least")["values"]))
 
 
 def test_a_second_line_of_the_authorization_function_is_a_line_of_the_ini() -> None:
-    values = recommended("1.11.5")
+    values = accepted("1.11.5")
     function = "mlflow.server.auth:authenticate_request_basic_auth"
     values["auth"]["authorizationFunction"] = f"{function}\n    auth_cache_ttl_seconds = 60"
     ini = configparser.ConfigParser(interpolation=None)
@@ -129,7 +125,7 @@ def test_a_second_line_of_the_authorization_function_is_a_line_of_the_ini() -> N
 
 
 def test_an_extra_argument_is_one_flag_however_many_words_its_value_has() -> None:
-    values = recommended("1.8.1") | {"extraArgs": {"workers": "1", "gunicornOpts": "--threads=10 --timeout=300"}}
+    values = accepted("1.8.1") | {"extraArgs": {"workers": "1", "gunicornOpts": "--threads=10 --timeout=300"}}
     arguments = render("1.8.1", "mlflow", "mlflow", values).pod.container.args
     assert arguments[-2:] == ("--gunicorn-opts=--threads=10 --timeout=300", "--workers=1")
 
@@ -146,11 +142,11 @@ def test_an_extra_argument_is_one_flag_however_many_words_its_value_has() -> Non
 )
 def test_an_error_names_the_value(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValuesError, match=message):
-        render("1.11.5", "mlflow", "mlflow", recommended("1.11.5") | change)
+        render("1.11.5", "mlflow", "mlflow", accepted("1.11.5") | change)
 
 
 def test_no_password_can_be_a_value() -> None:
-    values = recommended("1.11.5")
+    values = accepted("1.11.5")
     values["backendStore"]["postgres"]["password"] = "hunter2"
     with pytest.raises(ValuesError, match="belong in a Secret") as refused:
         render("1.11.5", "mlflow", "mlflow", values)
@@ -158,7 +154,7 @@ def test_no_password_can_be_a_value() -> None:
 
 
 def test_a_release_without_mlflow_in_its_name_gets_it() -> None:
-    assert render("1.11.5", "tracking", "ml", recommended("1.11.5")).fullname == "tracking-mlflow"
+    assert render("1.11.5", "tracking", "ml", accepted("1.11.5")).fullname == "tracking-mlflow"
 
 
 def test_another_version_of_the_chart_is_refused() -> None:

@@ -31,11 +31,6 @@ class Finding:
     passed: bool
     title: str = ""
 
-    @property
-    def of_a_pod(self) -> bool:
-        """Whether it is about what a chart makes, which is known only where the recordings are."""
-        return _of_a_pod(self.resource)
-
     def __str__(self) -> str:
         return f"{self.check} {self.resource}{f': {self.title}' if self.title else ''}"
 
@@ -52,8 +47,8 @@ class Waiver:
 
     @property
     def of_a_pod(self) -> bool:
-        """Whether it is about what a chart makes."""
-        return _of_a_pod(self.resource)
+        """True if it is about what a chart makes."""
+        return self.resource.startswith(("Deployment.", "Pod."))
 
     def covers(self, finding: Finding) -> bool:
         return (
@@ -79,10 +74,6 @@ class Control:
     """Who meets it, when this program cannot."""
     stacks: Sequence[str] = STACKS
     """Where there is something to check."""
-
-
-def _of_a_pod(resource: str) -> bool:
-    return resource.startswith(("Deployment.", "Pod."))
 
 
 def waivers() -> list[Waiver]:
@@ -117,7 +108,7 @@ def without_a_failure(findings: Sequence[Finding], waived: Sequence[Waiver]) -> 
 def checkov(uv: Path, deployment: Deployment, folder: Path) -> list[Finding]:
     """Run Checkov over a stack; the folder receives what it reads."""
     (folder / "plan.json").write_text(json.dumps(plan.terraform_plan(deployment), indent=1))
-    objects = plan.manifests(deployment) + (plan.chart_manifests(deployment) if plan.RECORDINGS.is_dir() else [])
+    objects = plan.manifests(deployment) + plan.chart_manifests(deployment)
     (folder / "objects.yaml").write_text(yaml.safe_dump_all(objects))
     command = [str(uv), "tool", "run", "--python", sys.executable, "--from", CHECKOV, "checkov", "--directory", "."]
     command += [

@@ -8,13 +8,10 @@ checks (CKV2_*) follow those and nothing else.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from tests.contract.recordings import recording
 from tests.unit.harness import Deployment, Resource, plain
-
-RECORDINGS = Path(__file__).resolve().parents[3] / "shared" / "charts"
-"""What Helm made of the two charts; not part of the checkout."""
 
 TYPES = {
     "aws:cloudwatch/metricAlarm:MetricAlarm": "aws_cloudwatch_metric_alarm",
@@ -149,43 +146,40 @@ def chart_manifests(deployment: Deployment) -> list[dict[str, Any]]:
 
 def _mlflow(release: dict[str, Any]) -> dict[str, Any]:
     values = release["values"]
-    recorded = _recording(f"mlflow-{release['version']}/recommended-common")
-    wanted = {
-        "dbchecker": values["backendStore"].get("databaseConnectionCheck", False),
-        "mlflow-db-migration": values["backendStore"]["databaseMigration"],
-        "ini-file-initializer": values.get("auth", {}).get("enabled", False),
-    }
+    facts = _facts(release)
 
-    def container(recorded: dict[str, Any]) -> dict[str, Any]:
-        result = _container(recorded)
-        if "resources" in recorded:
-            result["resources"] = values["resources"]
-        return result
+    def container(recorded: Mapping[str, Any]) -> dict[str, Any]:
+        resources = {"resources": values["resources"]} if "resources" in recorded else {}
+        return {**_container(recorded), **resources}
 
     pod = {
+        **facts["pod"],
         "serviceAccountName": values["serviceAccount"]["name"],
         "securityContext": values["podSecurityContext"],
-        "initContainers": [container(init) for init in recorded["initContainers"] if wanted[init["name"]]],
-        "containers": [container(server) for server in recorded["containers"]],
+        "initContainers": [container(facts["initContainers"][name]) for name in facts["initOrder"]],
+        "containers": [container(recorded) for recorded in facts["containers"].values()],
         "affinity": values.get("affinity", {}),
     }
-    return _workload(release, values["replicaCount"], recorded["service"]["selector"], values["podAnnotations"], pod)
+    (service,) = facts["services"].values()
+    return _workload(release, values["replicaCount"], service["spec"]["selector"], values["podAnnotations"], pod)
 
 
 def _haproxy(release: dict[str, Any]) -> dict[str, Any]:
     controller = release["values"]["controller"]
-    recorded = _recording(f"kubernetes-ingress-{release['version']}/aws-nlb")
-    (service,) = recorded["services"].values()
-    container = _container(recorded["containers"][0]) | {"resources": controller["resources"]}
-    pod = {"containers": [container], "topologySpreadConstraints": controller["topologySpreadConstraints"]}
+    facts = _facts(release)
+    (service,) = facts["services"].values()
+    (recorded,) = facts["containers"].values()
+    container = _container(recorded) | {"resources": controller["resources"]}
+    spread = {"topologySpreadConstraints": controller["topologySpreadConstraints"]}
+    pod = {**facts["pod"], **spread, "containers": [container]}
     return _workload(release, controller["replicaCount"], service["spec"]["selector"], {}, pod)
 
 
 _CHARTS = {"mlflow": _mlflow, "kubernetes-ingress": _haproxy}
 
 
-def _recording(case: str) -> dict[str, Any]:
-    return json.loads((RECORDINGS / f"{case}.rendered.json").read_text())
+def _facts(release: Mapping[str, Any]) -> Mapping[str, Any]:
+    return recording(f"{release['chart']}-{release['version']}/prod")["facts"]
 
 
 def _container(recorded: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +16,6 @@ from tests.controls.gate import STACKS, Finding
 from tests.unit.harness import ROOT, Deployment, Resource, deploy, plain, stack_config
 
 Inputs = dict[str, Any]
-
-needs_recordings = pytest.mark.skipif(
-    not plan.RECORDINGS.is_dir(), reason=f"no recordings of the charts in {plan.RECORDINGS}: their pods are not known"
-)
 
 
 def changed(deployment: Deployment, name: str, change: Callable[[Inputs], Any]) -> Deployment:
@@ -112,8 +107,6 @@ BROKEN: Mapping[str, tuple[str, Callable[[Inputs], None]]] = {
     "CKV_AWS_355": ("artifacts-policy", at("policy/Statement/1/Resource", "*")),
     "CKV_AWS_319": ("postgres-alarms-cpu", setting(actionsEnabled=False)),
     "CKV_K8S_21": ("mlflow-postgres-database-secret", at("metadata/namespace", "default")),
-}
-BROKEN_PODS: Mapping[str, tuple[str, Callable[[Inputs], None]]] = {
     "CKV_K8S_31": ("mlflow-release", at("values/podSecurityContext", {})),
     "CKV_K8S_13": ("ingress-release", at("values/controller/resources", {})),
     "CKV2_K8S_6": ("mlflow-network-policy", at("spec/podSelector/matchLabels", {"app": "another"})),
@@ -170,20 +163,14 @@ def deployments() -> dict[str, Deployment]:
 @pytest.fixture(scope="session")
 def broken(deployments: dict[str, Deployment]) -> Deployment:
     deployment = deployments["prod"]
-    for name, change in [*BROKEN.values(), *BROKEN_PODS.values()]:
+    for name, change in BROKEN.values():
         deployment = changed(deployment, name, change)
     return deployment
 
 
 @pytest.fixture(scope="session")
 def uv() -> Path:
-    try:
-        return tools.uv_bin()
-    except tools.ToolError as reason:
-        # A gate that is skipped where it counts is none.
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"Checkov runs through uv: {reason}")
+    return tools.uv_bin()
 
 
 @pytest.fixture(scope="session")
@@ -225,20 +212,9 @@ def test_every_control_that_we_check_ourselves_is_met_or_waived(deployments: dic
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_control_that_checkov_checks_is_met_or_waived(from_checkov: dict[str, list[Finding]], stack: str) -> None:
-    waivers = [waiver for waiver in gate.waivers() if not is_ours(waiver) and not waiver.of_a_pod]
-    judge([finding for finding in from_checkov[stack] if not finding.of_a_pod], waivers, stack)
+    judge(from_checkov[stack], [waiver for waiver in gate.waivers() if not is_ours(waiver)], stack)
 
 
-@needs_recordings
-@pytest.mark.parametrize("stack", STACKS)
-def test_every_control_that_checkov_checks_in_the_pods_is_met_or_waived(
-    from_checkov: dict[str, list[Finding]], stack: str
-) -> None:
-    waivers = [waiver for waiver in gate.waivers() if waiver.of_a_pod]
-    judge([finding for finding in from_checkov[stack] if finding.of_a_pod], waivers, stack)
-
-
-@needs_recordings
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_control_of_the_table_is_checked_where_it_says(
     from_checkov: dict[str, list[Finding]], deployments: dict[str, Deployment], stack: str
@@ -274,14 +250,6 @@ def test_the_page_says_what_the_table_and_the_waivers_say() -> None:
 def test_checkov_would_notice(from_checkov: dict[str, list[Finding]], broken: Deployment, check: str) -> None:
     assert _failed(from_checkov["broken"], check) - _failed(from_checkov["prod"], check), (
         f"{check} passes although {BROKEN[check][0]} is wrong"
-    )
-
-
-@needs_recordings
-@pytest.mark.parametrize("check", BROKEN_PODS)
-def test_checkov_would_notice_in_the_pods(from_checkov: dict[str, list[Finding]], check: str) -> None:
-    assert _failed(from_checkov["broken"], check) - _failed(from_checkov["prod"], check), (
-        f"{check} passes although {BROKEN_PODS[check][0]} is wrong"
     )
 
 

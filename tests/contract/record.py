@@ -1,0 +1,176 @@
+"""Records what the two charts make of the program's values: ``make chart-facts``.
+
+Helm renders the real charts, from ``CHARTS=folder`` where they are unpacked (``folder/mlflow-1.11.5/Chart.yaml``) or else from their
+repositories. Helm also checks the values against the chart's schema, so what is recorded has passed it. Facts are recorded and no
+text of a chart: of a script only the hash.
+"""
+
+import configparser
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.contract.cases import CASES, release
+from tests.contract.recordings import write
+
+KUBERNETES = "1.34.0"
+"""Version that the charts are told; they ask for it in places."""
+
+_CONTAINER = (
+    "name",
+    "image",
+    "command",
+    "resources",
+    "securityContext",
+    "ports",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+)
+_POD = (
+    "affinity",
+    "imagePullSecrets",
+    "securityContext",
+    "terminationGracePeriodSeconds",
+    "topologySpreadConstraints",
+    "volumes",
+)
+
+
+def rendered(helm: str, charts: str | None, inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the objects that the chart makes of a release's values.
+
+    Raises:
+        SystemExit: with Helm's own message, for example about a value that the chart's schema refuses.
+    """
+    chart, version = inputs["chart"], inputs["version"]
+    unpacked = Path(charts, f"{chart}-{version}") if charts else None
+    source = [str(unpacked)] if unpacked else [chart, "--repo", inputs["repositoryOpts"]["repo"], "--version", version]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as values:
+        json.dump(inputs["values"], values)
+        values.flush()
+        command = [
+            helm,
+            "template",
+            inputs["name"],
+            *source,
+            "--namespace",
+            inputs["namespace"],
+            "--values",
+            values.name,
+        ]
+        run = subprocess.run([*command, "--kube-version", KUBERNETES], capture_output=True, text=True, check=False)
+    if run.returncode:
+        sys.exit(f"error: {chart} {version}: {run.stderr.strip()}")
+    return [item for item in yaml.safe_load_all(run.stdout) if item]
+
+
+def facts(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Reduce rendered objects to what the local stack and the controls go by."""
+
+    def each(kind: str) -> list[Mapping[str, Any]]:
+        return [item for item in items if item["kind"] == kind]
+
+    def named(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {item["metadata"]["name"]: item for item in found}
+
+    (deployment,) = each("Deployment")
+    template = deployment["spec"]["template"]
+    pod = template["spec"]
+    return {
+        "objects": {f"{item['kind']}/{item['metadata']['name']}": True for item in items},
+        "replicas": deployment["spec"].get("replicas"),
+        "strategy": deployment["spec"].get("strategy"),
+        "podAnnotations": _without_checksums(template["metadata"].get("annotations", {})),
+        "pod": {name: pod[name] for name in _POD if name in pod},
+        "initOrder": [each["name"] for each in pod.get("initContainers", [])],
+        "initContainers": {each["name"]: _container(each) for each in pod.get("initContainers", [])},
+        "containers": {each["name"]: _container(each) for each in pod["containers"]},
+        "services": {name: _annotated(item) for name, item in named(each("Service")).items()},
+        "ingresses": {name: _annotated(item) for name, item in named(each("Ingress")).items()},
+        "ingressClasses": {name: _annotated(item) for name, item in named(each("IngressClass")).items()},
+        "configMaps": {name: _entries(item.get("data") or {}) for name, item in named(each("ConfigMap")).items()},
+        "autoscalers": {name: item["spec"] for name, item in named(each("HorizontalPodAutoscaler")).items()},
+        "disruptionBudgets": {name: item["spec"] for name, item in named(each("PodDisruptionBudget")).items()},
+        "serviceAccounts": {
+            name: {
+                "annotations": item["metadata"].get("annotations"),
+                "automountServiceAccountToken": item.get("automountServiceAccountToken"),
+            }
+            for name, item in named(each("ServiceAccount")).items()
+        },
+    }
+
+
+def _annotated(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {"annotations": item["metadata"].get("annotations"), "spec": item["spec"]}
+
+
+def _without_checksums(annotations: Mapping[str, str]) -> dict[str, str]:
+    return {name: "" if name.startswith("checksum/") else value for name, value in annotations.items()}
+
+
+def _container(container: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: container[name] for name in _CONTAINER if name in container},
+        "args": [fingerprint(argument) for argument in container.get("args", [])],
+        "env": {variable["name"]: _value(variable) for variable in container.get("env", [])},
+        "envFrom": [
+            f"{kind}:{source['name']}" for entry in container.get("envFrom", []) for kind, source in entry.items()
+        ],
+        "volumeMounts": [
+            {name: mount[name] for name in ("name", "mountPath", "subPath") if name in mount}
+            for mount in container.get("volumeMounts", [])
+        ],
+    }
+
+
+def _value(variable: Mapping[str, Any]) -> Any:
+    if "valueFrom" not in variable:
+        return variable.get("value", "")
+    source = variable["valueFrom"]
+    if "secretKeyRef" in source:
+        return f"secret:{source['secretKeyRef']['name']}/{source['secretKeyRef']['key']}"
+    return source
+
+
+def _entries(data: Mapping[str, str]) -> dict[str, Any]:
+    return {name: _ini(text) if name.endswith(".ini") else fingerprint(text) for name, text in data.items()}
+
+
+def _ini(text: str) -> dict[str, dict[str, str]]:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(text)
+    return {section: dict(parser[section]) for section in parser.sections()}
+
+
+def fingerprint(text: str) -> str:
+    """Return a text of one line as it is, and the hash of a longer one."""
+    return text if "\n" not in text.strip() else f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def main() -> None:
+    """Record every case, and remove the recordings of cases that are gone."""
+    helm = shutil.which("helm")
+    if not helm:
+        sys.exit("error: helm is not on PATH; `make chart-facts` needs it to render the charts")
+    recordings: dict[str, dict[str, Any]] = {}
+    for case in CASES:
+        inputs = release(case)
+        items = rendered(helm, os.environ.get("CHARTS"), inputs)
+        recordings[case] = {"values": inputs["values"], "facts": facts(items)}
+        print(case)
+    write(recordings)
+
+
+if __name__ == "__main__":
+    main()
