@@ -40,8 +40,8 @@ logs: $(VENV)/.complete ## Follow the logs (NAME=mlflow: only those that begin s
 test: $(VENV)/.complete ## Run every test, those on the real engine too (TESTS="tests/unit -k word": some of them; JOBS=1: one after the other).
 	@$(VENV)/bin/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(TESTS)
 
-unit: $(VENV)/.complete ## Run the tests that need seconds.
-	@$(VENV)/bin/python -m pytest tests/unit tests/contract tests/operations
+unit: $(VENV)/.complete ## Run the fast tests: under a minute on two cores.
+	@$(VENV)/bin/python -m pytest -n auto --dist worksteal tests/unit tests/contract tests/operations
 
 bench: $(VENV)/.complete ## Measure everything, two hours (PARTS="program serving": some of it); artifacts/bench.md.
 	@$(VENV)/bin/python -m bench $(PARTS)

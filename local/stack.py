@@ -14,7 +14,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import CERT_NONE, SSLContext, create_default_context
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 
@@ -258,8 +258,11 @@ def free_ports() -> tuple[int, int]:
 
 
 def _plain(value: Any) -> Any:
-    secret = cast("dict[str, str]", value) if isinstance(value, dict) else {}
-    return json.loads(secret["plaintext"]) if "plaintext" in secret else value
+    """Return the content of a secret of the state, and any other value as it is."""
+    try:
+        return json.loads(value["plaintext"])
+    except (KeyError, TypeError):
+        return value
 
 
 def _any_certificate() -> SSLContext:

@@ -36,7 +36,13 @@ def mutants(source: str) -> Iterator[tuple[str, str]]:
 def survives(name: str, source: str) -> bool:
     """Return whether the tests pass in a copy of the checkout with this source."""
     with tempfile.TemporaryDirectory() as folder:
-        tracked = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        tracked = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         for path in filter(lambda path: path and (ROOT / path).is_file(), tracked.split("\0")):
             copy = Path(folder, path)
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,6 @@ NOT_RUN = {
     ("CONTRIBUTING.md", "make up"): "run from README.md",
     ("CONTRIBUTING.md", "uv tool run zizmor"): "`make check` runs it, and the versions are compared",
     ("CONTRIBUTING.md", "go run"): "`make check` runs it, and the versions are compared",
-    ("CONTRIBUTING.md", ".venv/bin/detect-secrets"): "rewrites the baseline, and asks a person",
     ("local/README.md", "make up"): "run from README.md",
     ("local/README.md", "make logs"): "follows the logs until Ctrl-C",
     ("local/README.md", "make down"): "run from README.md",

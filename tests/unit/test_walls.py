@@ -82,7 +82,9 @@ def test_no_component_imports_another() -> None:
         ("from . import subnet", "components/subnet"),
     ],
 )
-def test_every_way_to_import_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, forbidden: str) -> None:
+def test_every_way_to_import_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, forbidden: str
+) -> None:
     monkeypatch.setattr("tests.unit.test_walls.ROOT", tmp_path)
     file = tmp_path / "components" / "new.py"
     file.parent.mkdir()
