@@ -76,6 +76,8 @@ class Account:
     )
     cidrs: list[str] = field(default_factory=lambda: ["10.0.0.0/16"])
     """Networks of the cluster's VPC, the first of them with which it was made."""
+    former_cidrs: list[str] = field(default_factory=list[str])
+    """Networks that the VPC had once; AWS goes on naming them for a while."""
     vpcs: dict[str, str] = field(default_factory=lambda: {ELSEWHERE: "vpc-0f0e"})
     """VPCs of the subnets that are not in the cluster's."""
     main_table_is_public: bool = False
@@ -124,7 +126,10 @@ class Account:
         }
 
     def _vpc(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        associations = [{"associationId": "a", "cidrBlock": cidr, "state": "associated"} for cidr in self.cidrs]
+        states = {"associated": self.cidrs, "disassociated": self.former_cidrs}
+        associations = [
+            {"associationId": "a", "cidrBlock": cidr, "state": state} for state, cidrs in states.items() for cidr in cidrs
+        ]
         return {"id": "vpc-0c1", "cidrBlock": self.cidrs[0], "cidrBlockAssociations": associations}
 
     def _subnet(self, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -152,6 +152,13 @@ def test_the_whole_vpc_is_all_of_its_networks() -> None:
     assert {rule["cidrIpv4"] for rule in found} == {"10.0.0.0/16", "100.64.0.0/16"}
 
 
+def test_a_network_that_the_vpc_no_longer_has_is_not_let_in() -> None:
+    account = Account(former_cidrs=["192.168.0.0/16"])
+    config = changed(MINIMAL, {"postgres.allowFrom": "vpc"})
+    (rule,) = rules(deploy(config, account=account, program=the_instance_alone))
+    assert rule["cidrIpv4"] == "10.0.0.0/16"
+
+
 def test_a_list_of_sources_replaces_the_cluster(chosen: Deployment) -> None:
     sources = {rule.get("cidrIpv4") or rule.get("referencedSecurityGroupId") for rule in rules(chosen)}
     assert sources == {"10.9.0.0/16", "sg-0ba5"}
@@ -270,6 +277,11 @@ def test_minor_upgrades_are_rds_business(dev: Deployment) -> None:
     assert instance["engineVersion"] == "17"
 
 
+def test_a_new_major_version_in_the_settings_is_an_upgrade_in_place(dev: Deployment) -> None:
+    # Without it RDS refuses a change of engine_version to another major one.
+    assert dev.named("postgres-instance")["allowMajorVersionUpgrade"] is True
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -355,6 +367,8 @@ def test_alarms_go_to_the_topic_and_so_does_the_all_clear(prod: Deployment) -> N
         assert alarm["alarmActions"] == alarm["okActions"] == [topic]
         assert alarm["dimensions"] == {"DBInstanceIdentifier": "postgres-instance"}
         assert alarm["treatMissingData"] == "breaching", "an instance that is down would keep the alarm quiet"
+        # Fifteen minutes, as the descriptions say: a backup or a large query alone wakes nobody.
+        assert (alarm["statistic"], alarm["period"], alarm["evaluationPeriods"]) == ("Average", 300, 3)
     for events in prod.of_type("aws:rds/eventSubscription:EventSubscription"):
         assert events["snsTopic"] == topic
         assert events["sourceIds"], "events of every database in the account would go there"

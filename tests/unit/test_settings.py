@@ -305,6 +305,15 @@ def test_a_larger_class_has_room_for_what_a_small_one_has_not() -> None:
     accepted(changed(config, {"postgres.instanceClass": "db.m7g.large"}))
 
 
+def test_without_a_login_a_worker_has_one_pool_instead_of_two() -> None:
+    needs_120 = changed(MINIMAL, {"mlflow.replicas": 2})
+    assert parse(needs_120, set())[1] != []
+    # 60 of the 85 that a db.t3.micro has.
+    accepted(changed(needs_120, {"mlflow.auth": {"mode": "none"}}))
+    _, (problem,) = parse(changed(needs_120, {"mlflow.auth": {"mode": "none"}, "mlflow.replicas": 4}), set())
+    assert "x 10 (pool 5 + overflow 5) x 1 (tracking) = 100" in problem
+
+
 def test_a_smaller_pool_makes_room_for_more_pods() -> None:
     accepted(changed(MINIMAL, {"mlflow.replicas": 3, "mlflow.pool": {"size": 3, "overflow": 2}}))
 
