@@ -68,8 +68,8 @@ lock: $(VENV)/.complete ## Pin the newest packages that the requirements allow, 
 	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade requirements.in -o requirements.txt && \
 	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade -c requirements.txt requirements-dev.in -o requirements-dev.txt
 
-settings-reference: $(VENV)/.complete ## Write docs/settings.md and the editor's schema from settings.py.
-	@$(VENV)/bin/python -m operations.settings_reference
+settings-reference: $(VENV)/.complete ## Write docs/settings.md and the editor's schema from settings/.
+	@$(VENV)/bin/python -m settings.reference
 
 chart-facts: $(VENV)/.complete ## Record what the real charts make of the program's values (needs helm; CHARTS=folder: charts that are unpacked there).
 	@CHARTS="$(CHARTS)" $(VENV)/bin/python -m tests.contract.record

@@ -2,8 +2,7 @@
 
 import pulumi
 
-import arguments
-import settings_reader
+import wiring
 from components.artifact_store import ArtifactStore
 from components.dns_record import DnsRecord
 from components.eks_cluster import look_up_eks_cluster
@@ -12,42 +11,43 @@ from components.mlflow_database import MlflowDatabase
 from components.mlflow_release import MlflowRelease
 from components.postgres_alarms import PostgresAlarms
 from components.private_postgres import PrivatePostgres
+from settings import reader
 
-settings = settings_reader.load()
+settings = reader.load()
 for warning in settings.warnings():
     pulumi.log.warn(warning)
 
 # The cluster that exists. Without an EKS cluster's name nothing below touches AWS.
 cluster = look_up_eks_cluster(settings.cluster.name) if settings.cluster.name else None
-in_cluster = pulumi.ResourceOptions(provider=arguments.kubernetes_provider(settings, cluster))
+in_cluster = pulumi.ResourceOptions(provider=wiring.kubernetes_provider(settings, cluster))
 
 # The database server: ours, private to the cluster, or one that exists.
 if cluster and not settings.postgres.existing:
-    postgres = PrivatePostgres("postgres", arguments.postgres(settings, cluster))
+    postgres = PrivatePostgres("postgres", wiring.postgres(settings, cluster))
     if settings.postgres.alarm_topic_arn:
-        PostgresAlarms("postgres-alarms", arguments.alarms(settings, postgres))
+        PostgresAlarms("postgres-alarms", wiring.alarms(settings, postgres))
 else:
     postgres = None
-server = arguments.database_server(settings, postgres, cluster)
+server = wiring.database_server(settings, postgres, cluster)
 
 # MLflow's place on it.
-database = MlflowDatabase("database", arguments.database(settings, server))
+database = MlflowDatabase("database", wiring.database(settings, server))
 
 # Artifacts: a bucket and the pods' identity for it.
-artifacts = ArtifactStore("artifacts", arguments.artifacts(settings, cluster)) if cluster else None
+artifacts = ArtifactStore("artifacts", wiring.artifacts(settings, cluster)) if cluster else None
 
 # The front door: ours, or a controller that serves the class already.
-ingress = HaproxyIngress("ingress", arguments.ingress(settings), opts=in_cluster) if settings.ingress.install else None
+ingress = HaproxyIngress("ingress", wiring.ingress(settings), opts=in_cluster) if settings.ingress.install else None
 
 # The server itself.
 release = MlflowRelease(
-    "mlflow", arguments.mlflow(settings, cluster, server, database, artifacts, ingress), opts=in_cluster
+    "mlflow", wiring.mlflow(settings, cluster, server, database, artifacts, ingress), opts=in_cluster
 )
 
 # Its name.
 load_balancer = ingress.address if ingress else settings.ingress.address
 if settings.mlflow.dns_zone and load_balancer:
-    DnsRecord("dns", arguments.dns_record(settings, load_balancer))
+    DnsRecord("dns", wiring.dns_record(settings, load_balancer))
 
 pulumi.export("url", settings.url)
 pulumi.export("loadBalancerAddress", load_balancer)
@@ -60,4 +60,4 @@ if release.admin_password is not None:
     pulumi.export("adminUser", settings.mlflow.auth.admin_username)
     pulumi.export("adminPassword", release.admin_password)
     pulumi.export("adminPasswordCommand", "pulumi stack output adminPassword --show-secrets")
-    pulumi.export("client", arguments.client_snippet(settings))
+    pulumi.export("client", wiring.client_snippet(settings))

@@ -22,7 +22,7 @@ from local.cluster.helm import Cluster, Release
 from local.load import Load, Sampler
 from local.machine import Machine
 from local.stack import LocalStack
-from settings import Mlflow
+from settings.mlflow import Mlflow
 
 CLIENTS = 8
 WARM_UP = 2.0

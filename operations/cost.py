@@ -8,7 +8,7 @@ import argparse
 from dataclasses import dataclass
 
 from operations.stack_file import read
-from settings import Settings
+from settings.stack import Settings
 
 PRICES_OF = "2026-11-24"
 HOURS = 730

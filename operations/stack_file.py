@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import yaml
 
-from settings import PROJECT, Settings
-from settings_reader import parse
+from settings import PROJECT
+from settings.reader import listing, parse
+from settings.stack import Settings
 
 ROOT = Path(__file__).parents[1]
 PLACEHOLDER = "a-secret-that-is-not-read"
@@ -45,8 +46,7 @@ def read(stack: str) -> Settings:
     }
     settings, problems = parse(sections, set(sections))
     if settings is None or problems:
-        lines = "\n".join(f"  - {problem}" for problem in problems)
-        raise SystemExit(f"{len(problems)} problem(s) in Pulumi.{stack}.yaml:\n{lines}")
+        raise SystemExit(listing(stack, problems))
     return settings
 
 

@@ -1,4 +1,4 @@
-"""Deletes each keyword argument of `arguments.py` in turn and lists those that no test misses.
+"""Deletes each keyword argument of `wiring.py` in turn and lists those that no test misses.
 
     .venv/bin/python -m tests.lost_keywords
 
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-WIRING = "arguments.py"
+WIRING = "wiring.py"
 # The first is nearly always enough, so the second runs only for what it lets through.
 TESTS = (["tests/unit/test_every_setting_arrives.py"], ["tests/unit", "tests/contract"])
 

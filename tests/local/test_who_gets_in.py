@@ -210,7 +210,7 @@ def private_run(site: Site) -> str:
 
 NOBODY = "nobody-special", "a-password-of-a-test"
 
-# 3.7.0 asks for permission at some doors only: settings.py warns about it, and the default version closes them all.
+# 3.7.0 asks for permission at some doors only: settings/stack.py warns about it, and the default version closes them all.
 HOLES = {
     (GUIDES_MLFLOW, "GET", "/api/2.0/mlflow-artifacts/artifacts?path={folder}"),
     (GUIDES_MLFLOW, "GET", "/ajax-api/2.0/mlflow-artifacts/artifacts?path={folder}"),
@@ -242,7 +242,9 @@ def test_a_user_without_permission_gets_no_artifact(site: Site, private_run: str
     assert door.ask(method, path, site.admin)[0] == 200
     status, body = door.ask(method, path, NOBODY)
     if (site.mlflow, method, template) in HOLES:
-        assert status == 200, "MLflow has closed this hole: take it out of HOLES and of the warning in settings.py"
+        assert status == 200, (
+            "MLflow has closed this hole: take it out of HOLES and of the warning in settings/stack.py"
+        )
     else:
         assert status == 403, body[:300]
         assert b"for the administrator only" not in body

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from botocore import xform_name
 
-from settings import Settings
-from settings_reader import parse
+from settings.reader import parse
+from settings.stack import Settings
 from tests.pages import NOT_RUN, PAGES, PROGRAMS, ROOT, RUN, all_commands, block, blocks, prose, reason, words
 from tests.unit.harness import Deployment, changed, deploy, stack_config
 

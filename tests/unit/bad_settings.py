@@ -6,6 +6,8 @@ from typing import Any
 
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, changed
 
+EMPTY = "<nothing>"
+"""A line with nothing behind its colon."""
 ACM = "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555"
 
 
@@ -29,7 +31,13 @@ class Bad:
 
 
 def _on_eks(what: str, changes: Mapping[str, Any], key: str, fix: str, *, bug: str = "") -> Bad:
-    return Bad(what, changed(MINIMAL, changes), key, fix, bug=bug)
+    return Bad(what, _emptied(changed(MINIMAL, changes)), key, fix, bug=bug)
+
+
+def _emptied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _emptied(item) for key, item in value.items()}
+    return None if value == EMPTY else value
 
 
 def _anywhere(what: str, changes: Mapping[str, Any], key: str, fix: str, *, bug: str = "") -> Bad:
@@ -53,14 +61,56 @@ BASICS = [
     ),
     Bad("no MLflow", {"cluster": {"name": "c"}}, "mlflow", "pulumi config set --path 'mlflow-eks:mlflow'"),
     _on_eks("no host", {"mlflow.host": None}, "mlflow.host", "pulumi config set --path 'mlflow-eks:mlflow.host'"),
-    _on_eks("a section that is empty", {"postgres": []}, "postgres", "an object"),
-    _on_eks("a section that is a word", {"database": "mlflow"}, "database", "an object"),
-    _on_eks("a list that is a word", {"mlflow.corsAllowedOrigins": "*"}, "mlflow.corsAllowedOrigins", "array"),
-    _on_eks("a flag that is a word", {"protect": "yes"}, "protect", "boolean"),
-    _on_eks("a nested flag that is a word", {"postgres.multiAz": "true"}, "postgres.multiAz", "boolean"),
-    _on_eks("a number that is a word", {"mlflow.replicas": "2"}, "mlflow.replicas", "integer"),
-    _on_eks("a number with a fraction", {"postgres.allocatedStorage": 20.5}, "postgres.allocatedStorage", "integer"),
-    _on_eks("a tag that is a number", {"tags": {"CostCenter": 1234}}, "tags.CostCenter", "string"),
+    _on_eks("a section that is empty", {"postgres": []}, "postgres", "a map of settings"),
+    _on_eks("a section that is a word", {"database": "mlflow"}, "database", "a map of settings: name, user"),
+    _on_eks(
+        "a list that is a word",
+        {"mlflow.corsAllowedOrigins": "*"},
+        "mlflow.corsAllowedOrigins",
+        "write a list, for example [https://notebooks.example.com]",
+    ),
+    _on_eks("a flag that is a word", {"protect": "yes"}, "protect", "is 'yes'; write true or false (default true)"),
+    _on_eks(
+        "a nested flag that is a word",
+        {"postgres.multiAz": "true"},
+        "postgres.multiAz",
+        "write true or false (default false)",
+    ),
+    _on_eks(
+        "a number that is a word",
+        {"mlflow.replicas": "2"},
+        "mlflow.replicas",
+        "is '2'; write a whole number from 1 to 100 (default 1)",
+    ),
+    _on_eks(
+        "a number with a fraction",
+        {"postgres.allocatedStorage": 20.5},
+        "postgres.allocatedStorage",
+        "is 20.5; write a whole number from 20 to 65536",
+    ),
+    _on_eks("a tag that is a number", {"tags": {"CostCenter": 1234}}, "tags.CostCenter", "is 1234; write it in quotes"),
+    _on_eks(
+        "a number that is empty", {"mlflow.workers": EMPTY}, "mlflow.workers", "or delete the line for the default 2"
+    ),
+    _on_eks(
+        "a word that is empty", {"mlflow.host": EMPTY}, "mlflow.host", "is empty; write a text, for example mlflow.ex"
+    ),
+    _on_eks(
+        "a section that is nothing", {"mlflow.pool": EMPTY}, "mlflow.pool", "a map of settings: size, overflow, or del"
+    ),
+    _on_eks("a tag that is empty", {"tags": {"Team": EMPTY}}, "tags.Team", "for example ml-platform"),
+    _on_eks(
+        "a list entry that is a number", {"mlflow.allowedHosts": [5]}, "mlflow.allowedHosts[0]", "write it in quotes"
+    ),
+    _on_eks(
+        "a flag where a name is meant", {"artifacts.bucket": True}, "artifacts.bucket", "is true; write it in quotes"
+    ),
+    _on_eks(
+        "a minor version as a number",
+        {"postgres.engineVersion": 17.6},
+        "postgres.engineVersion",
+        "minor ones are automatic",
+    ),
     _on_eks("a tag with AWS's own prefix", {"tags": {"aws:team": "x"}}, "tags", "aws:"),
 ]
 
@@ -101,7 +151,12 @@ CLUSTER = [
     _on_eks(
         "a cluster name that is an ARN", {"cluster.name": "arn:aws:eks:x"}, "cluster.name", "the EKS cluster's name"
     ),
-    _on_eks("an empty context", {"cluster": {"kubeContext": ""}}, "cluster.kubeContext", "at least 1 character"),
+    _on_eks(
+        "an empty context",
+        {"cluster": {"kubeContext": ""}},
+        "cluster.kubeContext",
+        "is empty; write a text, for example kind-mlflow",
+    ),
     Bad(
         "a context without a server",
         {"cluster": {"kubeContext": "kind"}, "mlflow": {"host": "a.example.com"}},
@@ -139,7 +194,7 @@ POSTGRES = [
         "too little storage",
         {"postgres.allocatedStorage": 10},
         "postgres.allocatedStorage",
-        "greater than or equal to 20",
+        "a whole number from 20 to 65536",
     ),
     _on_eks(
         "storage without room to grow",
@@ -153,18 +208,26 @@ POSTGRES = [
         "postgres.maxAllocatedStorage",
         "write 220",
     ),
-    _on_eks("provisioned IOPS", {"postgres.storageType": "io2"}, "postgres.storageType", "'gp2' or 'gp3'"),
     _on_eks(
-        "no backups", {"postgres.backupRetentionDays": 0}, "postgres.backupRetentionDays", "greater than or equal to 1"
+        "provisioned IOPS", {"postgres.storageType": "io2"}, "postgres.storageType", "write gp2 or gp3 (default gp3)"
+    ),
+    _on_eks(
+        "no backups",
+        {"postgres.backupRetentionDays": 0},
+        "postgres.backupRetentionDays",
+        "is 0; write a whole number from 1 to 35",
     ),
     _on_eks(
         "backups for ever",
         {"postgres.backupRetentionDays": 36},
         "postgres.backupRetentionDays",
-        "less than or equal to 35",
+        "is 36; write a whole number from 1 to 35",
     ),
     _on_eks(
-        "an odd interval", {"postgres.monitoringInterval": 7}, "postgres.monitoringInterval", "0, 1, 5, 10, 15, 30"
+        "an odd interval",
+        {"postgres.monitoringInterval": 7},
+        "postgres.monitoringInterval",
+        "write 0, 1, 5, 10, 15, 30 or 60",
     ),
     _on_eks(
         "a master that RDS keeps for itself",
@@ -190,8 +253,18 @@ POSTGRES = [
     _on_eks("a topic that is no ARN", {"postgres.alarmTopicArn": "alarms"}, "postgres.alarmTopicArn", "arn:aws:sns:"),
     _on_eks("a topic of another service", {"postgres.alarmTopicArn": ACM}, "postgres.alarmTopicArn", "arn:aws:sns:"),
     _on_eks("a key by its alias", {"postgres.kmsKeyArn": "alias/db"}, "postgres.kmsKeyArn", "arn:aws:kms:"),
-    _on_eks("sources that are a word", {"postgres.allowFrom": "everybody"}, "postgres.allowFrom", "'cluster' or 'vpc'"),
-    _on_eks("sources that are a list", {"postgres.allowFrom": ["10.0.0.0/8"]}, "postgres.allowFrom", "an object"),
+    _on_eks(
+        "sources that are a word",
+        {"postgres.allowFrom": "everybody"},
+        "postgres.allowFrom",
+        "write cluster or vpc, or a map of settings: cidrs, securityGroups",
+    ),
+    _on_eks(
+        "sources that are a list",
+        {"postgres.allowFrom": ["10.0.0.0/8"]},
+        "postgres.allowFrom",
+        "is a list; write cluster or vpc, or a map of settings: cidrs, securityGroups",
+    ),
     _on_eks("no source at all", {"postgres.allowFrom": {}}, "postgres.allowFrom", "`cidrs` or `securityGroups`"),
     _on_eks(
         "a bad CIDR", {"postgres.allowFrom": {"cidrs": ["10.0.0/8"]}}, "postgres.allowFrom.cidrs[0]", "203.0.113.0/24"
@@ -254,7 +327,7 @@ DATABASE = [
     _on_eks("a role of RDS's", {"database.user": "rds_iam"}, "database.user", "for example mlflow_user"),
     _on_eks("a role of PostgreSQL's", {"database.user": "pg_monitor"}, "database.user", "for example mlflow_user"),
     _on_eks("a role without room for _2", {"database.user": "u" * 62}, "database.user", "61 characters"),
-    _on_eks("a rotation backwards", {"database.rotation": -1}, "database.rotation", "greater than or equal to 0"),
+    _on_eks("a rotation backwards", {"database.rotation": -1}, "database.rotation", "write a whole number, 0 or more"),
     _on_eks(
         "a tunnel without a port", {"database.adminAddress": "localhost"}, "database.adminAddress", "localhost:15432"
     ),
@@ -308,14 +381,14 @@ ARTIFACTS = [
     _on_eks("a bucket in capitals", {"artifacts.bucket": "MyBucket"}, "artifacts.bucket", "my-mlflow-artifacts"),
     _on_eks("a bucket with its scheme", {"artifacts.bucket": "s3://b"}, "artifacts.bucket", "my-mlflow-artifacts"),
     _on_eks("a bucket with two dots", {"artifacts.bucket": "a..b"}, "artifacts.bucket", "my-mlflow"),
-    _on_eks("static keys", {"artifacts.identity": "accessKey"}, "artifacts.identity", "'podIdentity' or 'irsa'"),
+    _on_eks("static keys", {"artifacts.identity": "accessKey"}, "artifacts.identity", "write podIdentity or irsa"),
 ]
 
 INGRESS = [
     _on_eks("two ways of TLS", {"ingress": {"clusterIssuer": "x", "certificateArn": ACM}}, "ingress", "choose one"),
     _on_eks("TLS and none", {"ingress": {"plainHttp": True, "tlsSecretName": "x"}}, "ingress", "choose one"),
     _on_eks("a certificate by id", {"ingress.certificateArn": "1-2-3"}, "ingress.certificateArn", "arn:aws:acm:"),
-    _on_eks("a scheme of its own", {"ingress.scheme": "public"}, "ingress.scheme", "'internal' or 'internet-facing'"),
+    _on_eks("a scheme of its own", {"ingress.scheme": "public"}, "ingress.scheme", "write internal or internet-facing"),
     _on_eks("clients by name", {"ingress.allowedCidrs": ["office"]}, "ingress.allowedCidrs[0]", "203.0.113.0/24"),
     _on_eks(
         "clients that are everybody",
@@ -324,7 +397,7 @@ INGRESS = [
         "leave it out",
     ),
     _on_eks("a version with a v", {"ingress.chartVersion": "v1.52.1"}, "ingress.chartVersion", "1.52.1"),
-    _on_eks("no controller pods", {"ingress.replicas": 0}, "ingress.replicas", "greater than or equal to 1"),
+    _on_eks("no controller pods", {"ingress.replicas": 0}, "ingress.replicas", "a whole number from 1 to 20"),
     _on_eks("a namespace in capitals", {"ingress.namespace": "HAProxy"}, "ingress.namespace", "a Kubernetes name"),
     _on_eks("a class with a dot", {"ingress.className": "my.class"}, "ingress.className", "a Kubernetes name"),
     _on_eks(
@@ -376,6 +449,10 @@ MLFLOW = [
     _on_eks("a host with its scheme", {"mlflow.host": "https://a.example.com"}, "mlflow.host", "mlflow.example.com"),
     _on_eks("a host with a port", {"mlflow.host": "a.example.com:443"}, "mlflow.host", "without scheme or port"),
     _on_eks("a host in capitals", {"mlflow.host": "A.example.com"}, "mlflow.host", "in lower case"),
+    _on_eks("a host with a dot at its end", {"mlflow.host": "a.example.com."}, "mlflow.host", "leave out the dot"),
+    _on_eks("a host with a long label", {"mlflow.host": f"{'a' * 64}.example.com"}, "mlflow.host", "has 64: write a"),
+    _on_eks("a host that is too long", {"mlflow.host": "abcd." * 51 + "com"}, "mlflow.host", "has 253 at most"),
+    _on_eks("a host with an umlaut", {"mlflow.host": "mlflöw.example.com"}, "mlflow.host", "takes no 'ö'"),
     _on_eks("a host with a wildcard", {"mlflow.host": "*.example.com"}, "mlflow.host", "mlflow.example.com"),
     _on_eks("two hosts", {"mlflow.host": "a.example.com,b.example.com"}, "mlflow.host", "mlflow.example.com"),
     _on_eks("a host with an underscore", {"mlflow.host": "ml_flow.example.com"}, "mlflow.host", "mlflow.example.com"),
@@ -422,12 +499,11 @@ MLFLOW = [
     _on_eks("a host header with a space", {"mlflow.allowedHosts": ["a b"]}, "mlflow.allowedHosts[0]", "a Host header"),
     _on_eks("host headers in one", {"mlflow.allowedHosts": ["a,*"]}, "mlflow.allowedHosts[0]", "a Host header"),
     _on_eks(
-        "a chart that is not known", {"mlflow.chartVersion": "1.9.0"}, "mlflow.chartVersion", "'1.11.5' or '1.8.1'"
+        "a chart that is not known", {"mlflow.chartVersion": "1.9.0"}, "mlflow.chartVersion", "write 1.11.5 or 1.8.1"
     ),
-    _on_eks("no pods", {"mlflow.replicas": 0}, "mlflow.replicas", "greater than or equal to 1"),
-    _on_eks("no workers", {"mlflow.workers": 0}, "mlflow.workers", "greater than or equal to 1"),
-    _on_eks("no time", {"mlflow.timeoutSeconds": 5}, "mlflow.timeoutSeconds", "greater than or equal to 60"),
-    _on_eks("CPU as a number", {"mlflow.resources.cpuRequest": 0.5}, "mlflow.resources.cpuRequest", "string"),
+    _on_eks("no pods", {"mlflow.replicas": 0}, "mlflow.replicas", "a whole number from 1 to 100"),
+    _on_eks("no workers", {"mlflow.workers": 0}, "mlflow.workers", "a whole number from 1 to 32 (default 2)"),
+    _on_eks("no time", {"mlflow.timeoutSeconds": 5}, "mlflow.timeoutSeconds", "a whole number from 60 to 3600"),
     _on_eks("memory in words", {"mlflow.resources.memoryLimit": "2 GB"}, "mlflow.resources.memoryLimit", '"2Gi"'),
     _on_eks("memory in thousandths", {"mlflow.resources.memoryLimit": "512m"}, "mlflow.resources.memoryLimit", '"2Gi"'),
     _on_eks(
@@ -443,7 +519,7 @@ MLFLOW = [
         "raise it",
     ),
     _on_eks("more pods than connections", {"mlflow.replicas": 2}, "mlflow.replicas", "a larger postgres.instanceClass"),
-    _on_eks("more workers than connections", {"mlflow.workers": 3}, "mlflow.replicas", "a smaller mlflow.pool"),
+    _on_eks("more workers than connections", {"mlflow.workers": 3}, "mlflow.workers", "a smaller mlflow.pool"),
     _on_eks(
         "an autoscaler that outgrows the connections",
         {"mlflow.autoscaling": {}},
@@ -457,14 +533,19 @@ MLFLOW = [
         "autoscaling",
     ),
     _on_eks("a pool of one", {"mlflow.pool": {"size": 1, "overflow": 0}}, "mlflow.pool", "write overflow 1 or more"),
-    _on_eks("a negative pool", {"mlflow.pool.overflow": -1}, "mlflow.pool.overflow", "greater than or equal to 0"),
+    _on_eks("a negative pool", {"mlflow.pool.overflow": -1}, "mlflow.pool.overflow", "a whole number from 0 to 100"),
     _on_eks("one namespace for both releases", {"mlflow.namespace": "haproxy"}, "mlflow.namespace", "another"),
-    _on_eks("a namespace of the cluster's own", {"mlflow.namespace": "kube-system"}, "mlflow.namespace", "of its own"),
+    _on_eks(
+        "a namespace of the cluster's own",
+        {"mlflow.namespace": "kube-system"},
+        "mlflow.namespace",
+        "write another, for example mlflow",
+    ),
     _on_eks("a registry with its scheme", {"images.registry": "https://r.example.com"}, "images.registry", "https://"),
 ]
 
 LOGIN = [
-    _on_eks("a login of its own", {"mlflow.auth.mode": "oidc"}, "mlflow.auth.mode", "'basic', 'ldap' or 'none'"),
+    _on_eks("a login of its own", {"mlflow.auth.mode": "oidc"}, "mlflow.auth.mode", "write basic, ldap or none"),
     _on_eks("LDAP without a directory", {"mlflow.auth.mode": "ldap"}, "mlflow.auth.mode", "groupSearchBase"),
     _on_eks("a directory with basic", {"mlflow.auth": {"ldap": LDAP}}, "mlflow.auth.ldap", "mode: ldap or drop ldap"),
     _on_eks("a directory with none", {"mlflow.auth": {"mode": "none", "ldap": LDAP}}, "mlflow.auth.ldap", "drop ldap"),
@@ -492,16 +573,21 @@ LOGIN = [
         "a permission of its own",
         {"mlflow.auth.defaultPermission": "ALL"},
         "mlflow.auth.defaultPermission",
-        "'NO_PERMISSIONS'",
+        "write NO_PERMISSIONS, READ, EDIT or MANAGE",
     ),
-    _on_eks("a day of cache", {"mlflow.auth.cacheSeconds": 86400}, "mlflow.auth.cacheSeconds", "equal to 3600"),
+    _on_eks(
+        "a day of cache",
+        {"mlflow.auth.cacheSeconds": 86400},
+        "mlflow.auth.cacheSeconds",
+        "a whole number from 0 to 3600",
+    ),
     _ldap("a directory without an address", {"uri": None}, "ldap.uri", "config set"),
     _ldap("a directory without a bind", {"lookupBind": None}, "ldap.lookupBind", "config set"),
     _ldap("a directory without a group of admins", {"adminGroupDn": None}, "ldap.adminGroupDn", "config set"),
     _ldap("a directory over HTTP", {"uri": "https://ldap.example.com"}, "ldap.uri", "ldaps://ldap.example.com:636"),
     _ldap("a bind without the name", {"lookupBind": "ou=people"}, "ldap.lookupBind", "%s for the name"),
     _ldap("a filter without the user", {"groupSearchFilter": "(a=b)"}, "ldap.groupSearchFilter", "%s for the user"),
-    _ldap("a check of its own", {"tlsVerify": "yes"}, "ldap.tlsVerify", "'required' or 'none'"),
+    _ldap("a check of its own", {"tlsVerify": "yes"}, "ldap.tlsVerify", "write required or none"),
     _ldap(
         "a directory with a port out of range",
         {"uri": "ldaps://ldap.example.com:99999"},
@@ -562,7 +648,7 @@ PASSWORDS = [
         "a password of digits that YAML reads as a number",
         changed(MINIMAL, {"database.password": 123456789012}),
         "database.password",
-        "string",
+        "is a number; write it in quotes",
         ["database"],
         ["123456789012"],
     ),

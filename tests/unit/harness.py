@@ -128,7 +128,9 @@ class Account:
     def _vpc(self, _: Mapping[str, Any]) -> dict[str, Any]:
         states = {"associated": self.cidrs, "disassociated": self.former_cidrs}
         associations = [
-            {"associationId": "a", "cidrBlock": cidr, "state": state} for state, cidrs in states.items() for cidr in cidrs
+            {"associationId": "a", "cidrBlock": cidr, "state": state}
+            for state, cidrs in states.items()
+            for cidr in cidrs
         ]
         return {"id": "vpc-0c1", "cidrBlock": self.cidrs[0], "cidrBlockAssociations": associations}
 

@@ -6,7 +6,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from settings_reader import parse
+from settings.reader import parse
 from tests.unit.bad_settings import BAD, Bad
 from tests.unit.harness import refused
 
@@ -27,7 +27,7 @@ def test_it_is_refused_with_one_sentence_that_helps(bad: Bad) -> None:
     refusal = refused(bad.config, secrets=bad.secrets)
     # Anything else would reach the person as a traceback.
     assert isinstance(refusal.error, pulumi.RunError)
-    assert refusal.message.startswith("1 problem(s) in the settings of this stack (Pulumi.test.yaml):\n")
+    assert refusal.message.startswith("Pulumi.test.yaml has 1 wrong setting:\n")
     (problem,) = refusal.problems
     assert problem.startswith(bad.key)
     assert bad.fix in problem

@@ -4,7 +4,7 @@ import pulumi
 import pytest
 
 from components.dns_record import DnsRecord, DnsRecordArgs
-from settings_reader import parse
+from settings.reader import parse
 from tests.unit.harness import MINIMAL, Account, Deployment, changed, deploy, refused
 
 RECORD = "aws:route53/record:Record"

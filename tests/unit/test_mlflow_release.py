@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-import arguments
+import wiring
 from components.mlflow_release import MlflowRelease, mlflow_values, network_policy
-from settings_reader import parse
+from settings.reader import parse
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, Account, Deployment, changed, deploy, plain
 
 
@@ -28,7 +28,7 @@ class Computed:
         assert problems == []
         server: Any = SimpleNamespace(host="db.example.com", port=5432, networks={"everywhere": "0.0.0.0/0"})
         database: Any = SimpleNamespace(name="mlflow", user="mlflow_user", password="not in values")
-        self.args = arguments.mlflow(settings, None, server, database, None, None)
+        self.args = wiring.mlflow(settings, None, server, database, None, None)
         self.values = mlflow_values(self.args, "checksum")
         self.environment: dict[str, str] = self.values["extraEnvVars"]
         self.policy: Any = network_policy(self.args)

@@ -8,11 +8,11 @@ from typing import Any
 import pulumi
 import pytest
 
-import arguments
-import settings_reader
+import wiring
 from components.eks_cluster import look_up_eks_cluster
 from components.postgres_alarms import PostgresAlarms
 from components.private_postgres import PrivatePostgres
+from settings import reader
 from tests.unit.harness import (
     CLUSTER_SECURITY_GROUP,
     ELSEWHERE,
@@ -34,9 +34,9 @@ RULE = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
 
 def the_instance_alone() -> PrivatePostgres:
     """What `__main__` does as far as the instance; the rest of the program waits for it and says nothing about it."""
-    given = settings_reader.load()
+    given = reader.load()
     assert given.cluster.name
-    return PrivatePostgres("postgres", arguments.postgres(given, look_up_eks_cluster(given.cluster.name)))
+    return PrivatePostgres("postgres", wiring.postgres(given, look_up_eks_cluster(given.cluster.name)))
 
 
 @pytest.fixture(scope="module")
@@ -394,7 +394,7 @@ def test_a_class_whose_connections_are_not_known_has_no_alarm_on_them() -> None:
     )
 
     def instance_and_alarms() -> None:
-        PostgresAlarms("postgres-alarms", arguments.alarms(settings_reader.load(), the_instance_alone()))
+        PostgresAlarms("postgres-alarms", wiring.alarms(reader.load(), the_instance_alone()))
 
     names = {resource.name for resource in deploy(config, program=instance_and_alarms).resources}
     assert "postgres-alarms-cpu" in names

@@ -15,8 +15,11 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from components.mlflow_release import MlflowReleaseArgs, mlflow_values
-from settings import Mlflow, Postgres, Settings, max_connections
-from settings_reader import parse
+from settings.mlflow import Mlflow
+from settings.postgres import Postgres
+from settings.rds_connections import max_connections
+from settings.reader import misspelt_prefixes, parse
+from settings.stack import Settings
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, changed, deploy, refused
 
 # The same examples every time: what a change broke must not depend on the day, nor on how busy the machine is.
@@ -135,25 +138,25 @@ def test_where_the_guides_value_is_unsafe_the_default_is_another(path: str, valu
 )
 def test_an_unknown_key_is_named_with_the_nearest_known_one(path: str, value: Any, nearest: str) -> None:
     _, problems = parse(changed(MINIMAL, {path: value}), {"postgres"})
-    assert f"{path} is unknown; did you mean {nearest}?" in problems
+    assert f"{path} is unknown; did you mean {nearest}?" in map(str, problems)
 
 
 def test_an_unknown_key_that_resembles_none_is_answered_with_those_that_are_known() -> None:
     _, problems = parse(changed(MINIMAL, {"images.zzz": 1}), set())
-    assert problems == ["images.zzz is unknown; known here: pullSecret, registry"]
+    assert [str(problem) for problem in problems] == ["images.zzz is unknown; known here: pullSecret, registry"]
 
 
 def test_an_unknown_key_in_a_list_of_sources_is_named_with_the_nearest_known_one() -> None:
     _, problems = parse(changed(MINIMAL, {"postgres.allowFrom": {"cidr": ["10.0.0.0/8"]}}), set())
-    assert "postgres.allowFrom.cidr is unknown; did you mean cidrs?" in problems
+    assert "postgres.allowFrom.cidr is unknown; did you mean cidrs?" in map(str, problems)
 
 
 def test_a_number_that_pulumi_config_made_of_a_string_is_taken_as_the_string() -> None:
     # `pulumi config set --path` writes a number wherever one fits.
-    config = changed(MINIMAL, {"postgres.engineVersion": 16, "mlflow.resources.cpuRequest": 2})
+    config = changed(MINIMAL, {"postgres.engineVersion": 16, "mlflow.resources.cpuRequest": 0.5})
     settings = accepted(config)
     assert settings.postgres.engine_version == "16"
-    assert settings.mlflow.resources.cpu_request == "2"
+    assert settings.mlflow.resources.cpu_request == "0.5"
 
 
 def test_there_are_secret_settings_to_test() -> None:
@@ -209,12 +212,60 @@ def test_every_problem_is_in_one_message() -> None:
         "tags",
     ]:
         assert sum(key in problem for problem in refusal.problems) == 1, f"{key}: {refusal.message}"
-    assert refusal.message.startswith(f"{len(refusal.problems)} problem(s)")
+    assert refusal.message.startswith(f"Pulumi.test.yaml has {len(refusal.problems)} wrong settings:")
+
+
+def test_a_rule_between_sections_is_told_beside_a_value_that_is_wrong() -> None:
+    _, problems = parse(changed(ANY_CLUSTER, {"mlflow.workers": "two", "mlflow.replicas": 2}), {"postgres"})
+    assert [problem.key for problem in problems] == ["mlflow.workers", "mlflow.replicas"]
+
+
+def test_what_only_follows_from_a_wrong_value_is_not_told() -> None:
+    # With the default of five it would be too many for the instance class.
+    _, problems = parse(changed(MINIMAL, {"mlflow.autoscaling": {"maxReplicas": "one"}}), set())
+    assert [problem.key for problem in problems] == ["mlflow.autoscaling.maxReplicas"]
+    _, problems = parse(changed(MINIMAL, {"cluster": {"name": "my cluster"}}), set())
+    assert [problem.key for problem in problems] == ["cluster.name"]
+
+
+def test_everything_that_is_missing_is_told_at_once() -> None:
+    _, problems = parse({"mlflow": {"auth": {"mode": "ldap", "ldap": {}}}, "postgres": {"existing": {}}}, {"postgres"})
+    assert {problem.key for problem in problems} == {
+        *("cluster", "mlflow.host", "postgres.existing.host", "postgres.existing.adminPassword"),
+        *(f"mlflow.auth.ldap.{key}" for key in ("uri", "lookupBind", "groupSearchBase", "adminGroupDn", "userGroupDn")),
+    }
+
+
+def examples(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        if field.examples:
+            yield path, field.examples[0]
+        for inner in models_in(field.annotation):
+            yield from examples(inner, f"{path}.")
+
+
+@pytest.mark.parametrize(("path", "example"), list(examples()))
+def test_an_example_in_a_message_is_a_value_that_is_taken(path: str, example: Any) -> None:
+    config: Mapping[str, Any] = MINIMAL
+    if path.startswith("mlflow.auth.ldap"):
+        config = changed(MINIMAL, {"mlflow.auth": {"mode": "ldap", "ldap": LDAP}})
+    elif path.startswith(("postgres.existing", "cluster.kubeContext")):
+        config = ANY_CLUSTER
+    elif path == "ingress.address":
+        config = changed(MINIMAL, {"ingress.install": False})
+    accepted(changed(config, {path: example}), {"postgres"})
+
+
+@pytest.mark.parametrize("key", ["mlflow-ek:mlflow", "mlfow-eks:tags", "mlflow:protect", "MLflow-eks:ingress.scheme"])
+def test_a_setting_under_another_prefix_is_warned_of(key: str) -> None:
+    (warning,) = misspelt_prefixes(["aws:region", key, "mlflow-eks:cluster", "postgresql:database", "pulumi:tags"])
+    assert warning == f"{key} is not read: settings of this program begin with mlflow-eks:"
 
 
 def test_every_broken_rule_between_sections_is_in_one_message() -> None:
     _, problems = parse({"cluster": {"kubeContext": "kind"}, "mlflow": {"host": "a.example.com", "replicas": 2}}, set())
-    assert [problem.split(" ")[0] for problem in problems] == ["postgres.existing", "mlflow.replicas"]
+    assert [problem.key for problem in problems] == ["postgres.existing", "mlflow.replicas"]
 
 
 def test_every_broken_rule_of_a_section_is_in_one_message() -> None:
@@ -311,7 +362,7 @@ def test_without_a_login_a_worker_has_one_pool_instead_of_two() -> None:
     # 60 of the 85 that a db.t3.micro has.
     accepted(changed(needs_120, {"mlflow.auth": {"mode": "none"}}))
     _, (problem,) = parse(changed(needs_120, {"mlflow.auth": {"mode": "none"}, "mlflow.replicas": 4}), set())
-    assert "x 10 (pool 5 + overflow 5) x 1 (tracking) = 100" in problem
+    assert "x 10 (pool 5 + overflow 5) x 1 (tracking) = 100" in str(problem)
 
 
 def test_a_smaller_pool_makes_room_for_more_pods() -> None:

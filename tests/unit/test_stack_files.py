@@ -6,8 +6,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from settings import Settings
-from settings_reader import parse
+from settings.reader import parse
+from settings.stack import Settings
 from tests.unit.harness import ROOT, Deployment, stack_config
 
 STACKS = ["dev", "prod", "local"]

@@ -8,19 +8,18 @@ import pytest
 
 from tests.unit.harness import ROOT
 
-SETTINGS = ("settings", "settings_reader", "setting_types")
-SHIPPED = ("__main__", "arguments", *SETTINGS, "components", "operations", "local", "bench", "pod")
+SHIPPED = ("__main__", "wiring", "settings", "components", "operations", "local", "bench", "pod")
 WALLS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "components know neither settings nor who uses them": (
         ("components",),
-        (*SETTINGS, "arguments", "operations", "local", "bench", "tests"),
+        ("settings", "wiring", "operations", "local", "bench", "tests"),
     ),
-    "settings know no components": (SETTINGS, ("arguments", "components", "operations", "local", "bench", "tests")),
+    "settings know no components": (("settings",), ("wiring", "components", "operations", "local", "bench", "tests")),
     "the program knows nothing of the local stack": (
-        ("__main__", "arguments", *SETTINGS, "components", "operations", "pod"),
+        ("__main__", "wiring", "settings", "components", "operations", "pod"),
         ("local", "bench"),
     ),
-    "the local stack knows no components": (("local",), ("components", "arguments", "settings", "operations", "bench")),
+    "the local stack knows no components": (("local",), ("components", "wiring", "settings", "operations", "bench")),
     "stand-ins of plugins know no charts": (("local/plugins",), ("local/charts",)),
     "nothing that is shipped needs the tests": (SHIPPED, ("tests",)),
 }

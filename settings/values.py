@@ -1,4 +1,7 @@
-"""The kinds of value a setting may have, each with its rule and with what to write instead of a wrong one."""
+"""The kinds of value that a setting may have, each with its rule and with what to write instead of a wrong one.
+
+``{example}`` in a message stands for the example of the setting that the message is about.
+"""
 
 import ipaddress
 import re
@@ -7,7 +10,15 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
-EVERYBODY = {"0.0.0.0/0", "::/0"}
+EVERY_NETWORK = {"0.0.0.0/0", "::/0"}
+"""Networks that contain every address."""
+SHOWN = 60
+"""Characters of a wrong value that a message shows."""
+
+
+def shown(value: str) -> str:
+    """Return a value as messages quote it, cut where it is long."""
+    return repr(value if len(value) <= SHOWN else f"{value[:SHOWN]}…")
 
 
 def matching(pattern: str, hint: str) -> AfterValidator:
@@ -21,7 +32,7 @@ def matching(pattern: str, hint: str) -> AfterValidator:
 
     def check(value: str) -> str:
         if not compiled.fullmatch(value):
-            raise ValueError(f"is {value!r}; {hint}")
+            raise ValueError(f"is {shown(value)}; {hint}")
         return value
 
     return AfterValidator(check)
@@ -40,6 +51,11 @@ def split_url(value: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts
+
+
+def mebibytes(memory: str) -> int:
+    """Return a value of `Memory` in MiB."""
+    return int(memory[:-2]) * (1024 if memory.endswith("Gi") else 1)
 
 
 def _password(value: SecretStr) -> SecretStr:
@@ -61,7 +77,31 @@ def _network(value: str) -> str:
     try:
         return str(ipaddress.IPv4Network(value))
     except ValueError as error:
-        raise ValueError(f"is {value!r}: {error}; write an IPv4 network such as 203.0.113.0/24") from None
+        raise ValueError(f"is {shown(value)}: {error}; write an IPv4 network such as 203.0.113.0/24") from None
+
+
+def _host(value: str) -> str:
+    longest = max(value.split("."), key=len)
+    if not value.isascii():
+        odd = next(character for character in value if not character.isascii())
+        raise ValueError(
+            f"is {shown(value)}; DNS takes no {odd!r}: write the name in its ASCII form, which begins with xn--"
+        )
+    if len(value) > 253:
+        raise ValueError(
+            f"is {shown(value)} with {len(value)} characters; a DNS name has 253 at most: write a shorter one"
+        )
+    if value.endswith("."):
+        raise ValueError(f"is {shown(value)}; leave out the dot at the end")
+    if len(longest) > 63:
+        raise ValueError(
+            f"is {shown(value)}; between two dots DNS takes 63 characters, and {shown(longest)} has {len(longest)}: write a shorter one"
+        )
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", value):
+        raise ValueError(
+            f"is {shown(value)}; write a DNS name in lower case without scheme or port, for example {{example}}"
+        )
+    return value
 
 
 def _origin(value: str) -> str:
@@ -70,36 +110,31 @@ def _origin(value: str) -> str:
     parts = split_url(value)
     whole = parts is not None and re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?", value)
     if not parts or not whole:
-        raise ValueError(
-            f"is {value!r}; write scheme and host without a path, for example https://notebooks.example.com"
-        )
+        raise ValueError(f"is {shown(value)}; write scheme and host without a path, for example {{example}}")
     if value != value.lower():
-        raise ValueError(f"is {value!r}; write it in lower case, as browsers send it")
+        raise ValueError(f"is {shown(value)}; write it in lower case, as browsers send it")
     if parts.port == {"http": 80, "https": 443}[parts.scheme]:
         raise ValueError(
-            f"is {value!r}; leave out the port, as browsers do with the one that {parts.scheme} has anyway"
+            f"is {shown(value)}; leave out the port, as browsers do with the default port of {parts.scheme}"
         )
     return value
 
 
 def _site(value: str) -> str:
     if value == "*":
-        raise ValueError("is '*'; write scheme and host, for example https://mlflow.example.com:8443")
+        raise ValueError("is '*'; write scheme and host, for example {example}")
     return _origin(value)
 
 
 def _text(value: object) -> object:
-    # `pulumi config set --path` makes a number of everything that looks like one.
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    # `pulumi config set --path` makes a number of everything that looks like one, and so does YAML.
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-_HOST = r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
 _PORT = r"(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
 
-Host = Annotated[
-    str, matching(_HOST, "write a DNS name in lower case without scheme or port, for example mlflow.example.com")
-]
-HostAndPort = Annotated[str, matching(rf"[A-Za-z0-9._-]+:{_PORT}", "write host:port, for example localhost:15432")]
+Host = Annotated[str, AfterValidator(_host)]
+HostAndPort = Annotated[str, matching(rf"[A-Za-z0-9._-]+:{_PORT}", "write host:port, for example {example}")]
 Identifier = Annotated[
     str,
     matching(
@@ -138,8 +173,3 @@ LdapUri = Annotated[
         "write a URI such as ldaps://ldap.example.com:636",
     ),
 ]
-
-
-def mebibytes(memory: str) -> int:
-    """Say how many MiB a ``Memory`` is."""
-    return int(memory[:-2]) * (1024 if memory.endswith("Gi") else 1)

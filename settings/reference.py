@@ -1,6 +1,6 @@
-"""Writes ``docs/settings.md`` and ``docs/settings.schema.json`` from the settings model: ``make settings-reference``.
+"""Writes ``docs/settings.md`` and ``docs/settings.schema.json`` from the settings: ``make settings-reference``.
 
-A test fails when they are out of step with ``settings.py``.
+A test fails when they are out of step with the settings.
 """
 
 import ast
@@ -17,8 +17,9 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-import settings
-from settings import PROJECT, Settings
+from settings import PROJECT
+from settings.sentences import range_of
+from settings.stack import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -26,7 +27,7 @@ SCHEMA = ROOT / "docs" / "settings.schema.json"
 
 INTRODUCTION = f"""# Settings
 
-Every setting of a stack, written by `make settings-reference` from `settings.py`. They are structured values under `{PROJECT}:` in
+Every setting of a stack, written by `make settings-reference` from `settings/`. They are structured values under `{PROJECT}:` in
 `Pulumi.<stack>.yaml`; set one with `pulumi config set --path '{PROJECT}:mlflow.host' mlflow.example.com`, and a secret with `--secret`
 in front of `--path`. Two are required: `cluster.name` (or `cluster.kubeContext`) and `mlflow.host`.
 
@@ -37,23 +38,26 @@ completion in an editor, put `# yaml-language-server: $schema=docs/settings.sche
 
 @functools.cache
 def _described() -> type[Settings]:
-    """The settings, each with the text below it as its description.
+    """Return the settings, each with the text below it as its description.
 
     pydantic does that too (`use_attribute_docstrings`), but in every run of the program, which has no use for it.
     """
-    for section in ast.parse(inspect.getsource(settings)).body:
-        model = getattr(settings, section.name) if isinstance(section, ast.ClassDef) else None
-        if not isinstance(section, ast.ClassDef) or not (isinstance(model, type) and issubclass(model, BaseModel)):
-            continue
-        for field, below in pairwise(section.body):
+    for section in _sections_within(Settings):
+        (body,) = ast.parse(inspect.getsource(section)).body
+        for field, below in pairwise(cast("ast.ClassDef", body).body):
             match field, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    model.model_fields[name].description = inspect.cleandoc(text)
+                    section.model_fields[name].description = inspect.cleandoc(text)
                 case _:
                     pass
-        # In the order of the file, in which a section comes after those that it consists of.
-        model.model_rebuild(force=True)
+        section.model_rebuild(force=True)
     return Settings
+
+
+def _sections_within(section: type[BaseModel]) -> list[type[BaseModel]]:
+    """Return the sections that a section consists of, each before those that contain it."""
+    inner = [model for field in section.model_fields.values() if (model := _model(field.annotation))]
+    return [*(deeper for model in inner for deeper in _sections_within(model)), section]
 
 
 def page() -> str:
@@ -119,7 +123,9 @@ def _section(path: str, model: type[BaseModel], title: str) -> list[str]:
     for name, field in model.model_fields.items():
         key = f"{path}{field.alias or name}"
         inner = _model(field.annotation)
-        rows.append(f"| `{key}` | {_type(field.annotation)} | {_default(field)} | {_sentence(field.description)} |")
+        rows.append(
+            f"| `{key}` | {_type(field.annotation)}{_limits(field)} | {_default(field)} | {_sentence(field.description)} |"
+        )
         if inner is not None:
             nested += _section(f"{key}.", inner, f"`{key}`")
     level = "##" if path.count(".") <= 1 else "###"
@@ -172,6 +178,10 @@ def _type(annotation: Any) -> str:
         else:
             names.append({str: "string", int: "integer", bool: "boolean"}.get(kind, str(kind)))
     return " \\| ".join(names)
+
+
+def _limits(field: FieldInfo) -> str:
+    return range_of(field).replace(" from ", ", ")
 
 
 def _default(field: FieldInfo) -> str:

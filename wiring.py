@@ -17,7 +17,8 @@ from components.mlflow_release import SERVICE_ACCOUNT, LdapArgs, MlflowReleaseAr
 from components.postgres_alarms import PostgresAlarmsArgs
 from components.private_postgres import PrivatePostgres, PrivatePostgresArgs
 from components.subnet import look_up_subnets
-from settings import Settings, max_connections
+from settings.rds_connections import max_connections
+from settings.stack import Settings
 
 EVERYWHERE = "0.0.0.0/0"
 

@@ -4,8 +4,8 @@ import jsonschema
 import pytest
 import yaml
 
-from operations import settings_reference
 from operations.stack_file import ROOT
+from settings import reference as settings_reference
 
 
 def test_the_committed_page_and_schema_are_in_step_with_the_settings() -> None:

@@ -1,0 +1,36 @@
+"""The sections `artifacts` and `images`: what is stored in a bucket, and what is pulled from a registry."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from settings.section import Section
+from settings.values import DnsLabel, matching
+
+
+class Artifacts(Section):
+    """The bucket for artifacts. MLflow proxies artifacts, so clients need no AWS credentials."""
+
+    bucket: (
+        Annotated[
+            str,
+            matching(
+                r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "write a bucket's name, for example my-mlflow-artifacts"
+            ),
+        ]
+        | None
+    ) = None
+    """Name of a bucket that exists. Default: the program creates one."""
+    identity: Literal["podIdentity", "irsa"] = "podIdentity"
+    """Way in which the pods get their AWS role: EKS Pod Identity (needs its agent add-on) or IRSA (needs the cluster's OIDC provider)."""
+
+
+class Images(Section):
+    """The registry that images are pulled from."""
+
+    registry: (
+        Annotated[str, matching(r"[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?", "write registry/path without https://")] | None
+    ) = Field(default=None, examples=["registry.example.com/mirror"])
+    """Registry and path that mirror ``burakince/mlflow``, ``library/busybox`` and ``haproxytech/kubernetes-ingress``."""
+    pull_secret: DnsLabel | None = Field(default=None, examples=["registry-login"])
+    """Name of a Secret of type dockerconfigjson, in both namespaces. The first ``up`` creates these: see ``docs/private-registry.md``."""

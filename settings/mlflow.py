@@ -1,0 +1,145 @@
+"""The section `mlflow`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from settings.ingress import NAMESPACES_OF_KUBERNETES
+from settings.login import Auth
+from settings.problem import Problem
+from settings.section import Section
+from settings.values import Cpu, DnsLabel, Host, Memory, Origin, Site, matching, mebibytes, split_url
+
+
+class Resources(Section):
+    """CPU and memory of one MLflow pod. MLflow 3.15.1 used 630 MiB with two workers under load, and 426 MiB with one."""
+
+    cpu_request: Cpu = "500m"
+    """CPU that the scheduler reserves, in cores (``"2"``) or thousandths (``"500m"``). There is no CPU limit, which would only slow requests down."""
+    memory_request: Memory = "1Gi"
+    """Memory that the scheduler reserves, in Mi or Gi."""
+    memory_limit: Memory = "2Gi"
+    """Memory at which the pod is killed, in Mi or Gi."""
+
+    def problems(self) -> list[Problem]:
+        """Reject what the API server rejects."""
+        if mebibytes(self.memory_request) > mebibytes(self.memory_limit):
+            return [
+                Problem(
+                    "memoryRequest",
+                    f"is {self.memory_request}, more than `memoryLimit` {self.memory_limit}; raise the limit",
+                    based_on=["memoryLimit"],
+                )
+            ]
+        return []
+
+
+class Autoscaling(Section):
+    """A HorizontalPodAutoscaler on CPU and memory at 80 %."""
+
+    min_replicas: int = Field(default=2, ge=1, le=100)
+    """Smallest number of pods."""
+    max_replicas: int = Field(default=5, ge=1, le=100)
+    """Largest number of pods. The connection budget is computed with it."""
+
+    def problems(self) -> list[Problem]:
+        """Reject an empty range."""
+        if self.max_replicas < self.min_replicas:
+            return [
+                Problem(
+                    "maxReplicas",
+                    f"is {self.max_replicas}, below `minReplicas` ({self.min_replicas}); raise it",
+                    based_on=["minReplicas"],
+                )
+            ]
+        return []
+
+
+class ConnectionPool(Section):
+    """Database connections of one worker, in each of SQLAlchemy's pools. HAProxy passes one request fewer to a pod at a time than this, and queues the rest."""
+
+    size: int = Field(default=5, ge=1, le=100)
+    """Connections kept open."""
+    overflow: int = Field(default=5, ge=0, le=100)
+    """Further connections under load."""
+
+    @property
+    def connections(self) -> int:
+        """Largest number of connections of a worker in one pool."""
+        return self.size + self.overflow
+
+    def problems(self) -> list[Problem]:
+        """Reject a pool in which a single request can wait for ever."""
+        if self.connections < 2:
+            return [Problem("", "has one connection, and a request can need two at once; write overflow 1 or more")]
+        return []
+
+
+class Mlflow(Section):
+    """The tracking server."""
+
+    host: Host = Field(examples=["mlflow.example.com"])
+    """DNS name of the site."""
+    url: Site | None = Field(default=None, examples=["https://mlflow.example.com:8443"])
+    """Address that people type, where it is not ``https://<host>``: for example with another port."""
+    namespace: DnsLabel = "mlflow"
+    """Namespace of the server."""
+    chart_version: Literal["1.11.5", "1.8.1"] = "1.11.5"
+    """Version of community-charts/mlflow. 1.11.5 runs MLflow 3.15.1. 1.8.1 runs MLflow 3.7.0, which has known holes, and without the
+    OpenTelemetry endpoint, which that version leaves open."""
+    replicas: int = Field(default=1, ge=1, le=100)
+    """Number of pods."""
+    autoscaling: Autoscaling | None = None
+    """An autoscaler, instead of ``replicas``."""
+    workers: int = Field(default=2, ge=1, le=32)
+    """Server processes in each pod. Each has its own connections and takes about 200 MiB. Only more replicas outlive the death of a pod."""
+    resources: Resources = Resources()
+    """CPU and memory of a pod."""
+    pool: ConnectionPool = ConnectionPool()
+    """Database connections of a worker."""
+    auth: Auth = Auth()
+    """The login."""
+    cors_allowed_origins: list[Origin] = Field(default=[], examples=[["https://notebooks.example.com"]])
+    """Origins, in addition to the site's own, whose pages may call the API. ``*`` lets every web site act with a visitor's login."""
+    allowed_hosts: list[Annotated[str, matching(r"[A-Za-z0-9*.:-]+", "write a Host header, * matches any part")]] = (
+        Field(default=[], examples=[["mlflow.internal"]])
+    )
+    """Host headers to accept, in addition to ``host`` and the name inside the cluster."""
+    dns_zone: Host | None = Field(default=None, examples=["example.com"])
+    """Name of the Route 53 zone for the host's record. Without it, an output names the record to create."""
+    timeout_seconds: int = Field(default=600, ge=60, le=3600)
+    """Seconds that an installation or upgrade may take before it is rolled back."""
+
+    def problems(self) -> list[Problem]:
+        """Reject names that contradict each other."""
+        found: list[Problem] = []
+        if self.dns_zone and self.host != self.dns_zone and not self.host.endswith(f".{self.dns_zone}"):
+            found.append(
+                Problem(
+                    "host",
+                    f"is {self.host}, which is not in `dnsZone` {self.dns_zone}; write a host that ends in .{self.dns_zone}",
+                    based_on=["dnsZone"],
+                )
+            )
+        site = split_url(self.url) if self.url else None
+        if site and site.hostname != self.host:
+            found.append(
+                Problem(
+                    "url",
+                    f"is {self.url}, but `host` is {self.host}; only scheme and port may differ",
+                    based_on=["host"],
+                )
+            )
+        if self.autoscaling and "replicas" in self.model_fields_set:
+            found.append(
+                Problem(
+                    "replicas",
+                    "and `autoscaling` are both given, and only one can decide; drop one of them",
+                    based_on=["autoscaling"],
+                )
+            )
+        if self.namespace in NAMESPACES_OF_KUBERNETES:
+            found.append(
+                Problem("namespace", f"is {self.namespace}, which is Kubernetes's; write another, for example mlflow")
+            )
+        return found

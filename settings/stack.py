@@ -1,0 +1,216 @@
+"""All settings of a stack, and the rules between sections."""
+
+from pydantic import Field
+
+from settings.artifacts import Artifacts, Images
+from settings.cluster import Cluster
+from settings.database import Database
+from settings.ingress import Ingress
+from settings.mlflow import Mlflow
+from settings.postgres import Postgres
+from settings.problem import Problem
+from settings.rds_connections import max_connections
+from settings.section import Section
+
+
+class Settings(Section):
+    """All settings of a stack."""
+
+    cluster: Cluster
+    """The Kubernetes cluster, which must exist."""
+    mlflow: Mlflow
+    """The tracking server."""
+    postgres: Postgres = Postgres()
+    """The private RDS instance, or a server that exists."""
+    database: Database = Database()
+    """MLflow's database on the server."""
+    artifacts: Artifacts = Artifacts()
+    """The bucket for artifacts."""
+    ingress: Ingress = Ingress()
+    """The ingress controller."""
+    images: Images = Images()
+    """The registry that images are pulled from."""
+    protect: bool = True
+    """True to refuse the deletion of the database and the bucket (Pulumi's protect, RDS's deletion protection, a final snapshot). False
+    makes a stack that ``pulumi destroy`` removes whole, and applies changes to the instance at once instead of in the maintenance window."""
+    tags: dict[str, str] = Field(default={}, examples=[{"Team": "ml-platform"}])
+    """Tags of every AWS resource, in addition to ``Project`` and ``Stack``."""
+
+    @property
+    def on_eks(self) -> bool:
+        """True if the cluster is an EKS cluster, and so AWS is used at all."""
+        return self.cluster.name is not None
+
+    @property
+    def url(self) -> str:
+        """Address of the site."""
+        return self.mlflow.url or f"{'http' if self.ingress.plain_http else 'https'}://{self.mlflow.host}"
+
+    @property
+    def most_replicas(self) -> int:
+        """Largest number of pods that serve at the same time, without the additional ones of a rollout."""
+        return self.mlflow.autoscaling.max_replicas if self.mlflow.autoscaling else self.mlflow.replicas
+
+    def problems(self) -> list[Problem]:
+        """Reject what a section cannot see alone."""
+        found = [*self._without_aws(), *self._shared_storage(), *self._connection_budget(), *self._names()]
+        if self.mlflow.dns_zone and not self.ingress.install and not self.ingress.address:
+            found.append(
+                Problem(
+                    "ingress.address",
+                    "is missing: with install: false the record of mlflow.dnsZone needs the load balancer's name",
+                    based_on=["mlflow.dnsZone", "ingress.install"],
+                )
+            )
+        if self.mlflow.dns_zone == self.mlflow.host and self.ingress.needs_cname:
+            found.append(
+                Problem(
+                    "mlflow.host",
+                    f"is the name of mlflow.dnsZone itself, where no CNAME to ingress.address {self.ingress.address} may be; write "
+                    f"a host such as mlflow.{self.mlflow.dns_zone}, or drop mlflow.dnsZone and create the record yourself",
+                    based_on=["mlflow.dnsZone", "ingress.address"],
+                )
+            )
+        if self.url.startswith("http:") and not self.ingress.plain_http:
+            found.append(
+                Problem(
+                    "mlflow.url",
+                    f"is {self.url} but TLS is on; write https, or ingress.plainHttp: true with what that costs",
+                    based_on=["ingress.plainHttp"],
+                )
+            )
+        found += [
+            Problem(f"tags.{key}", "begins with aws:, which AWS keeps for itself; write another key")
+            for key in self.tags
+            if key.lower().startswith("aws:")
+        ]
+        return found
+
+    def _without_aws(self) -> list[Problem]:
+        if self.on_eks:
+            return []
+        needs_aws = {
+            "postgres.existing": (
+                "is missing: with cluster.kubeContext there is no VPC to put a database in",
+                self.postgres.existing is None,
+            ),
+            "artifacts.bucket": (
+                "needs cluster.name: the pods' identity for a bucket comes from EKS",
+                self.artifacts.bucket,
+            ),
+            "ingress.certificateArn": (
+                "needs cluster.name: only an AWS load balancer takes an ACM certificate",
+                self.ingress.certificate_arn,
+            ),
+            "artifacts.identity": (
+                "needs cluster.name: there are no AWS credentials to give to the pods; drop it",
+                "identity" in self.artifacts.model_fields_set,
+            ),
+            "ingress.scheme": (
+                "needs an AWS load balancer; write ingress.loadBalancerClass too, for example service.k8s.aws/nlb, or drop it",
+                "scheme" in self.ingress.model_fields_set and not self.ingress.load_balancer_class,
+            ),
+            "mlflow.dnsZone": ("needs cluster.name: the zone is in Route 53", self.mlflow.dns_zone),
+        }
+        return [
+            Problem(
+                key,
+                sentence,
+                based_on=["cluster", "ingress.loadBalancerClass"] if key == "ingress.scheme" else ["cluster"],
+            )
+            for key, (sentence, wrong) in needs_aws.items()
+            if wrong
+        ]
+
+    def _shared_storage(self) -> list[Problem]:
+        if self.on_eks or self.most_replicas == 1:
+            return []
+        return [
+            Problem(
+                f"mlflow.{'autoscaling' if self.mlflow.autoscaling else 'replicas'}",
+                "needs a bucket, which only cluster.name has: several pods cannot share one pod's artifacts; write replicas: 1",
+                based_on=["cluster"],
+            )
+        ]
+
+    def _connection_budget(self) -> list[Problem]:
+        limit = max_connections(self.postgres.instance_class)
+        if not self.on_eks or self.postgres.existing or limit is None:
+            return []
+        pool = self.mlflow.pool.connections
+        pools = 1 if self.mlflow.auth.mode == "none" else 2
+        needed = (self.most_replicas + 1) * self.mlflow.workers * pool * pools
+        if needed <= limit:
+            return []
+        several = self.mlflow.autoscaling or self.mlflow.replicas > 1
+        key = (
+            "mlflow.autoscaling.maxReplicas"
+            if self.mlflow.autoscaling
+            else "mlflow.replicas"
+            if several
+            else "mlflow.workers"
+        )
+        return [
+            Problem(
+                key,
+                f"is too high for the database's connections: ({self.most_replicas} pods + 1 in a rollout) x {self.mlflow.workers} workers "
+                f"x {pool} (pool {self.mlflow.pool.size} + overflow {self.mlflow.pool.overflow}) x {pools} "
+                f"{'(tracking and login)' if pools == 2 else '(tracking)'} = {needed}, and {self.postgres.instance_class} has about {limit}; "
+                "write fewer pods or workers, a smaller mlflow.pool, or a larger postgres.instanceClass",
+                based_on=[
+                    *("mlflow.replicas", "mlflow.autoscaling", "mlflow.workers", "mlflow.pool", "mlflow.auth.mode"),
+                    *("postgres.instanceClass", "postgres.existing", "cluster"),
+                ],
+            )
+        ]
+
+    def _names(self) -> list[Problem]:
+        found: list[Problem] = []
+        if self.ingress.install and self.mlflow.namespace == self.ingress.namespace:
+            found.append(
+                Problem(
+                    "mlflow.namespace",
+                    f"and ingress.namespace are both {self.mlflow.namespace}; write another for one of them",
+                    based_on=["ingress.namespace", "ingress.install"],
+                )
+            )
+        existing = self.postgres.existing
+        admin = existing.admin_username if existing else self.postgres.master_username
+        if admin in {self.database.user, f"{self.database.user}_2", f"{self.database.name}_app"}:
+            key = "name" if admin == f"{self.database.name}_app" else "user"
+            found.append(
+                Problem(
+                    f"database.{key}",
+                    f"would make a role {admin}, which is the server's admin; write another, for example mlflow_user",
+                    based_on=["postgres.masterUsername", "postgres.existing"],
+                )
+            )
+        return found
+
+    def warnings(self) -> list[str]:
+        """Return what is allowed but has a price, a sentence each, for the log of every preview."""
+        ingress, mlflow = self.ingress, self.mlflow
+        public = self.on_eks and ingress.install and ingress.scheme == "internet-facing" and not ingress.allowed_cidrs
+        rules = {
+            "mlflow.chartVersion 1.8.1 runs MLflow 3.7.0: pages of other sites can write through /ajax-api, and a user without "
+            "permission can read, overwrite and delete artifacts there and list them on /api. 1.11.5 (the default) closes both.": mlflow.chart_version
+            == "1.8.1",
+            "ingress.plainHttp: passwords and data cross the network unencrypted.": ingress.plain_http,
+            "ingress: no certificate is set, so HAProxy serves its self-signed one: encrypted, but browsers warn and clients need "
+            "MLFLOW_TRACKING_INSECURE_TLS=true. Set certificateArn, tlsSecretName or clusterIssuer.": ingress.self_signed,
+            "ingress.scheme internet-facing without allowedCidrs: only the login is between the internet and MLflow.": public,
+            "mlflow.auth.ldap.startTls false: passwords travel to the directory unencrypted.": bool(
+                mlflow.auth.ldap and mlflow.auth.ldap.uri.startswith("ldap:") and not mlflow.auth.ldap.start_tls
+            ),
+            "mlflow.auth.ldap.tlsVerify none: an attacker who impersonates the directory receives every password.": bool(
+                mlflow.auth.ldap and mlflow.auth.ldap.tls_verify == "none"
+            ),
+            "mlflow.auth.mode none: every visitor who reaches the host may read, change and delete everything.": mlflow.auth.mode
+            == "none",
+            "mlflow.corsAllowedOrigins *: every web site that a logged-in person visits can act with that login.": "*"
+            in mlflow.cors_allowed_origins,
+            "postgres.allowFrom vpc: every machine in the VPC can try to log in to the database, not just the cluster.": self.on_eks
+            and self.postgres.allow_from == "vpc",
+            "artifacts: without a bucket they are in the pod's own storage and are lost with the pod.": not self.on_eks,
+        }
+        return [sentence for sentence, applies in rules.items() if applies]
