@@ -57,7 +57,7 @@ check: $(VENV)/.complete ## Lint, formatting, types, workflows and forgotten sec
 
 secrets-baseline: $(VENV)/.complete ## Accept everything that now looks like a secret; read the diff of .secrets.baseline.
 	@$(VENV)/bin/detect-secrets scan --slim --no-verify --exclude-files '$(NO_SECRETS)' --exclude-lines 'uses: \S+@[0-9a-f]{40} # v' \
-		$$(git ls-files) > .secrets.baseline.new
+		$$(git ls-files --cached --others --exclude-standard --deduplicate | xargs ls -d 2>/dev/null) > .secrets.baseline.new
 	@mv .secrets.baseline.new .secrets.baseline
 
 audit: $(VENV)/.complete ## Look for known vulnerabilities in what is pinned (needs the advisory service).

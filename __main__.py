@@ -5,8 +5,8 @@ import pulumi
 import wiring
 from components.artifact_store import ArtifactStore
 from components.dns_record import DnsRecord
-from components.eks_cluster import look_up_eks_cluster
 from components.haproxy_ingress import HaproxyIngress
+from components.lookups.eks_cluster import look_up_eks_cluster
 from components.mlflow_database import MlflowDatabase
 from components.mlflow_release import MlflowRelease
 from components.postgres_alarms import PostgresAlarms

@@ -1,4 +1,4 @@
-"""From settings to each component's arguments: the one place where the two vocabularies meet."""
+"""Build each component's arguments from the settings. No other file knows both."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,97 +10,112 @@ from pydantic import SecretStr
 
 from components.artifact_store import ArtifactStore, ArtifactStoreArgs
 from components.dns_record import DnsRecordArgs
-from components.eks_cluster import EksCluster
 from components.haproxy_ingress import HaproxyIngress, HaproxyIngressArgs
+from components.lookups.eks_cluster import EksCluster
+from components.lookups.subnets import look_up_subnets
 from components.mlflow_database import MlflowDatabase, MlflowDatabaseArgs
-from components.mlflow_release import SERVICE_ACCOUNT, LdapArgs, MlflowReleaseArgs
+from components.mlflow_release import (
+    SERVICE_ACCOUNT,
+    AutoscalerArgs,
+    BucketArgs,
+    DatabaseArgs,
+    ImageArgs,
+    LdapArgs,
+    LoginArgs,
+    LoginMode,
+    MlflowReleaseArgs,
+    PodArgs,
+    SiteArgs,
+)
 from components.postgres_alarms import PostgresAlarmsArgs
 from components.private_postgres import PrivatePostgres, PrivatePostgresArgs
-from components.subnet import look_up_subnets
+from settings.login import Auth
 from settings.rds_connections import max_connections
 from settings.stack import Settings
 
-EVERYWHERE = "0.0.0.0/0"
+ALL_IPV4 = "0.0.0.0/0"
 
 
 @dataclass(frozen=True)
 class DatabaseServer:
-    """A PostgreSQL server, whoever made it."""
+    """A PostgreSQL server: the instance of `PrivatePostgres`, or one that exists."""
 
     host: pulumi.Output[str]
     port: pulumi.Output[int]
     admin_username: pulumi.Output[str]
     admin_password: pulumi.Output[str]
     networks: Mapping[str, pulumi.Input[str]]
-    """Networks that its address is in."""
+    """Networks that the server's address is in, by a label."""
 
 
 def kubernetes_provider(settings: Settings, cluster: EksCluster | None) -> kubernetes.Provider:
-    """Log in to the EKS cluster, or use a context of the kubeconfig."""
+    """Return a provider for the EKS cluster, or for a context of the kubeconfig."""
     return kubernetes.Provider(
         "cluster",
         kubeconfig=cluster.kubeconfig if cluster else None,
         context=settings.cluster.kube_context,
-        # Only another cluster is a reason to make everything anew, not a new endpoint or certificate.
+        # Only another cluster replaces everything in it; another endpoint or certificate does not.
         cluster_identifier=settings.cluster.name or settings.cluster.kube_context,
-        # Else a Secret whose data changes is deleted and made again, and is gone for a moment.
+        # Else a Secret whose data changes is deleted and created again, and is missing for a moment.
         enable_secret_mutable=True,
         enable_config_map_mutable=True,
     )
 
 
 def postgres(settings: Settings, cluster: EksCluster) -> PrivatePostgresArgs:
-    """Build the arguments of the instance, its subnets looked up."""
-    given = settings.postgres
+    """Return the arguments of the RDS instance, with its subnets looked up."""
+    section = settings.postgres
     cidrs: dict[str, pulumi.Input[str]] = {}
     groups: dict[str, pulumi.Input[str]] = {}
-    if given.allow_from == "cluster":
+    if section.allow_from == "cluster":
         groups["cluster"] = cluster.security_group_id
-    elif given.allow_from == "vpc":
+    elif section.allow_from == "vpc":
         cidrs |= _vpc_networks(cluster)
     else:
-        cidrs |= {cidr: cidr for cidr in given.allow_from.cidrs}
-        groups |= {group: group for group in given.allow_from.security_groups}
+        cidrs |= {cidr: cidr for cidr in section.allow_from.cidrs}
+        groups |= {group: group for group in section.allow_from.security_groups}
     return PrivatePostgresArgs(
         account_id=cluster.account_id,
         partition=cluster.partition,
         vpc_id=cluster.vpc_id,
-        subnets=look_up_subnets(given.subnet_ids, cluster.vpc_id) if given.subnet_ids else cluster.private_subnets(),
-        engine_version=given.engine_version,
-        instance_class=given.instance_class,
+        subnets=look_up_subnets(section.subnet_ids, cluster.vpc_id)
+        if section.subnet_ids
+        else cluster.private_subnets(),
+        engine_version=section.engine_version,
+        instance_class=section.instance_class,
         allow_cidrs=cidrs,
         allow_security_groups=groups,
-        allocated_storage=given.allocated_storage,
-        max_allocated_storage=given.max_allocated_storage,
-        storage_type=given.storage_type,
-        multi_az=given.multi_az,
-        backup_retention_days=given.backup_retention_days,
-        monitoring_interval=given.monitoring_interval,
-        master_username=given.master_username,
-        master_password=_secret(given.master_password),
-        kms_key_arn=given.kms_key_arn,
-        alarm_topic_arn=given.alarm_topic_arn,
+        allocated_storage=section.allocated_storage,
+        max_allocated_storage=section.max_allocated_storage,
+        storage_type=section.storage_type,
+        multi_az=section.multi_az,
+        backup_retention_days=section.backup_retention_days,
+        monitoring_interval=section.monitoring_interval,
+        master_username=section.master_username,
+        master_password=_secret(section.master_password),
+        kms_key_arn=section.kms_key_arn,
+        alarm_topic_arn=section.alarm_topic_arn,
         protect=settings.protect,
         tags=_tags(settings),
     )
 
 
 def alarms(settings: Settings, instance: PrivatePostgres) -> PostgresAlarmsArgs:
-    """Build the arguments of the alarms on our instance."""
-    given = settings.postgres
-    if given.alarm_topic_arn is None:
+    """Return the arguments of the alarms on the RDS instance."""
+    section = settings.postgres
+    if section.alarm_topic_arn is None:
         raise ValueError("alarms need a topic")
     return PostgresAlarmsArgs(
         instance_identifier=instance.identifier,
-        topic_arn=given.alarm_topic_arn,
-        allocated_storage=given.allocated_storage,
-        max_connections=max_connections(given.instance_class),
+        topic_arn=section.alarm_topic_arn,
+        allocated_storage=section.allocated_storage,
+        max_connections=max_connections(section.instance_class),
         tags=_tags(settings),
     )
 
 
 def database_server(settings: Settings, instance: PrivatePostgres | None, cluster: EksCluster | None) -> DatabaseServer:
-    """Describe the server to build on: our instance, or the one that the settings name."""
+    """Describe the server to build on: the RDS instance, or the server that the settings name."""
     existing = settings.postgres.existing
     if instance is not None and cluster is not None:
         return DatabaseServer(
@@ -111,37 +126,37 @@ def database_server(settings: Settings, instance: PrivatePostgres | None, cluste
             networks=_vpc_networks(cluster),
         )
     if existing is None:
-        raise ValueError("the settings let this through: no instance and no existing server")
+        raise ValueError("bug: settings without an instance and without postgres.existing passed validation")
     return DatabaseServer(
         host=pulumi.Output.from_input(existing.host),
         port=pulumi.Output.from_input(existing.port),
         admin_username=pulumi.Output.from_input(existing.admin_username),
         admin_password=pulumi.Output.secret(existing.admin_password.get_secret_value()),
-        # A name says nothing about its network.
-        networks={"everywhere": EVERYWHERE},
+        # The network of a host name is not known.
+        networks={"everywhere": ALL_IPV4},
     )
 
 
 def database(settings: Settings, server: DatabaseServer) -> MlflowDatabaseArgs:
-    """Build the arguments of MLflow's database."""
-    given = settings.database
-    tunnel_host, _, tunnel_port = (given.admin_address or "").rpartition(":")
+    """Return the arguments of MLflow's database."""
+    section = settings.database
+    tunnel_host, _, tunnel_port = (section.admin_address or "").rpartition(":")
     return MlflowDatabaseArgs(
         admin_host=tunnel_host or server.host,
         admin_port=int(tunnel_port) if tunnel_port else server.port,
         admin_username=server.admin_username,
         admin_password=server.admin_password,
-        name=given.name,
-        user=given.user,
-        schema=given.schema_name,
-        password=_secret(given.password),
-        rotation=given.rotation,
+        name=section.name,
+        user=section.user,
+        schema=section.schema_name,
+        password=_secret(section.password),
+        rotation=section.rotation,
         protect=settings.protect,
     )
 
 
 def artifacts(settings: Settings, cluster: EksCluster) -> ArtifactStoreArgs:
-    """Build the arguments of the artifact store."""
+    """Return the arguments of the artifact store."""
     return ArtifactStoreArgs(
         cluster_name=cluster.name,
         account_id=cluster.account_id,
@@ -157,20 +172,20 @@ def artifacts(settings: Settings, cluster: EksCluster) -> ArtifactStoreArgs:
 
 
 def ingress(settings: Settings) -> HaproxyIngressArgs:
-    """Build the arguments of the ingress controller."""
-    given = settings.ingress
-    aws_class = "service.k8s.aws/nlb" if settings.on_eks else None
+    """Return the arguments of the ingress controller."""
+    section = settings.ingress
+    class_on_eks = "service.k8s.aws/nlb" if settings.on_eks else None
     return HaproxyIngressArgs(
-        class_name=given.class_name,
-        namespace=given.namespace,
-        chart_version=given.chart_version,
-        replicas=given.replicas,
-        load_balancer_class=given.load_balancer_class or aws_class,
-        scheme=given.scheme,
-        allowed_cidrs=given.allowed_cidrs,
-        certificate_arn=given.certificate_arn,
+        class_name=section.class_name,
+        namespace=section.namespace,
+        chart_version=section.chart_version,
+        replicas=section.replicas,
+        load_balancer_class=section.load_balancer_class or class_on_eks,
+        scheme=section.scheme,
+        allowed_cidrs=section.allowed_cidrs,
+        certificate_arn=section.certificate_arn,
         https_port=urlsplit(settings.url).port or 443,
-        service_monitor=given.service_monitor,
+        service_monitor=section.service_monitor,
         registry=settings.images.registry,
         pull_secret=settings.images.pull_secret,
     )
@@ -184,53 +199,65 @@ def mlflow(
     artifacts: ArtifactStore | None,
     ingress: HaproxyIngress | None,
 ) -> MlflowReleaseArgs:
-    """Build the arguments of the release from what the other components made."""
-    given, door = settings.mlflow, settings.ingress
-    autoscaling, ldap = given.autoscaling, given.auth.ldap
+    """Return the arguments of the release, from the settings and the outputs of the other components."""
+    section, autoscaling = settings.mlflow, settings.mlflow.autoscaling
+    irsa = settings.artifacts.identity == "irsa"
     return MlflowReleaseArgs(
-        host=given.host,
-        url=settings.url,
-        database_host=server.host,
-        database_port=server.port,
-        database_name=database.name,
-        database_user=database.user,
-        database_password=database.password,
-        database_cidrs=server.networks,
-        ingress_class=ingress.class_name if ingress else door.class_name,
-        ingress_namespace=door.namespace,
-        namespace=given.namespace,
-        chart_version=given.chart_version,
-        bucket=artifacts.bucket if artifacts else None,
-        region=cluster.region if cluster else None,
-        role_arn=artifacts.role_arn if artifacts and settings.artifacts.identity == "irsa" else None,
-        auth_mode=given.auth.mode,
-        admin_username=given.auth.admin_username,
-        admin_password=_secret(given.auth.admin_password),
-        default_permission=given.auth.default_permission,
-        auth_cache_seconds=given.auth.cache_seconds,
-        ldap=LdapArgs(**ldap.model_dump()) if ldap else None,
-        replicas=given.replicas,
-        min_replicas=autoscaling.min_replicas if autoscaling else None,
-        max_replicas=autoscaling.max_replicas if autoscaling else None,
-        workers=given.workers,
-        pool_size=given.pool.size,
-        pool_overflow=given.pool.overflow,
-        cpu_request=given.resources.cpu_request,
-        memory_request=given.resources.memory_request,
-        memory_limit=given.resources.memory_limit,
-        tls_secret_name=door.tls_secret_name,
-        cluster_issuer=door.cluster_issuer,
-        tls_in_haproxy=not (door.plain_http or door.certificate_arn),
-        cors_allowed_origins=given.cors_allowed_origins,
-        allowed_hosts=given.allowed_hosts,
-        registry=settings.images.registry,
-        pull_secret=settings.images.pull_secret,
-        timeout_seconds=given.timeout_seconds,
+        site=SiteArgs(
+            host=section.host,
+            url=settings.url,
+            ingress_class=ingress.class_name if ingress else settings.ingress.class_name,
+            ingress_namespace=settings.ingress.namespace,
+            tls_secret_name=settings.ingress.tls_secret_name,
+            cluster_issuer=settings.ingress.cluster_issuer,
+            tls_in_haproxy=not (settings.ingress.plain_http or settings.ingress.certificate_arn),
+            cors_allowed_origins=section.cors_allowed_origins,
+            allowed_hosts=section.allowed_hosts,
+        ),
+        database=DatabaseArgs(
+            host=server.host,
+            port=server.port,
+            name=database.name,
+            user=database.user,
+            password=database.password,
+            networks=server.networks,
+            pool_size=section.pool.size,
+            pool_overflow=section.pool.overflow,
+        ),
+        bucket=BucketArgs(name=artifacts.bucket, region=cluster.region, role_arn=artifacts.role_arn if irsa else None)
+        if artifacts and cluster
+        else None,
+        login=_login(section.auth),
+        pods=PodArgs(
+            replicas=section.replicas,
+            autoscaler=AutoscalerArgs(min_replicas=autoscaling.min_replicas, max_replicas=autoscaling.max_replicas)
+            if autoscaling
+            else None,
+            workers=section.workers,
+            cpu_request=section.resources.cpu_request,
+            memory_request=section.resources.memory_request,
+            memory_limit=section.resources.memory_limit,
+        ),
+        images=ImageArgs(registry=settings.images.registry, pull_secret=settings.images.pull_secret),
+        namespace=section.namespace,
+        chart_version=section.chart_version,
+        timeout_seconds=section.timeout_seconds,
+    )
+
+
+def _login(section: Auth) -> LoginArgs:
+    return LoginArgs(
+        mode=LoginMode(section.mode),
+        admin_username=section.admin_username,
+        admin_password=_secret(section.admin_password),
+        default_permission=section.default_permission,
+        cache_seconds=section.cache_seconds,
+        ldap=LdapArgs(**section.ldap.model_dump()) if section.ldap else None,
     )
 
 
 def dns_record(settings: Settings, load_balancer: pulumi.Input[str]) -> DnsRecordArgs:
-    """Build the arguments of the host's record."""
+    """Return the arguments of the host's record."""
     return DnsRecordArgs(
         host=settings.mlflow.host,
         zone=settings.mlflow.dns_zone or "",
@@ -240,7 +267,7 @@ def dns_record(settings: Settings, load_balancer: pulumi.Input[str]) -> DnsRecor
 
 
 def client_snippet(settings: Settings) -> str:
-    """Shell lines with which an MLflow client logs in."""
+    """Return shell lines with which an MLflow client logs in."""
     lines = [
         f"export MLFLOW_TRACKING_URI={settings.url}",
         f"export MLFLOW_TRACKING_USERNAME={settings.mlflow.auth.admin_username}",

@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.soak import connections, memory_of_pods
 from bench.workloads import WORKLOADS, Workload, experiment
-from components.mlflow_release import BASIC_LOGIN
+from components.mlflow_release.values import BASIC_LOGIN
 from local import account
 from local.cluster.helm import Cluster, Release
 from local.load import Load, Sampler

@@ -1,1 +1,1 @@
-"""The parts of the deployment, a component a file; none imports another."""
+"""The parts of the deployment, a component a file or folder. No component imports another; `lookups` is shared."""

@@ -1,4 +1,4 @@
-"""ArtifactStore: a bucket for artifacts, and an identity of the pods that can use it and nothing else."""
+"""ArtifactStore: a bucket for artifacts, and an AWS role of the pods for this bucket and nothing else."""
 
 import json
 from collections.abc import Mapping
@@ -9,42 +9,42 @@ import pulumi
 import pulumi_aws as aws
 
 KEEP_OLD_VERSIONS_DAYS = 30
-"""Days for which an overwritten or deleted artifact can still be brought back."""
+"""Days for which an overwritten or deleted artifact can be restored."""
 
 
 @dataclass(frozen=True)
 class ArtifactStoreArgs:
-    """Whose bucket it is."""
+    """Arguments of `ArtifactStore`."""
 
     cluster_name: str
-    """The EKS cluster."""
+    """Name of the EKS cluster."""
     account_id: pulumi.Input[str]
-    """Its account."""
+    """AWS account of the cluster."""
     partition: pulumi.Input[str]
-    """``aws``, ``aws-cn`` or ``aws-us-gov``."""
+    """AWS partition: ``aws``, ``aws-cn`` or ``aws-us-gov``."""
     oidc_issuer: pulumi.Input[str]
-    """Its token issuer without ``https://``; used by IRSA only."""
+    """Issuer of the cluster's service account tokens, without ``https://``. Only IRSA needs it."""
     namespace: str
     """Namespace of the pods."""
     service_account: str
     """Service account of the pods."""
     identity: Literal["podIdentity", "irsa"] = "podIdentity"
-    """How the service account gets the role."""
+    """Way in which the service account gets the role, default EKS Pod Identity."""
     bucket: str | None = None
-    """A bucket that exists; one is made when absent."""
+    """Name of a bucket that exists. None: the component creates one."""
     protect: bool = True
-    """Refuse to delete the bucket; false deletes it with everything in it."""
+    """True (default) to refuse the deletion of the bucket. False deletes it with everything in it."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Tags for every resource."""
+    """Tags of every resource."""
 
 
 class ArtifactStore(pulumi.ComponentResource):
-    """Private, versioned, encrypted, TLS only; old versions and broken uploads go away by themselves."""
+    """A private, versioned, encrypted, TLS-only bucket that drops old versions and broken uploads, and the role for it."""
 
     bucket: pulumi.Output[str]
     """Name of the bucket, once the pods may use it."""
     role_arn: pulumi.Output[str]
-    """Role for the service account's annotation (IRSA)."""
+    """ARN of the role, for the service account's annotation with IRSA."""
 
     def __init__(self, name: str, args: ArtifactStoreArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlflow-eks:index:ArtifactStore", name, {}, opts)
@@ -82,7 +82,7 @@ class ArtifactStore(pulumi.ComponentResource):
             )
             ready.append(association.association_id)
 
-        # A pod that starts before its identity is bound runs without one until it is restarted.
+        # A pod that starts before its identity is bound has none until it is restarted.
         self.bucket = pulumi.Output.all(bucket, *ready).apply(lambda known: str(known[0]))
         self.role_arn = role.arn
         self.register_outputs({"bucket": self.bucket, "roleArn": self.role_arn})

@@ -1,4 +1,4 @@
-"""DnsRecord: the host's record in Route 53."""
+"""DnsRecord: a record in Route 53 for the site."""
 
 from dataclasses import dataclass
 
@@ -8,27 +8,28 @@ import pulumi_aws as aws
 
 @dataclass(frozen=True)
 class DnsRecordArgs:
-    """From where to where."""
+    """The record and its target."""
 
     host: str
     """Full name of the record."""
     zone: str
-    """Name of the public zone that holds it."""
+    """Name of the public zone of the record."""
     target: pulumi.Input[str]
     """Host name of the load balancer."""
     alias: bool = True
-    """Whether that is a network load balancer of this region; a CNAME leads to anything else."""
+    """True (default) if the target is a network load balancer of this region. False makes a CNAME."""
 
 
 class DnsRecord(pulumi.ComponentResource):
-    """An alias record, which a zone's own name may be too and which costs nothing to ask."""
+    """An alias record. It is allowed at the zone apex, and queries for it are free.
 
-    fqdn: pulumi.Output[str]
-    """Name of the record."""
+    Raises:
+        pulumi.RunError: the account has no such zone.
+    """
 
     def __init__(self, name: str, args: DnsRecordArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlflow-eks:index:DnsRecord", name, {}, opts)
-        record = aws.route53.Record(
+        aws.route53.Record(
             f"{name}-record",
             zone_id=_zone_id(args.zone, self),
             name=args.host,
@@ -48,16 +49,15 @@ class DnsRecord(pulumi.ComponentResource):
             else None,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        self.fqdn = record.fqdn
-        self.register_outputs({"fqdn": self.fqdn})
+        self.register_outputs({})
 
 
 def _zone_id(name: str, parent: pulumi.Resource) -> str:
     try:
-        # Not as an output, whose failure nobody could put into words.
+        # A plain call, not an output: its error can be caught and explained.
         return aws.route53.get_zone(name=name, opts=pulumi.InvokeOptions(parent=parent)).zone_id
     except Exception as error:
         raise pulumi.RunError(
-            f"mlflow.dnsZone {name}: there is no such zone in this account ({error}); create it, or leave the setting out "
-            "and make the record that the output dnsRecordToCreate names"
+            f"zone {name} of Route 53 is not in this account ({error}); create the zone, or leave the zone out of the settings and "
+            "create the record yourself"
         ) from None

@@ -13,41 +13,41 @@ RELEASE = "ha-proxy-ingress"
 
 @dataclass(frozen=True)
 class HaproxyIngressArgs:
-    """The controller and who may reach it."""
+    """Arguments of `HaproxyIngress`."""
 
     class_name: str = "haproxy"
-    """Ingress class that the controller serves."""
+    """Ingress class that the controller serves, default ``haproxy``."""
     namespace: str = "haproxy"
-    """Namespace of the controller."""
+    """Namespace of the controller, which the component creates. Default ``haproxy``."""
     chart_version: str = "1.52.1"
-    """Version of haproxytech/kubernetes-ingress."""
+    """Version of haproxytech/kubernetes-ingress, default 1.52.1."""
     replicas: int = 2
-    """Controller pods."""
+    """Number of controller pods, default 2."""
     load_balancer_class: str | None = None
-    """Class of an AWS load balancer, for example ``service.k8s.aws/nlb``; None leaves the choice to the cluster."""
+    """Class of an AWS load balancer, for example ``service.k8s.aws/nlb``. None: the cluster's default."""
     scheme: str = "internal"
-    """``internal`` or ``internet-facing``; with a load balancer class only."""
+    """Addresses of the load balancer, with a class only: ``internal`` (default) or ``internet-facing``."""
     allowed_cidrs: Sequence[str] = ()
-    """Client networks; none: all that can reach it."""
+    """Client networks that the load balancer accepts. Empty (default): every network that can reach it."""
     certificate_arn: str | None = None
-    """ACM certificate for TLS on the load balancer. HAProxy then sees plain HTTP only and must not redirect."""
+    """ACM certificate. The load balancer then terminates TLS, HAProxy sees plain HTTP and must not redirect."""
     https_port: int = 443
-    """Port that people use for https, for the redirect from http."""
+    """Port of the site for https, to which http is redirected, default 443."""
     service_monitor: bool = False
-    """A ServiceMonitor for the metrics."""
+    """True for a ServiceMonitor of the metrics, default false."""
     registry: str | None = None
-    """Private registry for the image."""
+    """Private registry for the image. None: the public one."""
     pull_secret: str | None = None
-    """Secret for that registry, in the namespace."""
+    """Name of the Secret for that registry, in the namespace."""
 
 
 class HaproxyIngress(pulumi.ComponentResource):
-    """Namespace, release, and the address of the load balancer. Publishes 80 and 443 and nothing else."""
+    """Namespace and release of the controller. Its load balancer publishes ports 80 and 443 and nothing else."""
 
     class_name: pulumi.Output[str]
     """Ingress class, once the controller serves it."""
     address: pulumi.Output[str]
-    """Host name (or IP) of the load balancer."""
+    """Host name or IP address of the load balancer; empty while it has none."""
 
     def __init__(self, name: str, args: HaproxyIngressArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlflow-eks:index:HaproxyIngress", name, {}, opts)
@@ -67,13 +67,13 @@ class HaproxyIngress(pulumi.ComponentResource):
             values=haproxy_values(args),
             atomic=True,
             cleanup_on_fail=True,
-            # A network load balancer takes two to four minutes.
+            # Seconds. A network load balancer takes two to four minutes.
             timeout=600,
             opts=child,
         )
         service = kubernetes.core.v1.Service.get(
             f"{name}-service",
-            # Through the status, which a first preview does not know: else it would look for a Service that is not there yet.
+            # A first preview does not know the status, so it does not look for a Service that does not exist yet.
             release.status.apply(lambda status: f"{status.namespace}/{status.name}-kubernetes-ingress"),
             opts=child,
         )
@@ -88,12 +88,12 @@ def _address(status: Any) -> str:
 
 
 def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
-    """Values for the chart, which has no schema: a typo here would be ignored in silence, hence the tests against its output."""
+    """Return the values of the chart. It has no schema and ignores a misspelt value, so tests compare what it makes of these."""
     tls_outside = args.certificate_arn is not None
     service: dict[str, Any] = {
         "type": "LoadBalancer",
-        # The chart would publish statistics and pprof, and QUIC that AWS load balancers do not take beside TCP.
-        # A network load balancer that ends TLS cannot redirect, so port 80 would stay open in clear: it is not published then.
+        # By default the chart publishes statistics, pprof and QUIC. AWS load balancers take no TCP and UDP on one port.
+        # A network load balancer that terminates TLS cannot redirect, so port 80 would serve unencrypted: it is not published then.
         "enablePorts": {"http": not tls_outside, "https": True, "quic": False, "stat": False, "admin": False},
     }
     if args.load_balancer_class:
@@ -102,7 +102,7 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
             annotations |= {
                 "ssl-cert": args.certificate_arn,
                 "ssl-ports": "https",
-                # TLS 1.3, and 1.2 with forward secrecy and authenticated ciphers only: what AWS recommends (ELB.17).
+                # TLS 1.3, and 1.2 with forward secrecy and authenticated ciphers only, as AWS recommends (ELB.17).
                 "ssl-negotiation-policy": "ELBSecurityPolicy-TLS13-1-2-Res-2021-06",
             }
         service["loadBalancerClass"] = args.load_balancer_class
@@ -134,11 +134,11 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
         ],
         "resources": {"requests": {"cpu": "250m", "memory": "400Mi"}, "limits": {"memory": "400Mi"}},
         "service": service,
-        # Every value a string: the chart writes them into a ConfigMap.
+        # The chart writes the values into a ConfigMap, so each is a string.
         "config": {
             "ssl-redirect": "false" if tls_outside else "true",
             "ssl-redirect-port": str(args.https_port),
-            # Uploads of large artifacts pause for longer than the 50 s of the default.
+            # Uploads of large artifacts pause for longer than the default of 50 s.
             "timeout-client": "300s",
             "timeout-server": "300s",
         },

@@ -1,11 +1,11 @@
 """MlflowDatabase: roles, database, schema and search path for MLflow on a PostgreSQL server.
 
 Two facts of RDS decide the shape. The master is not a superuser, so it owns database and schema itself: grants on a database that
-another role owns would succeed and do nothing. And ``GRANT … ON SCHEMA public`` does not give CREATE there, so the tables live in a
-schema of their own that the roles' search path points at.
+another role owns would succeed and do nothing. And ``GRANT … ON SCHEMA public`` does not give CREATE there, so the tables are in a
+schema of their own, on the roles' search path.
 
-Two login roles take turns, so that a password can change while pods run: the one whose turn it is gets the new password, running
-pods go on with the other. Both act as one role that holds the grants and owns the tables.
+Two login roles let a password change while pods run: one is active, the other on standby. A rotation gives the standby role a new
+password and makes it active; running pods keep the old role's. Both act as a third role, which holds the grants and owns the tables.
 """
 
 from collections.abc import Sequence
@@ -18,39 +18,39 @@ import pulumi_random as random
 
 @dataclass(frozen=True)
 class MlflowDatabaseArgs:
-    """The server and the names on it."""
+    """The server, and the names on it."""
 
     admin_host: pulumi.Input[str]
-    """Where this machine reaches the server: its address, or the near end of a tunnel."""
+    """Host at which Pulumi connects to the server: the server's address, or the local end of a tunnel."""
     admin_port: pulumi.Input[int]
-    """Its port there."""
+    """TCP port at that host."""
     admin_username: pulumi.Input[str]
-    """A role with CREATEDB and CREATEROLE."""
+    """Role with CREATEDB and CREATEROLE."""
     admin_password: pulumi.Input[str]
-    """Its password."""
+    """Password of that role, a secret."""
     name: str = "mlflow"
-    """The database."""
+    """Name of the database, default ``mlflow``. The role that owns the tables is ``<name>_app``."""
     user: str = "mlflow_user"
-    """The first login role; the second is ``<user>_2``."""
+    """Name of the first login role, default ``mlflow_user``. The second is ``<user>_2``."""
     schema: str = "mlflow"
-    """The schema."""
+    """Name of the schema, default ``mlflow``."""
     password: pulumi.Input[str] | None = None
-    """Password of the role whose turn it is. Generated when absent."""
+    """Password of the active login role, a secret. Generated when absent."""
     rotation: int = 0
-    """How often the password was changed: even, it is the first role's turn; odd, the second's."""
+    """Number of rotations so far, default 0. Even: the first login role is active. Odd: the second."""
     protect: bool = True
-    """Refuse to delete database and schema."""
+    """True (default) to refuse the deletion of database and schema."""
 
 
 class MlflowDatabase(pulumi.ComponentResource):
-    """Everything that the manual guide does in psql."""
+    """Roles, database, schema and grants for MLflow."""
 
     name: pulumi.Output[str]
-    """The database, once everything in it is ready for MLflow."""
+    """Name of the database, once everything in it is ready for MLflow."""
     user: pulumi.Output[str]
-    """The login role whose turn it is."""
+    """Name of the active login role."""
     password: pulumi.Output[str]
-    """Its password, a secret."""
+    """Password of the active login role, a secret."""
 
     def __init__(self, name: str, args: MlflowDatabaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlflow-eks:index:MlflowDatabase", name, {}, opts)
@@ -77,7 +77,7 @@ class MlflowDatabase(pulumi.ComponentResource):
         database = postgresql.Database(
             f"{name}-database",
             name=args.name,
-            # A role cannot go while it owns tables, so on the way down the database goes first.
+            # PostgreSQL does not drop a role that owns tables, so `destroy` deletes the database first.
             opts=pulumi.ResourceOptions.merge(kept, pulumi.ResourceOptions(depends_on=[owner])),
         )
         schema = postgresql.Schema(
@@ -98,14 +98,14 @@ class MlflowDatabase(pulumi.ComponentResource):
             )
 
         grants = [
-            # PUBLIC may connect to a new database and make temporary tables in it; nobody but MLflow has business here.
+            # PUBLIC may connect to a new database and create temporary tables in it; only MLflow needs that here.
             grant("nothing-for-public", "public", []),
             grant("connect", owner.name, ["CONNECT"]),
             grant("schema-use", owner.name, ["CREATE", "USAGE"], schema.name),
         ]
-        turn, password = logins[args.rotation % 2]
+        active, password = logins[args.rotation % 2]
         ready = pulumi.Output.all(
-            database.name, turn.name, *[grant.urn for grant in grants], *[login.urn for login, _ in logins]
+            database.name, active.name, *[grant.urn for grant in grants], *[login.urn for login, _ in logins]
         )
         self.name = ready.apply(lambda known: str(known[0]))
         self.user = ready.apply(lambda known: str(known[1]))
@@ -115,16 +115,16 @@ class MlflowDatabase(pulumi.ComponentResource):
     def _login(
         self, name: str, user: str, owner: postgresql.Role, args: MlflowDatabaseArgs, child: pulumi.ResourceOptions
     ) -> tuple[postgresql.Role, pulumi.Output[str]]:
-        its_turn = (args.rotation % 2 == 0) == (user == args.user)
+        is_active = (args.rotation % 2 == 0) == (user == args.user)
         generated = random.RandomPassword(
             f"{name}-password",
             length=32,
             special=False,
-            # The rotation in which this role's turn last began: a new password exactly when it comes round again.
-            keepers={"rotation": str(args.rotation if its_turn else args.rotation - 1)},
+            # The rotation in which this role last became active: a new password exactly when it becomes active again.
+            keepers={"rotation": str(args.rotation if is_active else args.rotation - 1)},
             opts=pulumi.ResourceOptions(parent=self),
         )
-        password = args.password if its_turn and args.password is not None else generated.result
+        password = args.password if is_active and args.password is not None else generated.result
         role = postgresql.Role(
             name,
             name=user,
@@ -133,9 +133,9 @@ class MlflowDatabase(pulumi.ComponentResource):
             roles=[owner.name],
             assume_role=owner.name,
             search_paths=[args.schema],
-            # While it rests, a role keeps the password that the pods of the last turn still use.
+            # A standby role keeps its password, which pods from before the rotation still use.
             opts=pulumi.ResourceOptions.merge(
-                child, None if its_turn else pulumi.ResourceOptions(ignore_changes=["password"])
+                child, None if is_active else pulumi.ResourceOptions(ignore_changes=["password"])
             ),
         )
         return role, pulumi.Output.secret(password)

@@ -1,4 +1,4 @@
-"""PostgresAlarms: CloudWatch alarms that fire before the database hurts."""
+"""PostgresAlarms: CloudWatch alarms on an RDS instance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,22 +11,22 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class PostgresAlarmsArgs:
-    """What to watch and whom to tell."""
+    """The instance to watch and the SNS topic to notify."""
 
     instance_identifier: pulumi.Input[str]
-    """The RDS instance."""
+    """Identifier of the RDS instance."""
     topic_arn: pulumi.Input[str]
-    """SNS topic for alarm and all-clear."""
+    """SNS topic for alarms and for their end."""
     allocated_storage: int
-    """GiB; the storage alarm fires at a tenth of it."""
+    """Storage of the instance in GiB. The storage alarm fires when a tenth of it is left."""
     max_connections: int | None
-    """What the instance class allows; None where it is not known: then there is no alarm on connections."""
+    """Connections that the instance class allows. None where that is unknown: then there is no alarm on connections."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Tags for every alarm."""
+    """Tags of every alarm."""
 
 
 class PostgresAlarms(pulumi.ComponentResource):
-    """CPU, memory, storage and connections."""
+    """Alarms on CPU, memory, storage and connections, each after 15 minutes."""
 
     def __init__(self, name: str, args: PostgresAlarmsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlflow-eks:index:PostgresAlarms", name, {}, opts)
@@ -43,7 +43,7 @@ class PostgresAlarms(pulumi.ComponentResource):
                 evaluation_periods=3,
                 comparison_operator=comparison,
                 threshold=threshold,
-                # An instance that reports nothing is an instance that is down.
+                # An instance that is down reports nothing.
                 treat_missing_data="breaching",
                 alarm_actions=[args.topic_arn],
                 ok_actions=[args.topic_arn],

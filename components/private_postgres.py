@@ -1,4 +1,4 @@
-"""PrivatePostgres: an RDS PostgreSQL that only the cluster can reach."""
+"""PrivatePostgres: an RDS PostgreSQL in private subnets, reachable only from the named sources."""
 
 import json
 from collections import defaultdict
@@ -9,80 +9,83 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_random as random
 
-from components.subnet import Subnet
+from .lookups.subnets import Subnet
 
 PORT = 5432
 
 
 @dataclass(frozen=True)
 class PrivatePostgresArgs:
-    """What an instance needs to be told."""
+    """Arguments of `PrivatePostgres`."""
 
     account_id: pulumi.Input[str]
-    """The account that it lives in."""
+    """AWS account of the instance."""
     partition: pulumi.Input[str]
-    """``aws``, ``aws-cn`` or ``aws-us-gov``."""
+    """AWS partition: ``aws``, ``aws-cn`` or ``aws-us-gov``."""
     vpc_id: pulumi.Input[str]
-    """The VPC that it lives in."""
+    """VPC of the instance."""
     subnets: pulumi.Input[Sequence[Subnet]]
-    """Private subnets of that VPC, in two zones at least; anything else is refused."""
+    """Private subnets of that VPC, in two zones or more. Others are refused."""
     engine_version: str
-    """Major version, for example ``17``. Must be offered in the region."""
+    """Major version of PostgreSQL, for example ``17``. The region must offer it."""
     instance_class: pulumi.Input[str]
-    """For example ``db.t3.micro``."""
+    """Instance class, for example ``db.t3.micro``."""
     allow_cidrs: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
-    """Networks that may connect, by a label that stays the same."""
+    """IPv4 networks that may connect. The label of a network is part of a resource's name and must not change."""
     allow_security_groups: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
-    """Security groups that may connect, by a label that stays the same."""
+    """Ids of security groups that may connect, by a label as above."""
     allocated_storage: pulumi.Input[int] = 20
-    """GiB."""
+    """Storage at the start in GiB, default 20."""
     max_allocated_storage: pulumi.Input[int] = 100
-    """GiB up to which storage grows by itself; 0: it does not."""
+    """Limit in GiB up to which RDS enlarges the storage by itself, default 100. 0 turns that off."""
     storage_type: pulumi.Input[str] = "gp3"
-    """EBS volume type."""
+    """EBS volume type, default ``gp3``."""
     multi_az: pulumi.Input[bool] = False
-    """A standby in a second zone."""
+    """True for a standby in a second zone, default false."""
     backup_retention_days: pulumi.Input[int] = 7
-    """Days of point-in-time recovery."""
+    """Days of point-in-time recovery, default 7."""
     monitoring_interval: int = 60
-    """Seconds between points of enhanced monitoring; 0: none."""
+    """Seconds between two points of enhanced monitoring, default 60. 0 turns it off."""
     master_username: pulumi.Input[str] = "postgres"
-    """Name of the master role."""
+    """Name of the master role, default ``postgres``."""
     master_password: pulumi.Input[str] | None = None
-    """Its password. Generated when absent."""
+    """Password of the master role, a secret. Generated when absent."""
     kms_key_arn: pulumi.Input[str] | None = None
-    """Key for storage and Performance Insights; default: ``aws/rds``."""
+    """KMS key for storage and Performance Insights. None: the account's key ``aws/rds``."""
     alarm_topic_arn: pulumi.Input[str] | None = None
-    """SNS topic that RDS's own events go to."""
+    """SNS topic for RDS events. None: no event subscription."""
     protect: bool = True
-    """Deletion protection, Pulumi's protect and a final snapshot; changes wait for the maintenance window."""
+    """True (default) for deletion protection, Pulumi's protect, a final snapshot, and changes in the maintenance window only."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Tags for every resource."""
+    """Tags of every resource."""
 
 
 class PrivatePostgres(pulumi.ComponentResource):
-    """Subnet group, security group, parameter group and the instance itself.
+    """Subnet group, security group, parameter group and the instance.
 
-    Not public, encrypted and TLS-only are not arguments: there is no reason to have it otherwise.
+    Private, encrypted and TLS-only are not arguments: there is no reason to have it otherwise.
+
+    Raises:
+        pulumi.RunError: the subnets are public or in one zone, or the region does not offer the engine version.
     """
 
     identifier: pulumi.Output[str]
-    """The instance's identifier."""
+    """Identifier of the instance."""
     address: pulumi.Output[str]
-    """Host name, without the port that ``endpoint`` carries."""
+    """Host name of the instance, without a port."""
     port: pulumi.Output[int]
     """TCP port."""
     master_username: pulumi.Output[str]
-    """Master role (not a superuser on RDS)."""
+    """Name of the master role, which is not a superuser on RDS."""
     master_password: pulumi.Output[str]
-    """Its password, a secret."""
+    """Password of the master role, a secret."""
 
     def __init__(self, name: str, args: PrivatePostgresArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlflow-eks:index:PrivatePostgres", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
         tags = {**args.tags}
 
-        subnets = pulumi.Output.from_input(args.subnets).apply(_checked)
+        subnets = pulumi.Output.from_input(args.subnets).apply(_refuse_unsuitable)
         subnet_group = aws.rds.SubnetGroup(
             f"{name}-subnets",
             description="Private subnets of MLflow's database",
@@ -121,14 +124,14 @@ class PrivatePostgres(pulumi.ComponentResource):
             family=_parameter_group_family(args.engine_version, self),
             parameters=[
                 {"name": "rds.force_ssl", "value": "1"},
-                # Whatever it is logged for, CREATE or ALTER ROLE … PASSWORD would stand in the log in clear: as DDL, because it was
-                # refused, or because it was slow. Performance Insights shows slow statements without their values.
+                # A logged CREATE or ALTER ROLE … PASSWORD shows the password, whether it is logged as DDL, as refused or as slow.
+                # Performance Insights shows slow statements without their values.
                 {"name": "log_statement", "value": "none"},
                 {"name": "log_min_error_statement", "value": "panic"},
                 {"name": "log_min_duration_statement", "value": "-1"},
             ],
             tags=tags,
-            # Another description would be another group, which an instance takes up only when it restarts.
+            # Another description is another group, and an instance adopts another group only at a restart.
             opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(ignore_changes=["description"])),
         )
 
@@ -138,7 +141,7 @@ class PrivatePostgres(pulumi.ComponentResource):
         snapshot = random.RandomId(
             f"{name}-final-snapshot",
             byte_length=4,
-            # What replaces the instance: the last snapshot of the one before keeps its name.
+            # A change of these inputs replaces the instance. A new suffix keeps the old instance's final snapshot from being overwritten.
             keepers={
                 "username": args.master_username,
                 "kms_key": "" if args.kms_key_arn is None else args.kms_key_arn,
@@ -228,8 +231,8 @@ class PrivatePostgres(pulumi.ComponentResource):
         self.register_outputs({"identifier": self.identifier, "address": self.address, "port": self.port})
 
 
-def _checked(subnets: Sequence[Subnet]) -> Sequence[Subnet]:
-    """Refuse subnets in which RDS would fail, or would be one mistake away from the internet."""
+def _refuse_unsuitable(subnets: Sequence[Subnet]) -> Sequence[Subnet]:
+    """Refuse subnets in which RDS fails, or in which one mistake exposes the instance to the internet."""
     problems = [
         f"{subnet.id} is public: its route table leads to {subnet.internet_gateway}; name subnets without a route to an internet gateway"
         for subnet in subnets
@@ -243,20 +246,20 @@ def _checked(subnets: Sequence[Subnet]) -> Sequence[Subnet]:
         problems.append(f"RDS needs private subnets in two zones at least ({where}); name them or add one to the VPC")
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
-        raise pulumi.RunError(f"postgres.subnetIds: the database cannot live in these subnets:\n{lines}")
+        raise pulumi.RunError(f"subnets of the database are not suitable:\n{lines}")
     return subnets
 
 
 def _parameter_group_family(version: str, parent: pulumi.Resource) -> str:
-    """Look the engine version up in the region; where it is not offered, say which setting to change."""
+    """Return the parameter group family of an engine version, which the region must offer."""
     try:
-        # Not as an output, whose failure nobody could put into words.
+        # A plain call, not an output: its error can be caught and explained.
         offered = aws.rds.get_engine_version(
             engine="postgres", version=version, latest=True, opts=pulumi.InvokeOptions(parent=parent)
         )
     except Exception as error:
         raise pulumi.RunError(
-            f"postgres.engineVersion {version} is not offered in this region ({error}); write a major version that "
+            f"engine version {version} of PostgreSQL is not offered in this region ({error}); write a major version that "
             "`aws rds describe-db-engine-versions --engine postgres` lists"
         ) from None
     return offered.parameter_group_family
@@ -268,7 +271,7 @@ def _monitoring_role(name: str, args: PrivatePostgresArgs, opts: pulumi.Resource
             "Effect": "Allow",
             "Principal": {"Service": "monitoring.rds.amazonaws.com"},
             "Action": "sts:AssumeRole",
-            # RDS may be asked by anybody; only this account's instances are meant.
+            # The service acts for every account; only instances of this account are meant.
             "Condition": {"StringEquals": {"aws:SourceAccount": account_id}},
         }
         return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, sort_keys=True)
@@ -287,5 +290,5 @@ def _monitoring_role(name: str, args: PrivatePostgresArgs, opts: pulumi.Resource
         ),
         opts=opts,
     )
-    # RDS refuses a role that may not send yet.
+    # RDS refuses a role without the policy.
     return pulumi.Output.all(role.arn, policy.id).apply(lambda known: str(known[0]))

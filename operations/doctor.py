@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.haproxy_ingress import CHART_REPOSITORY as INGRESS_CHARTS
-from components.mlflow_release import CHART_REPOSITORY as MLFLOW_CHARTS
+from components.mlflow_release.names import CHART_REPOSITORY as MLFLOW_CHARTS
 from operations.stack_file import config, read
 from settings.stack import Settings
 

@@ -24,7 +24,7 @@ from typing import Any
 import boto3
 import psycopg
 
-from components.mlflow_release import ADMIN_SECRET, DATABASE_SECRET
+from components.mlflow_release.names import ADMIN_SECRET, DATABASE_SECRET
 from local import account, paths
 from local.cluster.objects import Objects
 from local.machine import Machine

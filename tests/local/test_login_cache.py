@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from components import mlflow_release
+from components.mlflow_release.login import CODE
 from local import tools
 from local.stack import run_with_mlflow
 
@@ -64,14 +64,13 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str 
     """Who was let in, or the status of the refusal; and how many passwords were hashed for it, or how many users looked up."""
     folder = tmp_path_factory.mktemp("login")
     tools.ensure(tools.mlflow("3.7.0"))
-    function = mlflow_release.LoginFunction("login-cache").function
     (folder / "auth.ini").write_text(
         "[mlflow]\ndefault_permission = READ\nadmin_username = admin\nadmin_password = unused-password\n"
-        f"database_uri = sqlite:///{folder}/users.db\nauthorization_function = {function}\n"
+        f"database_uri = sqlite:///{folder}/users.db\nauthorization_function = login_cache:authenticate\n"
     )
     environment = {
         "PATH": os.defpath,
-        "PYTHONPATH": str(mlflow_release.LOGIN_SOURCES),
+        "PYTHONPATH": str(CODE),
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
         "LOGIN_CACHE_SECONDS": "2",

@@ -19,7 +19,7 @@ from typing import Any
 
 import requests
 
-from components import mlflow_release
+from components.mlflow_release import login
 from local import paths, tools
 
 SLAPD = shutil.which("slapd", path=f"/usr/sbin:/usr/libexec:{os.defpath}")
@@ -339,7 +339,7 @@ class Mlflow:
         }
         argv = [str(python.with_name("mlflow")), "server", "--host=127.0.0.1", f"--port={self.port}", "--workers=1"]
         if options := self.values["extraArgs"].get("gunicornOpts"):
-            here = options.replace(mlflow_release.LOGIN_FOLDER, str(mlflow_release.LOGIN_SOURCES))
+            here = options.replace(login.FOLDER, str(login.CODE))
             argv.append(f"--gunicorn-opts={here}")
         argv += ["--backend-store-uri=postgresql+psycopg2://", "--app-name=basic-auth", "--serve-artifacts"]
         argv += [f"--artifacts-destination={self.folder / 'artifacts'}"]

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from components import mlflow_release
+from components.mlflow_release import DatabaseArgs, LdapArgs, LoginArgs, LoginMode, MlflowReleaseArgs, SiteArgs
+from components.mlflow_release.login import CODE, login_code
+from components.mlflow_release.values import mlflow_values
 from local import paths, tools
 from tests.local_ldap.servers import (
     ADMINS,
@@ -43,7 +45,7 @@ pytestmark = [
     ),
 ]
 
-LOGIN = mlflow_release.LoginFunction("ldap-login").function
+LOGIN = "ldap_login:authenticate"
 ADMIN = ("admin", "local-admin-password")
 ALICE = ("alice", "password of alice")
 BOB = ("bob", "password of bob")
@@ -139,37 +141,26 @@ def site(
 
 def release_values(directory: Directory, cache_seconds: int, chart_version: str = "1.11.5") -> dict[str, Any]:
     """The values of a release with LDAP, from the component."""
-    return mlflow_release.mlflow_values(
-        mlflow_release.MlflowReleaseArgs(
-            host="127.0.0.1",
-            url="http://127.0.0.1",
-            database_host="127.0.0.1",
-            database_port=5432,
-            database_name="mlflow",
-            database_user="mlflow_user",
-            database_password="",
-            database_cidrs={},
-            ingress_class="haproxy",
-            ingress_namespace="haproxy",
-            chart_version=chart_version,
-            auth_mode="ldap",
-            auth_cache_seconds=cache_seconds,
-            ldap=mlflow_release.LdapArgs(
-                uri=directory.uri,
-                lookup_bind=f"uid=%s,{PEOPLE}",
-                group_search_base=GROUPS,
-                admin_group_dn=ADMINS,
-                user_group_dn=USERS,
-            ),
-        ),
-        "checksum",
+    ldap = LdapArgs(
+        uri=directory.uri,
+        lookup_bind=f"uid=%s,{PEOPLE}",
+        group_search_base=GROUPS,
+        admin_group_dn=ADMINS,
+        user_group_dn=USERS,
     )
+    args = MlflowReleaseArgs(
+        site=SiteArgs("127.0.0.1", "http://127.0.0.1", ingress_class="haproxy", ingress_namespace="haproxy"),
+        database=DatabaseArgs("127.0.0.1", 5432, name="mlflow", user="mlflow_user", password="", networks={}),
+        login=LoginArgs(mode=LoginMode.LDAP, cache_seconds=cache_seconds, ldap=ldap),
+        chart_version=chart_version,
+    )
+    return mlflow_values(args, login_code(args), "checksum")
 
 
 def this_machine(directory: Directory) -> dict[str, str]:
     return {
         "LDAP_CA": str(directory.certificates.authority),
-        "PYTHONPATH": f"{mlflow_release.LOGIN_SOURCES}:{ldap3_folder()}",
+        "PYTHONPATH": f"{CODE}:{ldap3_folder()}",
     }
 
 

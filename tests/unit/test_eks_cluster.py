@@ -4,7 +4,7 @@ import json
 
 import pulumi
 
-from components.eks_cluster import look_up_eks_cluster
+from components.lookups.eks_cluster import look_up_eks_cluster
 from tests.unit.harness import MINIMAL, PRIVATE_A, PRIVATE_B, PUBLIC, Account, Deployment, deploy, refused
 
 PROVIDER = "pulumi:providers:kubernetes"
@@ -20,7 +20,7 @@ def test_a_cluster_that_cannot_be_read_is_named_with_what_to_check() -> None:
     account = Account(failing={"getCluster": "ResourceNotFoundException: No cluster found for name: my-cluster."})
     refusal = refused(MINIMAL, account=account)
     assert isinstance(refusal.error, pulumi.RunError)
-    assert "cluster.name my-cluster" in refusal.message
+    assert "EKS cluster my-cluster cannot be read" in refusal.message
     assert "No cluster found" in refusal.message
     assert "aws eks describe-cluster --name my-cluster" in refusal.message
     assert refusal.deployment.resources == []

@@ -10,7 +10,10 @@ import pytest
 import yaml
 
 import wiring
-from components.mlflow_release import MlflowRelease, mlflow_values, network_policy
+from components.mlflow_release import MlflowRelease
+from components.mlflow_release.login import login_code
+from components.mlflow_release.network_policy import network_policy
+from components.mlflow_release.values import mlflow_values
 from settings.reader import parse
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, Account, Deployment, changed, deploy, plain
 
@@ -29,7 +32,7 @@ class Computed:
         server: Any = SimpleNamespace(host="db.example.com", port=5432, networks={"everywhere": "0.0.0.0/0"})
         database: Any = SimpleNamespace(name="mlflow", user="mlflow_user", password="not in values")
         self.args = wiring.mlflow(settings, None, server, database, None, None)
-        self.values = mlflow_values(self.args, "checksum")
+        self.values = mlflow_values(self.args, login_code(self.args), "checksum")
         self.environment: dict[str, str] = self.values["extraEnvVars"]
         self.policy: Any = network_policy(self.args)
 

@@ -9,7 +9,7 @@ import pulumi
 import pytest
 
 import wiring
-from components.eks_cluster import look_up_eks_cluster
+from components.lookups.eks_cluster import look_up_eks_cluster
 from components.postgres_alarms import PostgresAlarms
 from components.private_postgres import PrivatePostgres
 from settings import reader
@@ -182,7 +182,7 @@ def refused_subnets(account: Account, *subnets: str) -> Refusal:
     config = changed(MINIMAL, {"postgres.subnetIds": list(subnets)} if subnets else {})
     refusal = refused(config, account=account, program=the_instance_alone)
     assert isinstance(refusal.error, pulumi.RunError)
-    assert refusal.message.startswith("postgres.subnetIds: ")
+    assert refusal.message.startswith("subnet")
     assert not refusal.deployment.of_type(INSTANCE), "the database was made all the same"
     return refusal
 
@@ -233,9 +233,9 @@ def test_a_subnet_without_a_table_of_its_own_is_private_where_the_main_one_is() 
 
 def test_a_subnet_of_another_vpc_is_refused() -> None:
     message = refused_subnets(Account(), PRIVATE_A, PRIVATE_B, ELSEWHERE).message
-    assert f"{ELSEWHERE} not in vpc-0c1, the cluster's VPC" in message
+    assert f"{ELSEWHERE} are not in vpc-0c1, the cluster's VPC" in message
     # The way out: what could have been written.
-    assert f"its subnets are {PRIVATE_A}, {PRIVATE_B}, {PUBLIC}" in message
+    assert f"name subnets of that VPC: {PRIVATE_A}, {PRIVATE_B}, {PUBLIC}" in message
 
 
 def test_everything_that_is_wrong_with_the_subnets_is_in_one_message() -> None:
@@ -255,7 +255,7 @@ def test_a_preview_refuses_subnets_too_and_nothing_that_waits_for_the_database_i
 def test_an_engine_version_that_the_region_lacks_is_refused() -> None:
     refusal = refused(MINIMAL, account=Account(versions={"15", "16"}), program=the_instance_alone)
     assert isinstance(refusal.error, pulumi.RunError)
-    assert "postgres.engineVersion 17 is not offered" in refusal.message
+    assert "engine version 17 of PostgreSQL is not offered" in refusal.message
     assert "aws rds describe-db-engine-versions --engine postgres" in refusal.message
     assert not refusal.deployment.of_type(INSTANCE)
 

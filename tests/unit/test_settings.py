@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from components.mlflow_release import MlflowReleaseArgs, mlflow_values
+from components.mlflow_release import DatabaseArgs, MlflowReleaseArgs, SiteArgs
+from components.mlflow_release.values import mlflow_values
 from settings.mlflow import Mlflow
 from settings.postgres import Postgres
 from settings.rds_connections import max_connections
@@ -436,18 +437,10 @@ def test_the_documented_alphabet_is_accepted(password: str) -> None:
 def allowed_hosts(host: str) -> list[str]:
     nothing = ""
     args = MlflowReleaseArgs(
-        host=host,
-        url=f"https://{host}",
-        database_host=nothing,
-        database_port=5432,
-        database_name=nothing,
-        database_user=nothing,
-        database_password=nothing,
-        database_cidrs={},
-        ingress_class=nothing,
-        ingress_namespace=nothing,
+        site=SiteArgs(host=host, url=f"https://{host}", ingress_class=nothing, ingress_namespace=nothing),
+        database=DatabaseArgs(host=nothing, port=5432, name=nothing, user=nothing, password=nothing, networks={}),
     )
-    return mlflow_values(args, nothing)["extraEnvVars"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    return mlflow_values(args, None, nothing)["extraEnvVars"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
 
 
 def host_is_allowed(header: str, host: str) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.harness import ROOT
 
-SHIPPED = ("__main__", "wiring", "settings", "components", "operations", "local", "bench", "pod")
+SHIPPED = ("__main__", "wiring", "settings", "components", "operations", "local", "bench")
 WALLS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "components know neither settings nor who uses them": (
         ("components",),
@@ -16,7 +16,7 @@ WALLS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     ),
     "settings know no components": (("settings",), ("wiring", "components", "operations", "local", "bench", "tests")),
     "the program knows nothing of the local stack": (
-        ("__main__", "wiring", "settings", "components", "operations", "pod"),
+        ("__main__", "wiring", "settings", "components", "operations"),
         ("local", "bench"),
     ),
     "the local stack knows no components": (("local",), ("components", "wiring", "settings", "operations", "bench")),
@@ -24,8 +24,6 @@ WALLS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "nothing that is shipped needs the tests": (SHIPPED, ("tests",)),
 }
 """A sentence to the parts behind a wall and the parts that they may not import, each a path without `.py`."""
-LOOK_UPS = {"components/eks_cluster", "components/subnet"}
-"""Components that create nothing; others may read what they found."""
 
 
 def files(part: str) -> Iterator[Path]:
@@ -61,13 +59,21 @@ def test_a_wall_has_no_door(sentence: str) -> None:
 
 
 def test_no_component_imports_another() -> None:
-    names = {str(path.relative_to(ROOT).with_suffix("")) for path in files("components")} - {"components/__init__"}
+    paths = [path.relative_to(ROOT).with_suffix("") for path in files("components")]
+    components = {"/".join(path.parts[:2]) for path in paths} - {"components/__init__", "components/lookups"}
+    assert {"components/private_postgres", "components/mlflow_release"} <= components
     found = [
         crossing
-        for path in files("components")
-        for crossing in crossings(path, sorted(names - LOOK_UPS - {str(path.relative_to(ROOT).with_suffix(""))}))
+        for component in components
+        for path in files(component)
+        for crossing in crossings(path, sorted(components - {component}))
     ]
     assert found == []
+
+
+def test_look_ups_import_no_component() -> None:
+    found = [name for path in files("components/lookups") for name in imports(path) if name.startswith("components/")]
+    assert [name for name in found if not name.startswith("components/lookups")] == []
 
 
 @pytest.mark.parametrize(
@@ -76,9 +82,9 @@ def test_no_component_imports_another() -> None:
         ("import local.paths", "local"),
         ("from local import paths", "local"),
         ("from local.plugins import aws", "local/plugins/aws"),
-        ("def f():\n    from components.subnet import Subnet", "components/subnet"),
+        ("def f():\n    from components.lookups.subnets import Subnet", "components/lookups/subnets"),
         ("from ..settings import Settings", "settings"),
-        ("from . import subnet", "components/subnet"),
+        ("from . import subnets", "components/subnets"),
     ],
 )
 def test_every_way_to_import_is_seen(

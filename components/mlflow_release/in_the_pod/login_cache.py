@@ -4,8 +4,7 @@ It runs in MLflow's pod, as `authorization_function = login_cache:authenticate`.
 database, which is still read for every request, once: a new password and a removed user count at once, on every pod.
 """
 # The virtualenv of this checkout has none of these packages.
-# pyright: reportMissingImports=false, reportMissingModuleSource=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: basic, reportMissingImports=false, reportMissingModuleSource=false
 
 import hmac
 import os

@@ -1,4 +1,4 @@
-"""What is looked up about the cluster that exists; creates nothing."""
+"""Look up an EKS cluster and its VPC."""
 
 import json
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from components.subnet import Subnet, look_up_subnets
+from .subnets import Subnet, look_up_subnets
 
 
 @dataclass(frozen=True)
 class EksCluster:
-    """The facts that the rest of the deployment hangs on."""
+    """Properties of the EKS cluster that the components need."""
 
     name: str
     region: str
@@ -20,18 +20,18 @@ class EksCluster:
     partition: str
     vpc_id: str
     vpc_cidrs: Sequence[str]
-    """All of its networks, the one that it was made with first."""
+    """IPv4 networks of the cluster's VPC, the VPC's primary one first."""
     subnet_ids: Sequence[str]
-    """The subnets that the cluster was made with, public ones among them."""
+    """Subnets of the cluster, public and private."""
     security_group_id: str
-    """The cluster security group, which every node and pod carries unless somebody chose otherwise."""
+    """The cluster security group. EKS attaches it to nodes and pods by default."""
     oidc_issuer: str
     """Issuer of the service accounts' tokens, without ``https://``."""
     kubeconfig: str
-    """JSON; logs in with ``aws eks get-token``, so that no credential is stored."""
+    """Kubeconfig as JSON. It logs in with ``aws eks get-token``, so that no credential is stored."""
 
     def private_subnets(self) -> pulumi.Output[list[Subnet]]:
-        """Look up those of the cluster's subnets that have no route to an internet gateway."""
+        """Return the cluster's subnets that have no route to an internet gateway."""
         return look_up_subnets(self.subnet_ids, self.vpc_id).apply(
             lambda subnets: [subnet for subnet in subnets if subnet.internet_gateway is None]
         )
@@ -44,14 +44,14 @@ def look_up_eks_cluster(name: str) -> EksCluster:
         name: the cluster's name in the account and region of the AWS provider.
 
     Raises:
-        pulumi.RunError: when it cannot be read.
+        pulumi.RunError: the cluster cannot be read.
     """
     try:
-        # Not as an output, whose failure nobody could put into words; everything else waits for it anyway.
+        # A plain call, not an output: its error can be caught and explained. All else waits for it anyway.
         cluster = aws.eks.get_cluster(name=name)
     except Exception as error:
         raise pulumi.RunError(
-            f"cluster.name {name}: the cluster cannot be read ({error}); check the name, aws:region and your credentials "
+            f"EKS cluster {name} cannot be read ({error}); check the name, the region and your credentials "
             f"with `aws eks describe-cluster --name {name}`"
         ) from None
     _, partition, _, region, account_id, *_ = cluster.arn.split(":")

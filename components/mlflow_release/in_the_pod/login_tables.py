@@ -3,8 +3,7 @@
 Gunicorn reads this file as its configuration, in the process that it then forks, and so runs it as a program of its own.
 """
 # The virtualenv of this checkout has none of these packages.
-# pyright: reportMissingImports=false, reportMissingModuleSource=false, reportUnknownVariableType=false
-# pyright: reportUnknownMemberType=false
+# pyright: basic, reportMissingImports=false, reportMissingModuleSource=false
 
 import subprocess
 import sys

@@ -4,8 +4,7 @@ It runs in MLflow's pod, as `authorization_function = ldap_login:authenticate`, 
 has such a function too (`mlflowstack.auth.ldap`); docs/ldap.md says what was measured with it.
 """
 # The virtualenv of this checkout has none of these packages.
-# pyright: reportMissingImports=false, reportMissingModuleSource=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: basic, reportMissingImports=false, reportMissingModuleSource=false
 
 import hmac
 import logging

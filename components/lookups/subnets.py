@@ -1,4 +1,4 @@
-"""What is looked up about the subnets that a database may live in."""
+"""Look up subnets and whether they are public."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,28 +9,31 @@ import pulumi_aws as aws
 
 @dataclass(frozen=True)
 class Subnet:
-    """A subnet and what decides whether a database may live in it."""
+    """A subnet, with what decides whether it is suitable for a database."""
 
     id: str
     availability_zone: str
     internet_gateway: str | None
-    """The internet gateway that its route table (its own, or the VPC's main one) leads to; None for a private subnet."""
+    """Internet gateway to which the subnet's route table (its own, or the VPC's main one) has a route. None for a private subnet."""
 
 
 def look_up_subnets(subnet_ids: Sequence[str], vpc_id: str) -> pulumi.Output[list[Subnet]]:
-    """Read subnets of a VPC and its route tables, at the same time where they do not depend on each other.
+    """Read subnets of a VPC and the VPC's route tables, in parallel where possible.
 
     Args:
-        subnet_ids: the subnets. One that is not in the VPC is refused, by name.
+        subnet_ids: the subnets.
         vpc_id: the VPC.
+
+    Raises:
+        pulumi.RunError: a subnet is not in the VPC.
     """
 
     def read_subnets(in_vpc: Sequence[str]) -> pulumi.Output[list[aws.ec2.GetSubnetResult]]:
-        strangers = [subnet_id for subnet_id in subnet_ids if subnet_id not in in_vpc]
-        if strangers:
+        not_in_vpc = [subnet_id for subnet_id in subnet_ids if subnet_id not in in_vpc]
+        if not_in_vpc:
             raise pulumi.RunError(
-                f"postgres.subnetIds: {', '.join(strangers)} not in {vpc_id}, the cluster's VPC; "
-                f"its subnets are {', '.join(sorted(in_vpc)) or 'none'}"
+                f"subnets {', '.join(not_in_vpc)} are not in {vpc_id}, the cluster's VPC; "
+                f"name subnets of that VPC: {', '.join(sorted(in_vpc)) or 'there are none'}"
             )
         return pulumi.Output.all(*[aws.ec2.get_subnet_output(id=subnet_id) for subnet_id in subnet_ids])
 

@@ -1,0 +1,31 @@
+"""MlflowRelease: the MLflow server, from the community chart."""
+
+from .arguments import (
+    AutoscalerArgs,
+    BucketArgs,
+    DatabaseArgs,
+    ImageArgs,
+    LdapArgs,
+    LoginArgs,
+    LoginMode,
+    MlflowReleaseArgs,
+    PodArgs,
+    SiteArgs,
+)
+from .names import SERVICE_ACCOUNT
+from .release import MlflowRelease
+
+__all__ = [
+    "SERVICE_ACCOUNT",
+    "AutoscalerArgs",
+    "BucketArgs",
+    "DatabaseArgs",
+    "ImageArgs",
+    "LdapArgs",
+    "LoginArgs",
+    "LoginMode",
+    "MlflowRelease",
+    "MlflowReleaseArgs",
+    "PodArgs",
+    "SiteArgs",
+]

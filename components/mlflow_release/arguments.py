@@ -1,0 +1,211 @@
+"""Arguments of `MlflowRelease`, a class for each part of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import pulumi
+
+from .chart_versions import CHART_VERSIONS, ChartVersion
+
+
+@dataclass(frozen=True)
+class SiteArgs:
+    """The address of the site, the Ingress and TLS."""
+
+    host: str
+    """DNS name of the site."""
+    url: str
+    """Address that people type, with scheme and port. Pages of this origin may call the API."""
+    ingress_class: pulumi.Input[str]
+    """Ingress class. An output of the controller makes the release wait for it."""
+    ingress_namespace: str
+    """Namespace of the ingress controller, the only one that may open connections to the pods."""
+    tls_secret_name: str | None = None
+    """Name of the Secret with the certificate that HAProxy serves."""
+    cluster_issuer: str | None = None
+    """Name of the cert-manager ClusterIssuer that creates such a Secret."""
+    tls_in_haproxy: bool = True
+    """True if HAProxy terminates TLS. It then redirects HTTP to HTTPS."""
+    cors_allowed_origins: Sequence[str] = ()
+    """Origins, in addition to the site's own, whose pages may call the API."""
+    allowed_hosts: Sequence[str] = ()
+    """Host headers to accept, in addition to the site's own and the name inside the cluster."""
+
+
+@dataclass(frozen=True)
+class DatabaseArgs:
+    """MLflow's database, as the pods see it."""
+
+    host: pulumi.Input[str]
+    """Address of the server."""
+    port: pulumi.Input[int]
+    """TCP port of the server."""
+    name: pulumi.Input[str]
+    """Name of the database."""
+    user: pulumi.Input[str]
+    """Login role."""
+    password: pulumi.Input[str]
+    """Password of the login role, a secret. It goes into a Kubernetes Secret and nowhere else."""
+    networks: Mapping[str, pulumi.Input[str]]
+    """Networks that the server's address is in, by any label, for the NetworkPolicy."""
+    pool_size: int = 5
+    """Connections that a worker keeps open in each of its pools, default 5."""
+    pool_overflow: int = 5
+    """Further connections of a worker under load in each of its pools, default 5."""
+
+
+@dataclass(frozen=True)
+class BucketArgs:
+    """The bucket for artifacts."""
+
+    name: pulumi.Input[str]
+    """Name of the bucket, once the pods may use it."""
+    region: pulumi.Input[str]
+    """AWS region of the bucket."""
+    role_arn: pulumi.Input[str] | None = None
+    """Role for the service account's IRSA annotation. None with EKS Pod Identity."""
+
+
+class LoginMode(StrEnum):
+    """Kinds of login."""
+
+    BASIC = "basic"
+    """MLflow's own users."""
+    LDAP = "ldap"
+    """A directory checks passwords."""
+    NONE = "none"
+    """No login: every visitor may do everything."""
+
+
+@dataclass(frozen=True)
+class LdapArgs:
+    """The directory that checks passwords."""
+
+    uri: str
+    """URI, for example ``ldaps://ldap.example.com:636``. Default port: 636 with ``ldaps``, 389 with ``ldap``."""
+    lookup_bind: str
+    """DN of a user with ``%s`` for the name, or what Active Directory binds, such as ``%s@example.com``."""
+    group_search_base: str
+    """Base DN of the search for groups."""
+    admin_group_dn: str
+    """DN of the group whose members are MLflow administrators."""
+    user_group_dn: str
+    """DN of the group whose members may log in."""
+    group_search_filter: str = "(|(member=%s)(uniqueMember=%s))"
+    """Filter of that search, with ``%s`` for the user as ``lookup_bind`` writes it."""
+    group_attribute: str = "dn"
+    """Attribute of a found entry that holds the group's DN, default ``dn``: the entry's own."""
+    tls_verify: Literal["required", "none"] = "required"
+    """Check of the directory's certificate, default ``required``."""
+    start_tls: bool = True
+    """True to encrypt ``ldap://`` by StartTLS, the default."""
+    ca_certificate: str | None = None
+    """CA certificate of the directory, PEM. None: the public ones."""
+
+
+@dataclass(frozen=True)
+class LoginArgs:
+    """The login.
+
+    Raises:
+        ValueError: `mode` is ldap without the block `ldap`, or the other way round.
+    """
+
+    mode: LoginMode = LoginMode.BASIC
+    """Kind of login, default ``basic``."""
+    admin_username: str = "admin"
+    """Name of the first administrator, default ``admin``."""
+    admin_password: pulumi.Input[str] | None = None
+    """Password of the first administrator, a secret. Generated when absent."""
+    default_permission: str = "NO_PERMISSIONS"
+    """Permission of users on experiments and models of others: NO_PERMISSIONS (default), READ, EDIT or MANAGE."""
+    cache_seconds: int = 60
+    """Seconds for which a checked password is remembered, default 60; 0 checks every request."""
+    ldap: LdapArgs | None = None
+    """The directory, with mode ``ldap``."""
+
+    def __post_init__(self) -> None:
+        """Reject half a directory: it would let people in by passwords that nobody meant to be valid."""
+        if (self.mode == LoginMode.LDAP) != (self.ldap is not None):
+            raise ValueError(
+                f"login: mode is {self.mode} and ldap is {'given' if self.ldap else 'missing'}; give both or neither"
+            )
+
+
+@dataclass(frozen=True)
+class AutoscalerArgs:
+    """A HorizontalPodAutoscaler on CPU and memory at 80 %."""
+
+    min_replicas: int
+    """Smallest number of pods."""
+    max_replicas: int
+    """Largest number of pods."""
+
+
+@dataclass(frozen=True)
+class PodArgs:
+    """Number and size of the pods."""
+
+    replicas: int = 1
+    """Number of pods without an autoscaler, default 1."""
+    autoscaler: AutoscalerArgs | None = None
+    """An autoscaler, instead of ``replicas``."""
+    workers: int = 2
+    """Server processes in each pod, default 2. Each takes about 200 MiB."""
+    cpu_request: str = "500m"
+    """CPU that the scheduler reserves for a pod, a Kubernetes quantity, default half a core. There is no limit."""
+    memory_request: str = "1Gi"
+    """Memory that the scheduler reserves for a pod, a Kubernetes quantity, default 1 GiB."""
+    memory_limit: str = "2Gi"
+    """Memory at which a pod is killed, a Kubernetes quantity, default 2 GiB."""
+
+    @property
+    def fewest(self) -> int:
+        """Smallest number of pods that serve."""
+        return self.autoscaler.min_replicas if self.autoscaler else self.replicas
+
+    @property
+    def most(self) -> int:
+        """Largest number of pods that serve."""
+        return self.autoscaler.max_replicas if self.autoscaler else self.replicas
+
+
+@dataclass(frozen=True)
+class ImageArgs:
+    """The registry that images are pulled from."""
+
+    registry: str | None = None
+    """Private registry for every image. None: the public ones."""
+    pull_secret: str | None = None
+    """Name of the Secret for that registry, in the release's namespace."""
+
+
+@dataclass(frozen=True)
+class MlflowReleaseArgs:
+    """Arguments of `MlflowRelease`."""
+
+    site: SiteArgs
+    """The address of the site, the Ingress and TLS."""
+    database: DatabaseArgs
+    """MLflow's database."""
+    bucket: BucketArgs | None = None
+    """The bucket for artifacts. None: artifacts are in a volume that is lost with the pod."""
+    login: LoginArgs = LoginArgs()
+    """The login."""
+    pods: PodArgs = PodArgs()
+    """Number and size of the pods."""
+    images: ImageArgs = ImageArgs()
+    """The registry that images are pulled from."""
+    namespace: str = "mlflow"
+    """Namespace of the release, which the component creates. Two releases need two namespaces. Default ``mlflow``."""
+    chart_version: str = "1.11.5"
+    """Version of community-charts/mlflow, one of `CHART_VERSIONS`. Default 1.11.5."""
+    timeout_seconds: int = 600
+    """Seconds that a rollout may take before it is rolled back, default 600."""
+
+    @property
+    def chart(self) -> ChartVersion:
+        """Facts about the chart's version."""
+        return CHART_VERSIONS[self.chart_version]

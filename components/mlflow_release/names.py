@@ -1,0 +1,10 @@
+"""Names of the release and of what belongs to it, each unique in the release's namespace."""
+
+CHART_REPOSITORY = "https://community-charts.github.io/helm-charts"
+RELEASE = "mlflow"
+SERVICE_ACCOUNT = "mlflow"
+DATABASE_SECRET = "postgres-database-secret"  # noqa: S105  (the name of a Secret)
+ADMIN_SECRET = "mlflow-auth"  # noqa: S105
+TLS_SECRET = "mlflow-tls"  # noqa: S105
+CONTAINER_PORT = 5000
+POD_LABELS = {"app.kubernetes.io/name": "mlflow", "app.kubernetes.io/instance": RELEASE}

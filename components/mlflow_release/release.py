@@ -1,0 +1,106 @@
+"""MlflowRelease: the MLflow server, from the community chart.
+
+Every password is in a Secret. The release's values hold the Secrets' names only, so that neither Pulumi's diffs nor Helm's release
+records show a password.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+import pulumi_random as random
+
+from .arguments import LoginMode, MlflowReleaseArgs
+from .login import login_code
+from .names import ADMIN_SECRET, CHART_REPOSITORY, DATABASE_SECRET, POD_LABELS, RELEASE
+from .network_policy import network_policy
+from .values import mlflow_values
+
+
+class MlflowRelease(pulumi.ComponentResource):
+    """Namespace, Secrets, the release, and what the chart lacks: a disruption budget and a NetworkPolicy."""
+
+    admin_password: pulumi.Output[str] | None
+    """Password of the first administrator, a secret; None without a login."""
+
+    def __init__(self, name: str, args: MlflowReleaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("mlflow-eks:index:MlflowRelease", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        namespace = kubernetes.core.v1.Namespace(
+            f"{name}-namespace",
+            metadata={"name": args.namespace, "labels": {"pod-security.kubernetes.io/enforce": "baseline"}},
+            opts=child,
+        )
+        namespaced = namespace.metadata["name"]
+
+        secrets = {DATABASE_SECRET: {"username": args.database.user, "password": args.database.password}}
+        self.admin_password = None
+        if args.login.mode != LoginMode.NONE:
+            password = (
+                args.login.admin_password
+                or random.RandomPassword(f"{name}-admin", length=32, special=False, opts=child).result
+            )
+            self.admin_password = pulumi.Output.secret(password)
+            secrets[ADMIN_SECRET] = {"admin-user": args.login.admin_username, "admin-password": password}
+        dependencies: list[pulumi.Resource] = [
+            kubernetes.core.v1.Secret(
+                f"{name}-{secret}",
+                metadata={"name": secret, "namespace": namespaced},
+                string_data={key: pulumi.Output.secret(value) for key, value in data.items()},
+                opts=child,
+            )
+            for secret, data in secrets.items()
+        ]
+
+        code = login_code(args)
+        if code:
+            dependencies.append(
+                kubernetes.core.v1.ConfigMap(
+                    f"{name}-{code.name}",
+                    metadata={"name": code.config_map, "namespace": namespaced},
+                    data=code.files,
+                    opts=child,
+                )
+            )
+
+        kubernetes.networking.v1.NetworkPolicy(
+            f"{name}-network-policy",
+            metadata={"name": RELEASE, "namespace": namespaced},
+            spec=network_policy(args),
+            opts=child,
+        )
+        if args.pods.fewest > 1:
+            kubernetes.policy.v1.PodDisruptionBudget(
+                f"{name}-disruption-budget",
+                metadata={"name": RELEASE, "namespace": namespaced},
+                spec={"min_available": 1, "selector": {"match_labels": POD_LABELS}},
+                opts=child,
+            )
+
+        kubernetes.helm.v3.Release(
+            f"{name}-release",
+            name=RELEASE,
+            namespace=namespaced,
+            chart="mlflow",
+            version=args.chart_version,
+            repository_opts={"repo": CHART_REPOSITORY},
+            values=mlflow_values(args, code, self._checksum(f"{name}-checksum", secrets)),
+            # A half-installed release would block the next `pulumi up`.
+            atomic=True,
+            cleanup_on_fail=True,
+            timeout=args.timeout_seconds,
+            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=dependencies)),
+        )
+        self.register_outputs({})
+
+    def _checksum(self, name: str, secrets: Mapping[str, Mapping[str, pulumi.Input[str]]]) -> pulumi.Output[str]:
+        """Return a fingerprint of the passwords that changes with them, to replace the pods. It is keyed: a bare hash could be guessed at."""
+        key = random.RandomPassword(name, length=32, special=False, opts=pulumi.ResourceOptions(parent=self)).result
+        values = [value for _, data in sorted(secrets.items()) for _, value in sorted(data.items())]
+
+        def digest(known: Sequence[str]) -> str:
+            return hmac.new(known[0].encode(), "\0".join(known[1:]).encode(), hashlib.sha256).hexdigest()[:16]
+
+        return pulumi.Output.unsecret(pulumi.Output.all(key, *values).apply(digest))

@@ -1,0 +1,195 @@
+"""Values of the mlflow chart. The chart ignores some wrong values without an error, so their reasons are written here."""
+
+import hashlib
+from typing import Any
+from urllib.parse import urlsplit
+
+import pulumi
+
+from .arguments import LoginMode, MlflowReleaseArgs
+from .ingress import ingress_values
+from .login import FOLDER, LoginCode
+from .names import ADMIN_SECRET, DATABASE_SECRET, POD_LABELS, RELEASE, SERVICE_ACCOUNT
+
+ARTIFACT_VOLUME = "/mlartifacts"
+BASIC_LOGIN = "mlflow.server.auth:authenticate_request_basic_auth"
+"""MLflow's own function for logins."""
+
+
+def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pulumi.Input[str]) -> dict[str, Any]:
+    """Return the values of the chart.
+
+    Args:
+        args: the release.
+        code: the login code to mount; None where MLflow's own is used.
+        checksum: fingerprint of the Secrets. The chart does not watch them, so an annotation with it replaces the pods.
+    """
+    user = {"runAsNonRoot": True, "runAsUser": 1001, "runAsGroup": 1001}
+    values: dict[str, Any] = {
+        "replicaCount": args.pods.replicas,
+        "backendStore": {
+            "databaseMigration": True,
+            "postgres": {
+                **_database(args),
+                "user": "",
+                "password": "",
+            },
+            "existingDatabaseSecret": _DATABASE_LOGIN,
+        },
+        "serviceAccount": {"create": True, "name": SERVICE_ACCOUNT, "automount": False},
+        "ingress": ingress_values(args),
+        # On chart 1.8.1 it would be a second --gunicorn-opts.
+        "log": {"enabled": False},
+        "extraArgs": _server_arguments(args, code),
+        "extraEnvVars": _environment(args, code),
+        "podAnnotations": {"checksum/secrets": checksum},
+        "podSecurityContext": {
+            **user,
+            "fsGroup": 1001,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "resources": {
+            "requests": {"cpu": args.pods.cpu_request, "memory": args.pods.memory_request},
+            "limits": {"memory": args.pods.memory_limit},
+        },
+        **_artifacts(args),
+        **_images(args),
+    }
+    if args.bucket is not None and args.bucket.role_arn is not None:
+        values["serviceAccount"]["annotations"] = {"eks.amazonaws.com/role-arn": args.bucket.role_arn}
+        # A pod gets credentials when it is created, and the chart does not watch the annotation.
+        values["podAnnotations"]["checksum/identity"] = args.bucket.role_arn
+    if args.login.mode != LoginMode.NONE:
+        values["auth"] = _auth(args, code)
+        # The chart does not watch the file that these end up in.
+        rules = f"{args.login.default_permission} {args.login.mode} {args.login.cache_seconds}"
+        values["podAnnotations"]["checksum/login"] = hashlib.sha256(rules.encode()).hexdigest()[:16]
+    if args.pods.autoscaler:
+        values["autoscaling"] = {
+            "enabled": True,
+            "minReplicas": args.pods.autoscaler.min_replicas,
+            "maxReplicas": args.pods.autoscaler.max_replicas,
+        }
+    if args.pods.most > 1:
+        values["affinity"] = _anti_affinity()
+    if code:
+        values.setdefault("extraVolumes", []).append({"name": code.name, "configMap": {"name": code.config_map}})
+        values.setdefault("extraVolumeMounts", []).append({"name": code.name, "mountPath": FOLDER, "readOnly": True})
+        values["podAnnotations"][f"checksum/{code.name}"] = code.checksum
+    return values
+
+
+_DATABASE_LOGIN = {"name": DATABASE_SECRET, "usernameKey": "username", "passwordKey": "password"}
+
+
+def _database(args: MlflowReleaseArgs) -> dict[str, Any]:
+    return {
+        "enabled": True,
+        "host": args.database.host,
+        "port": args.database.port,
+        "database": args.database.name,
+        # Without it SQLAlchemy 2.1 looks for psycopg 3, which the image lacks.
+        "driver": "psycopg2",
+    }
+
+
+def _server_arguments(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, str]:
+    arguments = {"workers": str(args.pods.workers)}
+    if args.chart.gunicorn:
+        # With gunicorn's defaults a single upload keeps /health waiting, and ends after 30 s.
+        arguments["gunicornOpts"] = "--threads=10 --timeout=300"
+        if code and code.gunicorn_configuration:
+            arguments["gunicornOpts"] += f" --config={code.gunicorn_configuration}"
+    return arguments
+
+
+def _artifacts(args: MlflowReleaseArgs) -> dict[str, Any]:
+    if args.bucket is not None:
+        return {
+            # Through the server: clients need no AWS credentials, and the login covers artifacts.
+            "artifactRoot": {
+                "proxiedArtifactStorage": True,
+                "s3": {"enabled": True, "bucket": args.bucket.name, "path": "mlflow"},
+            }
+        }
+    return {
+        "artifactRoot": {"proxiedArtifactStorage": True, "defaultArtifactsDestination": ARTIFACT_VOLUME},
+        "extraVolumes": [{"name": "artifacts", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "artifacts", "mountPath": ARTIFACT_VOLUME}],
+    }
+
+
+def _auth(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, Any]:
+    function = code.function if code else BASIC_LOGIN
+    if args.login.cache_seconds:
+        # The chart has no value for MLflow's cache. This value is the last line of the chart's ini file, so a second line can follow it.
+        function += f"\n    auth_cache_ttl_seconds = {args.login.cache_seconds}"
+    return {
+        "enabled": True,
+        "defaultPermission": args.login.default_permission,
+        "authorizationFunction": function,
+        "existingAdminSecret": {"name": ADMIN_SECRET, "usernameKey": "admin-user", "passwordKey": "admin-password"},
+        # Without it users are in a SQLite file that is lost with the pod, and that a read-only root file system refuses.
+        "postgres": {**_database(args), "existingSecret": _DATABASE_LOGIN},
+    }
+
+
+def _environment(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, Any]:
+    site = urlsplit(args.site.url)
+    service = f"{RELEASE}.{args.namespace}.svc"
+    # Not `svc*`, which would accept a name like mlflow.mlflow.svc.evil.example.
+    names = [args.site.host, service, f"{service}.cluster.local"]
+    environment: dict[str, Any] = {
+        # MLflow compares the whole Host header, port included.
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*names, *[f"{name}:*" for name in names], *args.site.allowed_hosts]),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
+            [f"{site.scheme}://{site.netloc}", *args.site.cors_allowed_origins]
+        ),
+        # The job runner of newer versions takes more than 1 GiB and does nothing for tracking.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(args.database.pool_size),
+        "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": str(args.database.pool_overflow),
+        "PGSSLMODE": "require",
+    }
+    if args.bucket is not None:
+        environment["AWS_DEFAULT_REGION"] = args.bucket.region
+    if ldap := args.login.ldap:
+        environment |= {
+            "LDAP_URI": ldap.uri,
+            "LDAP_TLS_VERIFY": ldap.tls_verify,
+            "LDAP_LOOKUP_BIND": ldap.lookup_bind,
+            "LDAP_GROUP_ATTRIBUTE": ldap.group_attribute,
+            "LDAP_GROUP_SEARCH_BASE_DN": ldap.group_search_base,
+            "LDAP_GROUP_SEARCH_FILTER": ldap.group_search_filter,
+            "LDAP_GROUP_ADMIN_DN": ldap.admin_group_dn,
+            "LDAP_GROUP_USER_DN": ldap.user_group_dn,
+            "LDAP_START_TLS": "true" if ldap.start_tls else "false",
+        }
+        if ldap.ca_certificate:
+            environment["LDAP_CA"] = f"{FOLDER}/ca.crt"
+    if code:
+        environment |= {"PYTHONPATH": FOLDER, "LOGIN_CACHE_SECONDS": str(args.login.cache_seconds)}
+    return environment
+
+
+def _images(args: MlflowReleaseArgs) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    if args.images.registry:
+        server = {"repository": f"{args.images.registry}/burakince/mlflow"}
+        shell = {"repository": f"{args.images.registry}/library/busybox"}
+        values["image"] = server
+        values["initImages"] = {"dbchecker": shell, "mlflowDbMigration": server, "iniFileInitializer": shell}
+    if args.images.pull_secret:
+        values["imagePullSecrets"] = [{"name": args.images.pull_secret}]
+    return values
+
+
+def _anti_affinity() -> dict[str, Any]:
+    """Spread pods over zones, then over nodes. The chart does not know topologySpreadConstraints."""
+
+    def away(weight: int, key: str) -> dict[str, Any]:
+        return {"weight": weight, "podAffinityTerm": {"topologyKey": key, "labelSelector": {"matchLabels": POD_LABELS}}}
+
+    terms = [away(100, "topology.kubernetes.io/zone"), away(50, "kubernetes.io/hostname")]
+    return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}}
