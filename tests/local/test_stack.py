@@ -49,7 +49,7 @@ def test_an_engine_version_that_is_not_offered_is_refused_without_a_traceback(st
         refused = stack.pulumi("preview", ok=False)
     assert refused.returncode != 0
     said = refused.stdout + refused.stderr
-    assert "postgres.engineVersion 29 is not offered" in said
+    assert "engine version 29 of PostgreSQL is not offered" in said
     assert "Traceback" not in said
 
 
