@@ -44,7 +44,7 @@ unit: $(VENV)/.complete ## Run the fast tests: under a minute on two cores.
 	@$(VENV)/bin/python -m pytest -n auto --dist worksteal tests/unit tests/contract tests/operations
 
 bench: $(VENV)/.complete ## Measure everything, two hours (PARTS="program serving": some of it); artifacts/bench.md.
-	@$(VENV)/bin/python -m bench $(PARTS)
+	@$(VENV)/bin/python -m local.bench $(PARTS)
 
 check: $(VENV)/.complete ## Lint, formatting, types, workflows and forgotten secrets.
 	@$(VENV)/bin/ruff check .

@@ -14,14 +14,16 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from local import account, paths, tools
-from local.engine import STACK, Engine, EngineError, ports
-from local.machine import Machine, MachineError
+from local import aws_account, paths, tools
+from local.charts.mlflow import APP_VERSIONS
 from local.plugins import start_nursery
 from local.progress import Progress, Step, box
+from local.pulumi_cli.engine import STACK, Engine, EngineError, ports
+from local.supervisor.client import Supervisor
+from local.supervisor.spec import SupervisorError
 from local.tools import ToolError
 
-MLFLOW = "3.15.1"
+DEFAULT_MLFLOW_VERSION = APP_VERSIONS["1.11.5"]
 """What the default chart version runs; another one is installed when a release asks for it."""
 RUN = ".venv/bin/python -m local run"
 LOAD_BALANCER = "kubernetes-ingress"
@@ -35,7 +37,7 @@ class RefusedError(Exception):
 def up(stack: Path, extra: Sequence[str]) -> None:
     """Bring everything up, or what is missing of it."""
     with _only_command(stack):
-        _check_ports(Machine(stack))
+        _check_ports(Supervisor(stack))
         engine, healed = _start(stack)
         refresh = ["--refresh"] if healed else []
         engine.run("up", "--yes", "--skip-preview", "--stack", STACK, *refresh, *extra)
@@ -45,7 +47,7 @@ def up(stack: Path, extra: Sequence[str]) -> None:
         password = str(outputs["adminPasswordCommand"]).replace("pulumi", RUN, 1)
         rows += [("user", outputs["adminUser"]), ("password", password)]
     rows += [("certificate", "self-signed, so a browser asks once"), ("logs", "make logs"), ("stop", "make down")]
-    print("\n" + box("MLflow runs on this machine.", rows))
+    print("\n" + box("MLflow runs on this supervisor.", rows))
     if "client" in outputs:
         client = str(outputs["client"]).replace("pulumi", RUN, 1)
         print(f"\nFor an MLflow client in this shell:\n\n{client}\nexport MLFLOW_TRACKING_INSECURE_TLS=true")
@@ -78,9 +80,9 @@ def down(stack: Path, extra: Sequence[str]) -> None:
             try:
                 engine.destroy(*extra)
             except EngineError as error:
-                hint = "`make down` goes on from here; `make down FORCE=1` removes the machine with everything on it at once"
+                hint = "`make down` goes on from here; `make down FORCE=1` stops all local processes and deletes all data without asking Pulumi"
                 raise EngineError(f"{error}\n{hint}".strip()) from error
-        Machine(stack).stop()
+        Supervisor(stack).stop()
         shutil.rmtree(stack)
     print(f"The local stack is gone. The tools stay for the next one, in {paths.tools_dir()}")
 
@@ -90,7 +92,7 @@ def status(stack: Path, extra: Sequence[str]) -> None:
     if not stack.exists():
         print("There is no local stack: `make up` makes it.")
         return
-    for process in Machine(stack).list():
+    for process in Supervisor(stack).list():
         state = "ready" if process.ready else "starting" if process.running else "waiting to be restarted"
         restarts = f", restarted {process.restarts} times" if process.restarts else ""
         print(f"{process.name:<50} {state}{restarts}")
@@ -98,7 +100,7 @@ def status(stack: Path, extra: Sequence[str]) -> None:
 
 def logs(stack: Path, extra: Sequence[str]) -> None:
     """Follow the logs of all processes, or of those whose names begin as the arguments say."""
-    folder = stack / "machine" / "logs"
+    folder = stack / "supervisor" / "logs"
     files = [log for log in sorted(folder.glob("*.log")) if not extra or log.name.startswith(tuple(extra))]
     if not files:
         raise RefusedError(
@@ -109,9 +111,9 @@ def logs(stack: Path, extra: Sequence[str]) -> None:
 
 
 def _start(stack: Path) -> tuple[Engine, bool]:
-    """Have the tools, the machine, the account; whether the state has to be compared with what is there."""
-    machine = Machine(stack)
-    mlflow = tools.mlflow(MLFLOW)
+    """Have the tools, the supervisor, the account; whether the state has to be compared with what is there."""
+    supervisor = Supervisor(stack)
+    mlflow = tools.mlflow(DEFAULT_MLFLOW_VERSION)
     tools.check_machine([tools.POSTGRES, tools.HAPROXY, mlflow])
     engine = Engine(stack)
     existed = engine.exists()
@@ -121,27 +123,27 @@ def _start(stack: Path) -> tuple[Engine, bool]:
         )
     for folder in (paths.home(), stack.parent, stack):
         paths.make_traversable(folder)
-    had_account = (machine.folder / "aws.journal").exists()
-    started = machine.start()
+    had_account = (supervisor.folder / "aws.journal").exists()
+    started = supervisor.start()
     work: dict[str, Callable[[Step], object]] = {
         "pulumi": lambda step: Engine(stack).prepare(tools.pulumi_bin(step.say)),
         "PostgreSQL": lambda step: [tools.ensure(tool, step.say) for tool in (tools.POSTGRES, tools.POSTGRES_DATA)],
         "HAProxy": lambda step: tools.ensure(tools.HAPROXY, step.say),
-        f"MLflow {MLFLOW}": lambda step: tools.ensure(mlflow, step.say),
-        "AWS account": lambda step: account.start(machine),
+        f"MLflow {DEFAULT_MLFLOW_VERSION}": lambda step: tools.ensure(mlflow, step.say),
+        "AWS account": lambda step: aws_account.start(supervisor),
         "plugins": lambda step: start_nursery(stack),
     }
     try:
         results = _in_parallel(work)
     except BaseException:
         if started and not existed:
-            machine.stop()
+            supervisor.stop()
         raise
     engine = Engine(stack, str(results["AWS account"]))
     if not existed:
         return engine, False
     if started:
-        _wait_for_processes(machine)
+        _wait_for_processes(supervisor)
     with Progress() as progress, progress.step("recovery") as step:
         engine.recover(step.say)
     return engine, started or not had_account
@@ -162,21 +164,21 @@ def _in_parallel(work: dict[str, Callable[[Step], object]]) -> dict[str, object]
             raise
 
 
-def _wait_for_processes(machine: Machine, seconds: float = 120) -> None:
+def _wait_for_processes(supervisor: Supervisor, seconds: float = 120) -> None:
     """After a restart, give everything time to come back; what does not is for `pulumi up` to say."""
     with Progress() as progress, progress.step("what ran before") as step:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            missing = [process.name for process in machine.list() if not process.ready]
+            missing = [process.name for process in supervisor.list() if not process.ready]
             if not missing:
                 return
             step.say(f"waiting for {', '.join(missing)}")
             time.sleep(0.5)
 
 
-def _check_ports(machine: Machine) -> None:
-    with contextlib.suppress(MachineError):
-        if any(process.running and LOAD_BALANCER in process.name for process in machine.list()):
+def _check_ports(supervisor: Supervisor) -> None:
+    with contextlib.suppress(SupervisorError):
+        if any(process.running and LOAD_BALANCER in process.name for process in supervisor.list()):
             return
     for port, variable in zip(ports(), ("MLFLOW_EKS_HTTP_PORT", "MLFLOW_EKS_HTTPS_PORT"), strict=True):
         with socket.socket() as probe:
@@ -189,8 +191,8 @@ def _check_ports(machine: Machine) -> None:
 
 
 def _endpoint_if_running(stack: Path) -> str:
-    with contextlib.suppress(MachineError):
-        return f"http://127.0.0.1:{Machine(stack).free_port(account.PROCESS)}"
+    with contextlib.suppress(SupervisorError):
+        return f"http://127.0.0.1:{Supervisor(stack).free_port(aws_account.PROCESS)}"
     return Engine.endpoint
 
 
@@ -237,7 +239,7 @@ def main(arguments: Sequence[str]) -> int:
     os.umask(0o022)
     try:
         COMMANDS[parsed.command](paths.stack_dir(), extra)
-    except (RefusedError, ToolError, MachineError, EngineError) as reason:
+    except (RefusedError, ToolError, SupervisorError, EngineError) as reason:
         if str(reason):
             print(f"error: {reason}", file=sys.stderr)
         return 1

@@ -15,11 +15,12 @@ from ssl import CERT_NONE, create_default_context
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from local import paths
 from local.cluster.objects import Objects
-from local.machine import Machine
 from local.stack import Answer, LocalStack
+from local.supervisor.client import Supervisor
 
-REPORT = Path(__file__).parents[1] / "artifacts" / "day-two.md"
+REPORT = paths.CHECKOUT / "artifacts" / "day-two.md"
 MIB = 2**20
 T = TypeVar("T")
 
@@ -171,7 +172,7 @@ class Sampler(Generic[T]):
 
 def pods(stack: LocalStack) -> dict[str, int]:
     """Running pods of MLflow, and the process that leads each."""
-    found = Machine(stack.folder).list()
+    found = Supervisor(stack.folder).list()
     return {one.name: one.pid for one in found if one.name.startswith("mlflow.") and one.running and one.pid}
 
 

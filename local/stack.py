@@ -19,10 +19,9 @@ from typing import Any
 import psycopg
 
 from local import paths, tools
-from local.machine import Machine
+from local.supervisor.client import Supervisor
 
-ROOT = Path(__file__).parents[1]
-PYTHON = ROOT / ".venv" / "bin" / "python"
+PYTHON = paths.CHECKOUT / ".venv" / "bin" / "python"
 
 
 class CommandError(RuntimeError):
@@ -73,7 +72,7 @@ class LocalStack:
         """
         done = subprocess.run(
             [PYTHON, "-m", "local", *arguments],
-            cwd=ROOT,
+            cwd=paths.CHECKOUT,
             env=self.environment() | variables,
             capture_output=True,
             text=True,
@@ -165,7 +164,7 @@ class LocalStack:
         (server,) = (self.folder / "postgres").iterdir()
         return psycopg.connect(
             host="127.0.0.1",
-            port=Machine(self.folder).free_port(f"rds-{server.name}"),
+            port=Supervisor(self.folder).free_port(f"rds-{server.name}"),
             user="rdsadmin",
             password=(server / "rdsadmin-password").read_text(),
             dbname="postgres",

@@ -256,7 +256,7 @@ def _install_pulumi(tool: Tool, say: Say) -> None:
     work = tool.folder / "build"
     work.mkdir(exist_ok=True)
     for file in ("go.mod", "go.sum", "tools.go"):
-        shutil.copy(paths.CHECKOUT / "local" / "pulumi-cli" / file, work)
+        shutil.copy(paths.CHECKOUT / "local" / "pulumi_cli" / "go" / file, work)
     environment = {
         **os.environ,
         # An installation that was interrupted goes on where it was; afterwards the caches go, all 3 GB of them.
@@ -277,7 +277,7 @@ def _install_pulumi(tool: Tool, say: Say) -> None:
 def _go(say: Say) -> str:
     found = shutil.which("go")
     wanted = re.search(
-        r"^go (\d+)\.(\d+)", (paths.CHECKOUT / "local" / "pulumi-cli" / "go.mod").read_text(), re.MULTILINE
+        r"^go (\d+)\.(\d+)", (paths.CHECKOUT / "local" / "pulumi_cli" / "go" / "go.mod").read_text(), re.MULTILINE
     )
     if found and wanted:
         answer = subprocess.run([found, "version"], capture_output=True, text=True, check=False).stdout

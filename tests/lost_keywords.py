@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 WIRING = "wiring.py"
 # The first is nearly always enough, so the second runs only for what it lets through.
 TESTS = (["tests/unit/test_every_setting_arrives.py"], ["tests/unit", "tests/contract"])

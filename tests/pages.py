@@ -4,9 +4,9 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",

@@ -11,13 +11,36 @@ from typing import Any
 
 from local.charts import Values, ValuesError, with_defaults
 
-APP_VERSIONS = {"1.8.1": "3.7.0", "1.11.5": "3.15.1"}
+
+@dataclass(frozen=True)
+class _Version:
+    """A version of the chart."""
+
+    mlflow: str
+    """Version of MLflow in the chart's image."""
+    busybox: str
+    """Tag of busybox, the image of two init containers."""
+    server: str
+    """Server whose options the chart passes the log level to."""
+    derives_hosts: bool
+    """True if the chart derives allowed hosts and origins from the Ingress."""
+    mounts_tmp: bool
+    """True if the pod has a volume at /tmp, because its root file system is read-only."""
+    upper_case_variables: bool
+    """True if the chart writes the names of environment variables in upper case."""
+
+
+_VERSIONS = {
+    "1.8.1": _Version("3.7.0", "1.32", "gunicorn", derives_hosts=False, mounts_tmp=False, upper_case_variables=True),
+    "1.11.5": _Version("3.15.1", "1.38.0", "uvicorn", derives_hosts=True, mounts_tmp=True, upper_case_variables=False),
+}
+APP_VERSIONS = {chart: version.mlflow for chart, version in _VERSIONS.items()}
 """Chart version to MLflow version."""
 
 CONTAINER_PORT = 5000
+BASIC_LOGIN = "mlflow.server.auth:authenticate_request_basic_auth"
+"""Function of MLflow that checks logins unless the values name another."""
 READINESS_PATH = "/health"
-
-_BUSYBOX_TAGS = {"1.8.1": "1.32", "1.11.5": "1.38.0"}
 
 _DEFAULTS: Values = {
     "affinity": {},
@@ -29,7 +52,7 @@ _DEFAULTS: Values = {
     "auth": {
         "enabled": False,
         "defaultPermission": "READ",
-        "authorizationFunction": "mlflow.server.auth:authenticate_request_basic_auth",
+        "authorizationFunction": BASIC_LOGIN,
         "existingAdminSecret": {"name": "", "usernameKey": "username", "passwordKey": "password"},
         "postgres": {
             "enabled": False,
@@ -284,7 +307,7 @@ def _config_maps(version: str, fullname: str, known: Values) -> dict[str, dict[s
     if log["enabled"]:
         environment["MLFLOW_LOGGING_LEVEL"] = log["level"].upper()
     ingress = known["ingress"]
-    if version != "1.8.1" and ingress["enabled"]:
+    if _VERSIONS[version].derives_hosts and ingress["enabled"]:
         hosts = [host["host"] for host in ingress["hosts"]]
         scheme = "https" if ingress["tls"] else "http"
         environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(hosts)
@@ -342,7 +365,7 @@ def _env_from(fullname: str) -> tuple[tuple[str, str], ...]:
 
 
 def _tmp_mounts(version: str) -> tuple[Mount, ...]:
-    return () if version == "1.8.1" else (Mount("tmp", "/tmp"),)  # noqa: S108 -- a path in the container
+    return (Mount("tmp", "/tmp"),) if _VERSIONS[version].mounts_tmp else ()  # noqa: S108 -- a path in the container
 
 
 def _init_containers(version: str, fullname: str, known: Values) -> tuple[Container, ...]:
@@ -356,7 +379,7 @@ def _init_containers(version: str, fullname: str, known: Values) -> tuple[Contai
         containers.append(
             Container(
                 name="dbchecker",
-                image=image("dbchecker", _BUSYBOX_TAGS[version]),
+                image=image("dbchecker", _VERSIONS[version].busybox),
                 command=("/script/dbchecker.sh",),
                 args=(),
                 env=_database_env(backend),
@@ -396,7 +419,7 @@ def _init_containers(version: str, fullname: str, known: Values) -> tuple[Contai
         containers.append(
             Container(
                 name="ini-file-initializer",
-                image=image("iniFileInitializer", _BUSYBOX_TAGS[version]),
+                image=image("iniFileInitializer", _VERSIONS[version].busybox),
                 command=("sh", "-c"),
                 args=(f"sed {expressions} \\\n    /template/auth_template.ini > /config/auth_result.ini\n",),
                 env=env,
@@ -424,15 +447,15 @@ def _server(version: str, fullname: str, known: Values) -> Container:
     if auth["enabled"]:
         args.append("--app-name=basic-auth")
     if known["log"]["enabled"]:
-        server = "gunicorn" if version == "1.8.1" else "uvicorn"
-        args.append(f"--{server}-opts='--log-level={known['log']['level']}'")
+        args.append(f"--{_VERSIONS[version].server}-opts='--log-level={known['log']['level']}'")
     args += [f"--{_kebab(key)}={value}" for key, value in sorted(known["extraArgs"].items())]
     env: dict[str, str | SecretKey] = {"MLFLOW_VERSION": APP_VERSIONS[version], **_database_env(backend)}
     mounts = [*_tmp_mounts(version)]
     if auth["enabled"]:
         env["MLFLOW_AUTH_CONFIG_PATH"] = _INI_MOUNT
         mounts.append(Mount("ini-file", _INI_MOUNT, "auth_result.ini"))
-    env |= {key.upper() if version == "1.8.1" else key: value for key, value in known["extraEnvVars"].items()}
+    upper = _VERSIONS[version].upper_case_variables
+    env |= {key.upper() if upper else key: value for key, value in known["extraEnvVars"].items()}
     mounts += [Mount(mount["name"], mount["mountPath"], mount.get("subPath")) for mount in known["extraVolumeMounts"]]
     return Container(
         name="mlflow",
@@ -452,7 +475,7 @@ def _kebab(camel: str) -> str:
 def _volumes(version: str, fullname: str, known: Values) -> tuple[Mapping[str, Any], ...]:
     backend = known["backendStore"]
     volumes: list[Mapping[str, Any]] = []
-    if version != "1.8.1":
+    if _VERSIONS[version].mounts_tmp:
         volumes.append({"name": "tmp", "emptyDir": {}})
     if backend["databaseConnectionCheck"]:
         volumes.append({"name": "dbchecker", "configMap": {"name": f"{fullname}-dbchecker", "defaultMode": 0o777}})

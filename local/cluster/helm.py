@@ -17,7 +17,7 @@ from local.cluster import ClusterError
 from local.cluster.ingress import IngressController
 from local.cluster.objects import Object, Objects, identity, make, make_secret
 from local.cluster.pods import Pods, remaining
-from local.machine import Machine
+from local.supervisor.client import Supervisor
 
 CHARTS = {
     "mlflow": "https://community-charts.github.io/helm-charts",
@@ -45,10 +45,10 @@ class Cluster:
     def __init__(self, stack_dir: Path) -> None:
         folder = stack_dir / "cluster"
         paths.make_private(folder)
-        machine = Machine(stack_dir)
+        supervisor = Supervisor(stack_dir)
         self.objects = Objects(folder / "objects")
-        self.pods = Pods(folder / "pods", self.objects, machine)
-        self.ingress = IngressController(folder / "ingress", self.objects, machine)
+        self.pods = Pods(folder / "pods", self.objects, supervisor)
+        self.ingress = IngressController(folder / "ingress", self.objects, supervisor)
 
     def check(self, chart: str, version: str, values: Mapping[str, Any]) -> None:
         """Refuse a chart version and values that the cluster could not run, before all of the values are known.

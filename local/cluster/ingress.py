@@ -12,31 +12,27 @@ import subprocess
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 from local import paths, tools
+from local.certificates import self_signed
 from local.charts import haproxy
 from local.cluster import ClusterError
 from local.cluster.objects import Object, Objects, make_secret, write
-from local.machine import Machine, ProcessSpec
+from local.supervisor.client import Supervisor
+from local.supervisor.spec import ProcessSpec
 
 ISSUER = "selfsigned"
 """The one cert-manager ClusterIssuer of the local cluster."""
 
 
 class IngressController:
-    """The controllers of all ingress releases; with the ports that the load balancer has on this machine, there can be one."""
+    """The controllers of all ingress releases; with the ports that the load balancer has on this supervisor, there can be one."""
 
-    def __init__(self, folder: Path, objects: Objects, machine: Machine) -> None:
+    def __init__(self, folder: Path, objects: Objects, supervisor: Supervisor) -> None:
         self.folder = folder
         self.objects = objects
-        self.machine = machine
+        self.supervisor = supervisor
 
     def follow(self) -> None:
         """Serve the objects as they are now."""
@@ -55,7 +51,7 @@ class IngressController:
             for kind, item in objects:
                 self.objects.remove(kind, namespace, item)
             name = f"{namespace}.{fullname}"
-            self.machine.delete(name)
+            self.supervisor.delete(name)
             shutil.rmtree(self.folder / name, ignore_errors=True)
             # Last of all, so that what failed before can be tried again.
             self.objects.remove("Release", namespace, release)
@@ -95,7 +91,9 @@ class IngressController:
     def make_certificate(self, namespace: str, name: str, hosts: Sequence[str]) -> None:
         """Have a TLS Secret of that name: the one that is there, or one with a self-signed certificate for these hosts."""
         if self.objects.get("Secret", namespace, name) is None:
-            self.objects.put(make_secret(namespace, name, _self_signed(hosts), "kubernetes.io/tls"))
+            certificate, key = self_signed(hosts, days=365)
+            data = {"tls.crt": certificate, "tls.key": key}
+            self.objects.put(make_secret(namespace, name, data, "kubernetes.io/tls"))
 
     @contextmanager
     def _one_at_a_time(self) -> Generator[None]:
@@ -120,7 +118,7 @@ class IngressController:
             ready={"tcp": f"127.0.0.1:{_ports()['http']}"},
             reload_signal="SIGUSR2",
         )
-        self.machine.put(spec, timeout)
+        self.supervisor.keep_running(spec, timeout)
         self._wait_until_loaded(folder, files[f"{folder}/haproxy.cfg"], timeout)
 
     def _installed(self) -> list[tuple[str, haproxy.Rendered]]:
@@ -216,25 +214,3 @@ def _ask(folder: Path, command: str) -> str:
         return ""
     finally:
         os.close(descriptor)
-
-
-def _self_signed(hosts: Sequence[str]) -> dict[str, str]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    # A common name has 64 characters at most; clients look at the alternative names.
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(days=365))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return {"tls.crt": certificate.public_bytes(pem).decode(), "tls.key": private.decode()}

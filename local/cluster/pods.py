@@ -1,4 +1,4 @@
-"""The kubelet's part: a pod's volumes, environment and containers, as processes of the machine.
+"""The kubelet's part: a pod's volumes, environment and containers, as processes of the supervisor.
 
 A container's image is the MLflow of that version on the PATH, its network is a loopback port of its own, and the paths of its mounts
 are replaced by those of the pod's folder.
@@ -16,7 +16,8 @@ from local import paths, tools
 from local.charts import mlflow
 from local.cluster import ClusterError
 from local.cluster.objects import Objects, write
-from local.machine import Machine, ProcessSpec
+from local.supervisor.client import Supervisor
+from local.supervisor.spec import ProcessSpec
 
 # What a node gives its pods without their asking: here, the way to the local AWS.
 _NODE_ENVIRONMENT = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
@@ -26,10 +27,10 @@ _TERMINATION_GRACE_SECONDS = 30
 class Pods:
     """The pods of MLflow releases."""
 
-    def __init__(self, folder: Path, objects: Objects, machine: Machine) -> None:
+    def __init__(self, folder: Path, objects: Objects, supervisor: Supervisor) -> None:
         self.folder = folder
         self.objects = objects
-        self.machine = machine
+        self.supervisor = supervisor
 
     def start(self, namespace: str, pod: str, rendered: mlflow.Rendered, deadline: float) -> None:
         """Run the pod's init containers to their end, then its server, and wait until that is ready.
@@ -43,7 +44,7 @@ class Pods:
         for container in rendered.pod.init_containers:
             argv, env = self._command(namespace, folder, container, rendered)
             spec = ProcessSpec(f"{process}.{container.name}", argv, env, cwd=str(folder))
-            self.machine.run(spec, remaining(deadline))
+            self.supervisor.run(spec, remaining(deadline))
         argv, env = self._command(namespace, folder, rendered.pod.container, rendered)
         address = self.address(namespace, pod)
         port = address.rpartition(":")[2]
@@ -56,20 +57,20 @@ class Pods:
             ready={"http": f"http://{address}{mlflow.READINESS_PATH}"},
             stop_timeout=_TERMINATION_GRACE_SECONDS,
         )
-        self.machine.put(server, remaining(deadline))
+        self.supervisor.keep_running(server, remaining(deadline))
 
     def wait(self, namespace: str, pod: str, deadline: float) -> None:
         """Wait until a pod that runs already is ready: it can have died a moment ago."""
         process = f"{namespace}.{pod}"
-        while (status := self.machine.get(process)) is None or not status.ready:
+        while (status := self.supervisor.get(process)) is None or not status.ready:
             if time.monotonic() > deadline:
-                raise ClusterError(f"pod {pod} is not ready; its log is {self.machine.log(process)}")
+                raise ClusterError(f"pod {pod} is not ready; its log is {self.supervisor.log(process)}")
             time.sleep(0.2)
 
     def delete(self, namespace: str, pod: str) -> None:
         """Stop the pod, which finishes its requests first, and remove what it wrote."""
         process = f"{namespace}.{pod}"
-        self.machine.delete(process)
+        self.supervisor.delete(process)
         shutil.rmtree(self.folder / process, ignore_errors=True)
 
     def of(self, namespace: str, fullname: str) -> list[str]:
@@ -79,7 +80,7 @@ class Pods:
 
     def address(self, namespace: str, pod: str) -> str:
         """Where the pod listens."""
-        return f"127.0.0.1:{self.machine.free_port(f'{namespace}.{pod}')}"
+        return f"127.0.0.1:{self.supervisor.free_port(f'{namespace}.{pod}')}"
 
     def _fill(self, namespace: str, folder: Path, volume: Mapping[str, Any], rendered: mlflow.Rendered) -> None:
         paths.make_private(folder.parent)
@@ -102,7 +103,7 @@ class Pods:
     def _command(
         self, namespace: str, folder: Path, container: mlflow.Container, rendered: mlflow.Rendered
     ) -> tuple[list[str], dict[str, str]]:
-        """The container's argv and environment on this machine."""
+        """The container's argv and environment on this supervisor."""
         python = tools.mlflow_python(rendered.app_version)
         env = {name: os.environ[name] for name in _NODE_ENVIRONMENT if name in os.environ}
         env |= {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(folder)}

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from local import paths
-from local.machine import Machine, ProcessSpec
+from local.supervisor.client import Supervisor
+from local.supervisor.spec import ProcessSpec
 
 PROVIDERS = {
     "aws": "local.plugins.aws.__main__",
@@ -17,12 +18,12 @@ PROVIDERS = {
 }
 LANGUAGE = "local.plugins.language"
 NURSERY = "plugins"
-"""The process that forks them, to the machine."""
+"""The process that forks them, to the supervisor."""
 
 
 def nursery_socket(stack: Path) -> Path:
     """Where the process listens that forks a stack's plugins."""
-    return Machine(stack).folder / "nursery"
+    return Supervisor(stack).folder / "nursery"
 
 
 def start_nursery(stack: Path, timeout: float = 60) -> None:
@@ -33,7 +34,7 @@ def start_nursery(stack: Path, timeout: float = 60) -> None:
         env={"PATH": os.defpath},
         cwd=str(paths.CHECKOUT),
     )
-    Machine(stack).put(spec, timeout)
+    Supervisor(stack).keep_running(spec, timeout)
 
 
 def install(pulumi_home: Path, bin_dir: Path, nursery: Path) -> None:

@@ -9,9 +9,9 @@ from local import paths
 from local.cluster import ClusterError
 from local.cluster.helm import CHARTS, Cluster, Release
 from local.cluster.objects import Object, identity
-from local.machine import MachineError
 from local.plugins.provider import UNKNOWN, InvalidInput, OperationError, Plain, Properties, Provider, Resource, State
 from local.plugins.serve import Call
+from local.supervisor.spec import SupervisorError
 from local.tools import ToolError
 
 
@@ -192,7 +192,7 @@ class Kubernetes(Provider):
 
     package = "kubernetes"
     version = version("pulumi-kubernetes")
-    errors = (ClusterError, MachineError, ToolError)
+    errors = (ClusterError, SupervisorError, ToolError)
 
     def __init__(self) -> None:
         self.cluster = Cluster(paths.stack_dir())

@@ -19,10 +19,10 @@ from pathlib import Path
 import pulumi
 
 from local import paths
-from local.machine import short_path
 from local.plugins import LANGUAGE, PROVIDERS
 from local.plugins.aws import api
 from local.plugins.serve import Call
+from local.supervisor.spec import short_path
 
 SDKS = (
     *(f"pulumi_aws.{service}" for service in ("ec2", "eks", "iam", "rds", "s3")),

@@ -6,42 +6,15 @@ import secrets
 import string
 from importlib.metadata import version
 
-from local.plugins.provider import OperationError, Properties, Provider, Resource, State
+from local.plugins.provider import Properties, Provider, Resource, State
 from local.plugins.serve import Call
 
-_KINDS = {
-    "lower": string.ascii_lowercase,
-    "upper": string.ascii_uppercase,
-    "numeric": string.digits,
-    "special": "!@#$%&*()-_=+[]{}<>:?",
-}
+_LETTERS_AND_DIGITS = string.ascii_letters + string.digits
+_SPECIAL = "!@#$%&*()-_=+[]{}<>:?"
 
 
-class RandomString(Resource):
-    """A string of `length` characters with at least so many of each kind; a kind is allowed unless switched off."""
-
-    token = "random:index/randomString:RandomString"
-    computed = frozenset({"result"})
-    supported = frozenset({"keepers", "length", "overrideSpecial", *_KINDS, *(f"min{kind.title()}" for kind in _KINDS)})
-    # A change of anything asks for a new value; `keepers` exist for nothing else.
-    replace = supported
-
-    def create(self, inputs: Properties) -> tuple[str, Properties]:
-        kinds = _KINDS | {"special": inputs.get("overrideSpecial", _KINDS["special"])}
-        allowed = {kind: characters for kind, characters in kinds.items() if characters and inputs.get(kind, True)}
-        minimums = {kind: inputs.get(f"min{kind.title()}", 0) for kind in kinds}
-        spare = inputs["length"] - sum(minimums.values())
-        if not allowed or spare < 0 or any(minimums[kind] for kind in kinds.keys() - allowed.keys()):
-            raise OperationError(f"no string of {inputs['length']} characters satisfies these settings")
-        characters = [secrets.choice(allowed[kind]) for kind in allowed for _ in range(minimums[kind])]
-        everything = "".join(allowed.values())
-        characters += [secrets.choice(everything) for _ in range(spare)]
-        secrets.SystemRandom().shuffle(characters)
-        return self.described("".join(characters))
-
-    def described(self, result: str) -> tuple[str, Properties]:
-        """The id and the outputs that go with a value."""
-        return result, {"result": result}
+class RandomValue(Resource):
+    """A value that is made once. A change of any input asks for a new one; `keepers` exist for nothing else."""
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
         return State(resource_id, inputs, outputs)
@@ -50,18 +23,22 @@ class RandomString(Resource):
         pass
 
 
-class RandomPassword(RandomString):
-    """The same, as a secret. The stand-in has no `bcryptHash`."""
+class RandomPassword(RandomValue):
+    """A secret of `length` letters and digits, and special characters unless they are switched off."""
 
     token = "random:index/randomPassword:RandomPassword"
+    computed = frozenset({"result"})
     secret = frozenset({"result"})
+    supported = frozenset({"keepers", "length", "special"})
+    replace = supported
 
-    def described(self, result: str) -> tuple[str, Properties]:
+    def create(self, inputs: Properties) -> tuple[str, Properties]:
+        characters = _LETTERS_AND_DIGITS + (_SPECIAL if inputs.get("special", True) else "")
         # The id is shown in previews and logs: it must not be the password.
-        return "none", {"result": result}
+        return "none", {"result": "".join(secrets.choice(characters) for _ in range(inputs["length"]))}
 
 
-class RandomId(RandomString):
+class RandomId(RandomValue):
     """Random bytes in several notations, each with the prefix."""
 
     token = "random:index/randomId:RandomId"
@@ -90,7 +67,7 @@ class Random(Provider):
 
 def main(call: Call) -> None:
     """Be the plugin of the engine that calls."""
-    Random([RandomString(), RandomPassword(), RandomId()]).serve(call)
+    Random([RandomPassword(), RandomId()]).serve(call)
 
 
 if __name__ == "__main__":

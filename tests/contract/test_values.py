@@ -8,9 +8,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from tests import ROOT
 from tests.contract.cases import CASES, release
 from tests.contract.recordings import RECORDED, recording, without_null
-from tests.unit.harness import ROOT
 
 CHARTS = Path(os.environ.get("CHARTS", ROOT.parent / "shared" / "charts"))
 """Charts that are at hand: `mlflow-1.11.5/values.schema.json`."""

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests import ROOT
 from tests.controls import gate
 
-PAGE = Path(__file__).parents[2] / "docs" / "security-controls.md"
+PAGE = ROOT / "docs" / "security-controls.md"
 
 _INTRODUCTION = """\
 <!-- Written by `python -m tests.controls.document` from tests/controls/*.yaml; change those. -->

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from local import tools
+from tests import ROOT
 from tests.controls import document, gate, own, plan
 from tests.controls.gate import STACKS, Finding
-from tests.unit.harness import ROOT, Deployment, Resource, deploy, plain, stack_config
+from tests.unit.harness import Deployment, Resource, deploy, plain, stack_config
 
 Inputs = dict[str, Any]
 

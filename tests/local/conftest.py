@@ -1,13 +1,13 @@
 """One local stack for all tests that only look at it; it comes up with the first and goes with the last."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from local.stack import LocalStack, new_stack
+from tests import ROOT
 
-SCREENSHOTS = Path(__file__).parents[2] / "artifacts"
+SCREENSHOTS = ROOT / "artifacts"
 
 
 @pytest.fixture(scope="session")

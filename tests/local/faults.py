@@ -25,10 +25,11 @@ import boto3
 import psycopg
 
 from components.mlflow_release.names import ADMIN_SECRET, DATABASE_SECRET
-from local import account, paths
+from local import aws_account, paths
 from local.cluster.objects import Objects
-from local.machine import Machine
-from local.stack import ROOT, LocalStack, free_ports
+from local.stack import LocalStack, free_ports
+from local.supervisor.client import Supervisor
+from tests import ROOT
 
 KINDS = ("error", "kill", "error-after", "kill-after", "lost")
 PHASES = ("up", "rotate")
@@ -68,7 +69,7 @@ def view(stack: LocalStack, rotation: int = 0) -> View:
 
 
 def outside(stack: LocalStack) -> View:
-    """Look at what a stack has beside its state: in the cluster, in the account and on this machine."""
+    """Look at what a stack has beside its state: in the cluster, in the account and on this supervisor."""
     return Counter([*_files(stack), *_objects(stack), *_account(stack), *_processes(stack)])
 
 
@@ -115,7 +116,7 @@ def _state(stack: LocalStack) -> Iterator[str]:
 
 
 def _files(stack: LocalStack) -> Iterator[str]:
-    for folder in ("backend/.pulumi/locks", "cluster/pods", "postgres", "machine/specs"):
+    for folder in ("backend/.pulumi/locks", "cluster/pods", "postgres", "supervisor/specs"):
         for file in (stack.folder / folder).glob("*"):
             if folder != "backend/.pulumi/locks" or list(file.rglob("*.json")):
                 yield f"file: {folder}/{file.name}"
@@ -134,8 +135,8 @@ def _objects(stack: LocalStack) -> Iterator[str]:
 
 
 def _account(stack: LocalStack) -> Iterator[str]:
-    keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local", "region_name": account.REGION}
-    endpoint = f"http://127.0.0.1:{Machine(stack.folder).free_port(account.PROCESS)}"
+    keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local", "region_name": aws_account.REGION}
+    endpoint = f"http://127.0.0.1:{Supervisor(stack.folder).free_port(aws_account.PROCESS)}"
 
     def client(service: str) -> Any:
         return boto3.client(service, endpoint_url=endpoint, **keys)
@@ -182,7 +183,7 @@ def _account(stack: LocalStack) -> Iterator[str]:
 def _postgres(stack: LocalStack, server: Path) -> Iterator[str]:
     parameters: dict[str, Any] = {
         "host": "127.0.0.1",
-        "port": Machine(stack.folder).free_port(f"rds-{server.name}"),
+        "port": Supervisor(stack.folder).free_port(f"rds-{server.name}"),
         "user": "rdsadmin",
         "password": (server / "rdsadmin-password").read_text(),
         "sslmode": "require",
@@ -213,7 +214,7 @@ def _postgres(stack: LocalStack, server: Path) -> Iterator[str]:
 
 
 def _processes(stack: LocalStack) -> Iterator[str]:
-    for status in Machine(stack.folder).list():
+    for status in Supervisor(stack.folder).list():
         yield f"process: {status.name} {'ready' if status.ready else 'not ready'}"
     # Plugins see at once a second whether their engine is gone.
     deadline = time.monotonic() + 20
@@ -223,7 +224,7 @@ def _processes(stack: LocalStack) -> Iterator[str]:
 
 
 def strays(folder: Path) -> Iterator[str]:
-    """What works for that stack and is not a process of its machine."""
+    """What works for that stack and is not a process of its supervisor."""
     parents: dict[int, int] = {}
     commands: dict[int, str] = {}
     for process in Path("/proc").glob("[0-9]*"):
@@ -234,7 +235,7 @@ def strays(folder: Path) -> Iterator[str]:
             environment = (process / "environ").read_bytes().decode(errors="replace")
             if pid != os.getpid() and re.search(rf"{re.escape(str(folder))}(?![\w-])", command + environment):
                 commands[pid] = command
-    of_machine = {pid for pid, command in commands.items() if "local.machine" in command}
+    of_machine = {pid for pid, command in commands.items() if "local.supervisor" in command}
     for pid, command in commands.items():
         line = pid
         while line > 1 and line not in of_machine:

@@ -17,9 +17,11 @@ import psycopg
 import pytest
 
 from local.load import MIB, Load, Request, Sampler, database_login, memory, over_and_over, pods, report, send
-from local.machine import Machine, Status
-from local.stack import PYTHON, ROOT, LocalStack, new_stack
+from local.stack import PYTHON, LocalStack, new_stack
+from local.supervisor.client import Supervisor
+from local.supervisor.spec import Status
 from operations.rotate_admin import change_password
+from tests import ROOT
 
 pytestmark = pytest.mark.local
 
@@ -320,6 +322,6 @@ def _set_secret(site: LocalStack, key: str, value: str) -> None:
 
 
 def _status(site: LocalStack, name: str) -> Status:
-    status = Machine(site.folder).get(name)
+    status = Supervisor(site.folder).get(name)
     assert status is not None
     return status

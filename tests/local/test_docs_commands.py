@@ -19,10 +19,11 @@ import boto3
 import pytest
 import yaml
 
-from local import account, paths
+from local import aws_account, paths
 from local.load import database_login
-from local.machine import Machine
-from local.stack import ROOT, LocalStack, free_ports, new_stack
+from local.stack import LocalStack, free_ports, new_stack
+from local.supervisor.client import Supervisor
+from tests import ROOT
 from tests.local.docs_shell import Shell
 from tests.pages import block, words
 
@@ -85,7 +86,7 @@ def test_the_first_stack_is_made_as_the_workflows_want_it(
         "PULUMI_BACKEND_URL": f"file://{tmp_path / 'state'}",
         # Of the README's stack, which has no key.
         "PULUMI_CONFIG_PASSPHRASE": secrets.token_hex(16),
-        **account.credentials(_endpoint(site)),
+        **aws_account.credentials(_endpoint(site)),
     }
     shell.run(*commands, cwd=tmp_path, variables=environment)
     written = yaml.safe_load((tmp_path / "Pulumi.dev.yaml").read_text())
@@ -166,9 +167,9 @@ def test_a_first_up_through_a_tunnel_goes_in_the_two_steps_of_the_page() -> None
         assert "onnection refused" in refused.stdout + refused.stderr
         assert "database-owner" in refused.stdout
         # What the page's tunnel asks for is an output already.
-        (server,) = (one for one in Machine(stack.folder).list() if one.name.startswith("rds-"))
+        (server,) = (one for one in Supervisor(stack.folder).list() if one.name.startswith("rds-"))
         assert shell.run("pulumi stack output databaseAddress").stdout.strip() == "127.0.0.1"
-        with tunnel(port, Machine(stack.folder).free_port(server.name)):
+        with tunnel(port, Supervisor(stack.folder).free_port(server.name)):
             shell.run(second)
             assert stack.changes() == {}
         assert stack.get("/", login=("admin", stack.password())).status == 200
@@ -178,7 +179,7 @@ def test_a_bucket_that_is_there_is_adopted_and_not_replaced(tmp_path: Path) -> N
     with new_stack("adopt") as stack:
         stack.command("preview")
         s3 = _client("s3", stack)
-        s3.create_bucket(Bucket="of-the-old-one", CreateBucketConfiguration={"LocationConstraint": account.REGION})
+        s3.create_bucket(Bucket="of-the-old-one", CreateBucketConfiguration={"LocationConstraint": aws_account.REGION})
         file = tmp_path / "adopt.json"
         commands = [
             command.replace("adopt.json", str(file))
@@ -199,7 +200,7 @@ def test_a_bucket_that_is_there_is_adopted_and_not_replaced(tmp_path: Path) -> N
 
 @contextlib.contextmanager
 def tunnel(port: int, target: int) -> Iterator[None]:
-    """Forward a port of this machine, as a session of AWS's session manager does."""
+    """Forward a port of this supervisor, as a session of AWS's session manager does."""
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -230,10 +231,12 @@ def _make_key(stack: LocalStack) -> None:
 
 
 def _client(service: str, stack: LocalStack) -> Any:
-    login = account.credentials(_endpoint(stack))
-    session: Any = boto3.Session(login["AWS_ACCESS_KEY_ID"], login["AWS_SECRET_ACCESS_KEY"], region_name=account.REGION)
+    login = aws_account.credentials(_endpoint(stack))
+    session: Any = boto3.Session(
+        login["AWS_ACCESS_KEY_ID"], login["AWS_SECRET_ACCESS_KEY"], region_name=aws_account.REGION
+    )
     return session.client(service, endpoint_url=_endpoint(stack))
 
 
 def _endpoint(stack: LocalStack) -> str:
-    return f"http://127.0.0.1:{Machine(stack.folder).free_port(account.PROCESS)}"
+    return f"http://127.0.0.1:{Supervisor(stack.folder).free_port(aws_account.PROCESS)}"

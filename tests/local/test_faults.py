@@ -21,9 +21,11 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Literal
 
-from local import account
-from local.machine import Machine, ProcessSpec
-from local.stack import PYTHON, ROOT, CommandError, LocalStack, free_ports
+from local import aws_account
+from local.stack import PYTHON, CommandError, LocalStack, free_ports
+from local.supervisor.client import Supervisor
+from local.supervisor.spec import ProcessSpec
+from tests import ROOT
 from tests.local import faults
 from tests.local.faults import NEVER, View
 
@@ -146,7 +148,7 @@ def test_a_master_password_that_is_wrong_is_told_and_a_new_one_puts_it_right(bat
     failed = battered.command(*faults.up_arguments(1), ok=False)
     assert failed.returncode != 0
     (server,) = servers(battered)
-    port = Machine(battered.folder).free_port(f"rds-{server.name}")
+    port = Supervisor(battered.folder).free_port(f"rds-{server.name}")
     told = [line for line in (failed.stdout + failed.stderr).splitlines() if "cannot connect to PostgreSQL" in line]
     assert told
     assert all(f"127.0.0.1:{port}/" in line and "password authentication failed" in line for line in told), told
@@ -177,7 +179,7 @@ def test_mlflow_outlives_the_sudden_death_of_its_database_under_load(battered: L
     wait_until(lambda: logs_a_metric(battered))
 
 
-@pytest.mark.parametrize("name", ["mlflow.", "haproxy.", account.PROCESS])
+@pytest.mark.parametrize("name", ["mlflow.", "haproxy.", aws_account.PROCESS])
 def test_a_process_that_is_killed_comes_back(battered: LocalStack, name: str) -> None:
     killed = process(battered, name)
     kill(battered, killed.name)
@@ -189,7 +191,7 @@ def test_a_process_that_is_killed_comes_back(battered: LocalStack, name: str) ->
 def test_after_the_death_of_the_whole_machine_a_plain_up_brings_everything_back(battered: LocalStack) -> None:
     before = faults.view(battered)
     run = battered.client("import mlflow\nwith mlflow.start_run() as run: pass\nprint(run.info.run_id)")
-    supervisor = int((battered.folder / "machine" / "pid").read_text())
+    supervisor = int((battered.folder / "supervisor" / "pid").read_text())
     os.kill(supervisor, signal.SIGKILL)
     wait_until(lambda: not processes_of(battered))
     battered.command("up")
@@ -205,7 +207,7 @@ def test_after_a_full_disk_the_database_goes_on_when_there_is_space_again(batter
             while file.write(b"\0" * 65536):
                 pass
         assert battered.client(LOG_UNTIL_REFUSED) == "refused"
-        assert "No space left on device" in Machine(battered.folder).log(process(battered, "rds-").name).read_text()
+        assert "No space left on device" in Supervisor(battered.folder).log(process(battered, "rds-").name).read_text()
         filler.unlink()
         wait_until(lambda: process(battered, "rds-").ready and logs_in(battered))
         wait_until(lambda: logs_a_metric(battered))
@@ -226,7 +228,7 @@ def servers(stack: LocalStack) -> list[Path]:
 
 
 def process(stack: LocalStack, name: str) -> Any:
-    (found,) = [status for status in Machine(stack.folder).list() if status.name.startswith(name)]
+    (found,) = [status for status in Supervisor(stack.folder).list() if status.name.startswith(name)]
     return found
 
 
@@ -294,28 +296,28 @@ def small_disk(stack: LocalStack) -> Iterator[Path]:
         pytest.skip("only root can mount a small disk")
     (server,) = servers(stack)
     data, aside = server / "data", server / "data.aside"
-    machine, name = Machine(stack.folder), f"rds-{server.name}"
-    spec = ProcessSpec(**json.loads((stack.folder / "machine" / "specs" / f"{name}.json").read_text()))
-    machine.delete(name)
+    supervisor, name = Supervisor(stack.folder), f"rds-{server.name}"
+    spec = ProcessSpec(**json.loads((stack.folder / "supervisor" / "specs" / f"{name}.json").read_text()))
+    supervisor.delete(name)
     data.rename(aside)
     data.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=300m", "mlflow-eks-test", data]
     mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
     try:
         copy(aside, data)
-        machine.put(spec)
+        supervisor.keep_running(spec)
         if mounted.returncode != 0:
             pytest.skip(f"root cannot mount here: {mounted.stderr.strip()}")
         yield data
     finally:
-        machine.delete(name)
+        supervisor.delete(name)
         if mounted.returncode == 0:
             shutil.rmtree(aside)
             copy(data, aside)
             subprocess.run(["umount", data], check=True)
         shutil.rmtree(data)
         aside.rename(data)
-        machine.put(spec)
+        supervisor.keep_running(spec)
 
 
 def copy(source: Path, target: Path) -> None:

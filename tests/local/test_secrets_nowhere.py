@@ -24,7 +24,8 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from local import paths
-from local.stack import PYTHON, ROOT, LocalStack
+from local.stack import PYTHON, LocalStack
+from tests import ROOT
 
 pytestmark = pytest.mark.local
 
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.local
 DATABASE_SECRET = "cluster/objects/Secret/mlflow/postgres-database-secret.json"
 ADMIN_SECRET = "cluster/objects/Secret/mlflow/mlflow-auth.json"
 LOGIN_INI = "cluster/pods/POD/ini-file/auth_result.ini"
-POD_DECLARATION = "machine/specs/POD.json"
+POD_DECLARATION = "supervisor/specs/POD.json"
 FLASK_SECRET = "cluster/objects/Secret/mlflow/mlflow-flask-server-secret-key.json"
 DATABASE_PLACES = {DATABASE_SECRET, LOGIN_INI, POD_DECLARATION}
 ADMIN_PLACES = {ADMIN_SECRET, LOGIN_INI}

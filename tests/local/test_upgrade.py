@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from local.load import MIB, Load, Request, memory, over_and_over, pods, report, send
-from local.machine import Machine
 from local.stack import Answer, LocalStack, new_stack
+from local.supervisor.client import Supervisor
 from operations.rotate_admin import change_password
 from tests.local.docs_shell import Shell
 from tests.pages import block
@@ -127,10 +127,10 @@ def test_the_guides_chart_comes_up_with_a_warning(site: Site) -> None:
 
 
 def test_its_workers_do_not_get_into_each_others_way_at_their_first_start(site: Site) -> None:
-    machine = Machine(site.stack.folder)
+    supervisor = Supervisor(site.stack.folder)
     leaders = pods(site.stack)
-    assert {process.restarts for process in machine.list() if process.name in leaders} == {0}
-    assert "already exists" not in "".join(machine.log(name).read_text() for name in leaders)
+    assert {process.restarts for process in supervisor.list() if process.name in leaders} == {0}
+    assert "already exists" not in "".join(supervisor.log(name).read_text() for name in leaders)
 
 
 def test_its_page_can_write_over_https(site: Site) -> None:

@@ -17,8 +17,8 @@ import yaml
 
 from local import tools
 from local.charts.mlflow import APP_VERSIONS
-from local.machine import Machine
 from local.stack import LocalStack, new_stack
+from local.supervisor.client import Supervisor
 
 pytestmark = pytest.mark.local
 
@@ -329,13 +329,13 @@ def family(pid: int) -> set[int]:
 
 def test_haproxy_listens_on_the_two_published_ports_and_nothing_else(default_site: Site) -> None:
     stack = default_site.stack
-    (haproxy,) = (one for one in Machine(stack.folder).list() if "kubernetes-ingress" in one.name)
+    (haproxy,) = (one for one in Supervisor(stack.folder).list() if "kubernetes-ingress" in one.name)
     assert haproxy.pid
     assert listening(family(haproxy.pid)) == {("127.0.0.1", stack.http_port), ("127.0.0.1", stack.https_port)}
 
 
 def test_everything_listens_on_loopback_only(default_site: Site) -> None:
-    pids = [one.pid for one in Machine(default_site.stack.folder).list() if one.pid]
+    pids = [one.pid for one in Supervisor(default_site.stack.folder).list() if one.pid]
     assert len(pids) >= 4
     sockets = listening(set[int]().union(*(family(pid) for pid in pids)))
     assert len(sockets) >= 5

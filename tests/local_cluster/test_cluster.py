@@ -21,8 +21,9 @@ from local import tools
 from local.cluster import ClusterError
 from local.cluster.helm import Cluster, Release
 from local.cluster.objects import Object, make, make_secret
-from local.machine import Machine, MachineError
 from local.stack import free_ports
+from local.supervisor.client import Supervisor
+from local.supervisor.spec import SupervisorError
 
 HOST = "mlflow.test"
 SNIPPET = "haproxy.org/backend-config-snippet"
@@ -111,8 +112,8 @@ def ports(monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
 
 @pytest.fixture
 def cluster(tmp_path: Path, image: Path, ports: tuple[int, int]) -> Iterator[Cluster]:
-    machine = Machine(tmp_path / "stack")
-    machine.start()
+    supervisor = Supervisor(tmp_path / "stack")
+    supervisor.start()
     try:
         made = Cluster(tmp_path / "stack")
         for namespace in ("mlflow", "haproxy"):
@@ -122,7 +123,7 @@ def cluster(tmp_path: Path, image: Path, ports: tuple[int, int]) -> Iterator[Clu
         made.install(controller())
         yield made
     finally:
-        machine.stop()
+        supervisor.stop()
 
 
 def controller(**config: str) -> Release:
@@ -163,7 +164,9 @@ def get(port: int, path: str = "/", host: str = HOST, method: str = "GET") -> tu
 
 
 def pods(cluster: Cluster) -> list[str]:
-    return [name for name in (status.name for status in cluster.ingress.machine.list()) if name.startswith("mlflow.")]
+    return [
+        name for name in (status.name for status in cluster.ingress.supervisor.list()) if name.startswith("mlflow.")
+    ]
 
 
 def eventually(condition: Callable[[], object], seconds: float = 15) -> None:
@@ -272,9 +275,9 @@ def test_an_upgrade_loses_no_request(cluster: Cluster, ports: tuple[int, int]) -
 
 def test_the_same_release_again_changes_nothing(cluster: Cluster, ports: tuple[int, int]) -> None:
     cluster.install(mlflow())
-    before = {status.name: status.pid for status in cluster.ingress.machine.list()}
+    before = {status.name: status.pid for status in cluster.ingress.supervisor.list()}
     assert cluster.upgrade(mlflow())["status"]["revision"] == 2
-    assert {status.name: status.pid for status in cluster.ingress.machine.list()} == before
+    assert {status.name: status.pid for status in cluster.ingress.supervisor.list()} == before
 
 
 def test_more_and_fewer_replicas_keep_the_pods_there_are(cluster: Cluster) -> None:
@@ -290,7 +293,7 @@ def test_more_and_fewer_replicas_keep_the_pods_there_are(cluster: Cluster) -> No
 def test_a_failed_upgrade_leaves_what_ran(cluster: Cluster, ports: tuple[int, int]) -> None:
     cluster.install(mlflow())
     before, objects = pods(cluster), snapshot(cluster)
-    with Clients(ports[0]) as clients, pytest.raises(MachineError, match="No such option '--broken'"):
+    with Clients(ports[0]) as clients, pytest.raises(SupervisorError, match="No such option '--broken'"):
         cluster.upgrade(mlflow(extraArgs={"broken": "1"}))
     assert clients.failures == []
     assert pods(cluster) == before
@@ -299,7 +302,7 @@ def test_a_failed_upgrade_leaves_what_ran(cluster: Cluster, ports: tuple[int, in
 
 def test_a_failed_installation_leaves_nothing(cluster: Cluster, ports: tuple[int, int]) -> None:
     objects = snapshot(cluster)
-    with pytest.raises(MachineError, match="No such option '--broken'"):
+    with pytest.raises(SupervisorError, match="No such option '--broken'"):
         cluster.install(mlflow(extraArgs={"broken": "1"}))
     assert pods(cluster) == []
     assert snapshot(cluster) == objects
@@ -344,7 +347,7 @@ def test_a_killed_pod_is_avoided_and_comes_back(cluster: Cluster, ports: tuple[i
     # A request on a connection that is just being torn down is lost with the pod; what comes after its end is not.
     eventually(lambda: has_ended(pid))
     assert {get(ports[0])[0] for _ in range(20)} == {200}
-    eventually(lambda: all(status.ready for status in cluster.ingress.machine.list()))
+    eventually(lambda: all(status.ready for status in cluster.ingress.supervisor.list()))
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -378,7 +381,7 @@ def test_a_request_whose_body_comes_late_is_tried_again_only_where_haproxy_waits
 
 def test_scaling_down_waits_for_the_pod_that_stays(cluster: Cluster, ports: tuple[int, int]) -> None:
     cluster.install(mlflow())
-    first = cluster.ingress.machine.get(pods(cluster)[0])
+    first = cluster.ingress.supervisor.get(pods(cluster)[0])
     assert first is not None
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from local import tools
-from local.machine import Machine
 from local.plugins.aws.server import DatabaseServer
 from local.plugins.postgresql import Database, Grant, Role, Schema, Server
 from local.plugins.provider import InvalidInput, OperationError, Properties, Resource
+from local.supervisor.client import Supervisor
 
 pytestmark = pytest.mark.skipif(not tools.POSTGRES.complete, reason="`make up` has not installed PostgreSQL yet")
 
@@ -27,18 +27,18 @@ def instance() -> Iterator[DatabaseServer]:
     # Not below pytest's own folder: PostgreSQL's user must be able to pass through.
     stack = Path(tempfile.mkdtemp(prefix="mlflow-eks-test-", dir="/var/tmp"))
     stack.chmod(0o711)
-    machine = Machine(stack)
+    supervisor = Supervisor(stack)
     before = os.environ.get("MLFLOW_EKS_STACK_DIR")
     os.environ["MLFLOW_EKS_STACK_DIR"] = str(stack)
     try:
-        machine.start()
+        supervisor.start()
         server = DatabaseServer("test")
         server.start({"rds.force_ssl": "1", "log_statement": "none"})
         server.set_master("master", MASTER)
         yield server
         server.remove()
     finally:
-        machine.stop()
+        supervisor.stop()
         shutil.rmtree(stack)
         os.environ.pop("MLFLOW_EKS_STACK_DIR")
         if before is not None:

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from bench import report, soak
-from bench.program import Pair
-from bench.serving import CHART, CONFIGURATIONS, DEFAULT, NO_LOGIN, Row, Window
-from bench.stored_runs import SEARCHES, Growth
+from local.bench import report, soak
+from local.bench.program import Pair
+from local.bench.serving import CHART, CONFIGURATIONS, DEFAULT, NO_LOGIN, Row, Window
+from local.bench.stored_runs import SEARCHES, Growth
 from local.load import MIB, Load
 
 

@@ -12,7 +12,8 @@ from botocore import xform_name
 
 from settings.reader import parse
 from settings.stack import Settings
-from tests.pages import NOT_RUN, PAGES, PROGRAMS, ROOT, RUN, all_commands, block, blocks, prose, reason, words
+from tests import ROOT
+from tests.pages import NOT_RUN, PAGES, PROGRAMS, RUN, all_commands, block, blocks, prose, reason, words
 from tests.unit.harness import Deployment, changed, deploy, stack_config
 
 by_page = pytest.mark.parametrize("page", PAGES)
@@ -131,7 +132,7 @@ def test_every_page_of_the_docs_is_reached_from_the_readme(page: str) -> None:
 
 @by_page
 def test_every_file_in_the_docs_exists(page: str) -> None:
-    folders = ("", "local", "local/plugins", "components", "pod", ".github/workflows")
+    folders = ("", "local", "local/plugins", "components", ".github/workflows")
     here = {path.name for folder in folders for path in (ROOT / folder).glob("*")}
     for name in re.findall(r"`([\w./-]+\.(?:py|md|ya?ml|json|txt|in|toml|baseline))`", prose(page)):
         assert name in here | OF_OTHERS or (ROOT / name).exists(), name
@@ -237,9 +238,3 @@ def _section_with(section: dict[str, Any], keys: set[str]) -> dict[str, Any]:
         if isinstance(value, dict) and (found := _section_with(value, keys)):
             return found
     return {}
-
-
-def test_the_graph_of_resources_shows_those_that_the_program_makes() -> None:
-    local = deploy(stack_config("local"), stack="local")
-    drawn = re.findall(r'^ *r\d+\["([\w-]+)<br>', (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
-    assert sorted(drawn) == sorted(one.name for one in local.resources if not one.type.startswith("mlflow-eks:"))

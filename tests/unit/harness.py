@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,7 +21,8 @@ from pulumi.runtime import rpc
 from pulumi.runtime.settings import SETTINGS
 from pulumi.runtime.stack import run_pulumi_func
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 SECRET_SIGNATURE = rpc._special_sig_key
 SECRET = rpc._special_secret_sig
 UNKNOWN = rpc.UNKNOWN

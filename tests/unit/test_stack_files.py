@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from settings.reader import parse
 from settings.stack import Settings
-from tests.unit.harness import ROOT, Deployment, stack_config
+from tests import ROOT
+from tests.unit.harness import Deployment, stack_config
 
 STACKS = ["dev", "prod", "local"]
 

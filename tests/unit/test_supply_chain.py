@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
 
 # In parts, because this file is searched as well.
 REGISTRIES = [
@@ -109,7 +109,7 @@ def test_whatever_installs_a_lock_file_wants_its_hashes() -> None:
 
 
 def test_every_go_module_has_its_hash() -> None:
-    folder = ROOT / "local" / "pulumi-cli"
+    folder = ROOT / "local" / "pulumi_cli" / "go"
     required = re.findall(
         r"^\s*(?:require )?([\w./~-]+\.[\w./~-]+) (v\S+)", (folder / "go.mod").read_text(), re.MULTILINE
     )

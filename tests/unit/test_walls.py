@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.harness import ROOT
+from tests import ROOT
 
-SHIPPED = ("__main__", "wiring", "settings", "components", "operations", "local", "bench")
+SHIPPED = ("__main__", "wiring", "settings", "components", "operations", "local")
 WALLS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "components know neither settings nor who uses them": (
         ("components",),
-        ("settings", "wiring", "operations", "local", "bench", "tests"),
+        ("settings", "wiring", "operations", "local", "tests"),
     ),
-    "settings know no components": (("settings",), ("wiring", "components", "operations", "local", "bench", "tests")),
+    "settings know no components": (("settings",), ("wiring", "components", "operations", "local", "tests")),
     "the program knows nothing of the local stack": (
         ("__main__", "wiring", "settings", "components", "operations"),
-        ("local", "bench"),
+        ("local"),
     ),
-    "the local stack knows no components": (("local",), ("components", "wiring", "settings", "operations", "bench")),
+    "the local stack knows no components": (("local",), ("components", "wiring", "settings", "operations")),
     "stand-ins of plugins know no charts": (("local/plugins",), ("local/charts",)),
     "nothing that is shipped needs the tests": (SHIPPED, ("tests",)),
 }

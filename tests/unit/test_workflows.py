@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from operations import preview_markdown
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))
 ACTIONS = sorted((ROOT / ".github" / "actions").glob("*/action.y*ml"))
 STACKS = ["dev", "prod"]

@@ -6,11 +6,11 @@ from importlib.metadata import version
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.machine import MachineError
 from local.plugins.aws import cloudwatch, ec2, iam, rds, route53, s3
 from local.plugins.aws.functions import FUNCTIONS
 from local.plugins.provider import Provider
 from local.plugins.serve import Call
+from local.supervisor.spec import SupervisorError
 from local.tools import ToolError
 
 
@@ -19,7 +19,7 @@ class Aws(Provider):
 
     package = "aws"
     version = version("pulumi-aws")
-    errors = (BotoCoreError, ClientError, MachineError, ToolError)
+    errors = (BotoCoreError, ClientError, SupervisorError, ToolError)
 
     def __init__(self) -> None:
         resources = [

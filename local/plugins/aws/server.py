@@ -5,8 +5,6 @@ member of `rds_superuser`, but is no superuser. Connections are TLS only.
 """
 
 import contextlib
-import datetime
-import ipaddress
 import os
 import shutil
 import time
@@ -15,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from psycopg.sql import SQL, Identifier, Literal
 
 from local import paths, tools
-from local.machine import Machine, ProcessSpec
+from local.certificates import self_signed
+from local.supervisor.client import Supervisor
+from local.supervisor.spec import ProcessSpec
 
 VERSION = "17.6"
 """The PostgreSQL that `local.tools` installs."""
@@ -37,17 +34,17 @@ class DatabaseServer:
     def __init__(self, identifier: str) -> None:
         self._process = f"rds-{identifier}"
         self._folder = paths.stack_dir() / "postgres" / identifier
-        self._machine = Machine(paths.stack_dir())
+        self._supervisor = Supervisor(paths.stack_dir())
 
     @property
     def exists(self) -> bool:
         """Whether the machine runs it."""
-        return self._machine.get(self._process) is not None
+        return self._supervisor.get(self._process) is not None
 
     @property
     def port(self) -> int:
         """Its TCP port."""
-        return self._machine.free_port(self._process)
+        return self._supervisor.free_port(self._process)
 
     def start(self, parameters: Mapping[str, str]) -> None:
         """Run it with these parameters, making it first where it is new."""
@@ -75,7 +72,7 @@ class DatabaseServer:
             stop_signal="SIGINT",
             stop_timeout=30,
         )
-        self._machine.put(spec, _START_SECONDS)
+        self._supervisor.keep_running(spec, _START_SECONDS)
 
     def set_master(self, name: str, password: str) -> None:
         """Make the master user, or give it another password."""
@@ -93,23 +90,23 @@ class DatabaseServer:
 
     def remove(self) -> None:
         """Stop it and delete its data."""
-        self._machine.delete(self._process)
+        self._supervisor.delete(self._process)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _make(self, data: Path) -> None:
         paths.make_traversable(self._folder.parent)
         self._folder.mkdir(mode=0o700, exist_ok=True)
         self._give(self._folder)
-        certificate, key = _self_signed()
-        self._write("server.crt", certificate)
-        self._write("server.key", key)
+        certificate, key = self_signed([ADDRESS], _CERTIFICATE_DAYS)
+        self._write("server.crt", certificate.encode())
+        self._write("server.key", key.encode())
         fresh = tools.postgres_data()
         self._write("rdsadmin-password", (fresh / "rdsadmin-password").read_bytes())
         # Under another name until it is complete: a copy that was interrupted starts over.
         unfinished = self._folder / "data.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         copy = ["cp", "-R", "-p", str(fresh / "data"), str(unfinished)]
-        self._machine.run(self._spec(f"{self._process}-copy", copy), _START_SECONDS)
+        self._supervisor.run(self._spec(f"{self._process}-copy", copy), _START_SECONDS)
         unfinished.rename(data)
 
     def _spec(self, name: str, argv: list[str], **more: Any) -> ProcessSpec:
@@ -155,24 +152,3 @@ class DatabaseServer:
                 time.sleep(0.1)
         with connection:
             yield connection
-
-
-def _self_signed() -> tuple[bytes, bytes]:
-    """A certificate for loopback and its key, in PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, ADDRESS)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=_CERTIFICATE_DAYS))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(ADDRESS))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return certificate.public_bytes(pem), private

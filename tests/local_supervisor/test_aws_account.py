@@ -10,35 +10,35 @@ from typing import Any
 import boto3
 import pytest
 
-from local import account
-from local.machine import Machine
+from local import aws_account
+from local.supervisor.client import Supervisor
 
 Client = Callable[[str], Any]
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    machine = Machine(tmp_path)
-    machine.start()
-    yield machine
-    machine.stop()
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    supervisor = Supervisor(tmp_path)
+    supervisor.start()
+    yield supervisor
+    supervisor.stop()
 
 
 @pytest.fixture
-def client(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Client:
-    for name, value in account.credentials(account.start(machine)).items():
+def client(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> Client:
+    for name, value in aws_account.credentials(aws_account.start(supervisor)).items():
         monkeypatch.setenv(name, value)
     return boto3.client
 
 
-def kill(machine: Machine) -> None:
-    process = machine.get(account.PROCESS)
+def kill(supervisor: Supervisor) -> None:
+    process = supervisor.get(aws_account.PROCESS)
     assert process is not None
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-    while (now := machine.get(account.PROCESS)) is not None and now.pid == process.pid:
+    while (now := supervisor.get(aws_account.PROCESS)) is not None and now.pid == process.pid:
         pass
-    account.start(machine)
+    aws_account.start(supervisor)
 
 
 def everything(client: Client) -> dict[str, Any]:
@@ -51,7 +51,8 @@ def everything(client: Client) -> dict[str, Any]:
         "rules": sorted(
             rule["SecurityGroupRuleId"] for rule in ec2.describe_security_group_rules()["SecurityGroupRules"]
         ),
-        "cluster": eks.describe_cluster(name=account.CLUSTER)["cluster"] | {"createdAt": 0, "clientRequestToken": ""},
+        "cluster": eks.describe_cluster(name=aws_account.CLUSTER)["cluster"]
+        | {"createdAt": 0, "clientRequestToken": ""},
         "roles": sorted((role["Arn"], role["RoleId"]) for role in iam.list_roles()["Roles"]),
         "databases": [
             (db["DBInstanceIdentifier"], db["DbiResourceId"]) for db in rds.describe_db_instances()["DBInstances"]
@@ -65,10 +66,10 @@ def everything(client: Client) -> dict[str, Any]:
 
 def test_the_cluster_lies_in_private_subnets_of_two_zones_and_a_public_one(client: Client) -> None:
     ec2 = client("ec2")
-    cluster = client("eks").describe_cluster(name=account.CLUSTER)["cluster"]
+    cluster = client("eks").describe_cluster(name=aws_account.CLUSTER)["cluster"]
     network = cluster["resourcesVpcConfig"]
-    assert cluster["version"] == account.KUBERNETES_VERSION
-    assert ec2.describe_vpcs(VpcIds=[network["vpcId"]])["Vpcs"][0]["CidrBlock"] == account.VPC_CIDR
+    assert cluster["version"] == aws_account.KUBERNETES_VERSION
+    assert ec2.describe_vpcs(VpcIds=[network["vpcId"]])["Vpcs"][0]["CidrBlock"] == aws_account.VPC_CIDR
     assert ec2.describe_security_groups(GroupIds=[network["clusterSecurityGroupId"]])["SecurityGroups"]
     public: dict[str, bool] = {}
     for subnet in ec2.describe_subnets(SubnetIds=network["subnetIds"])["Subnets"]:
@@ -78,15 +79,15 @@ def test_the_cluster_lies_in_private_subnets_of_two_zones_and_a_public_one(clien
     assert public == {"10.0.1.0/24": False, "10.0.2.0/24": False, "10.0.101.0/24": True}
 
 
-def test_a_killed_account_comes_back_with_the_same_ids_and_objects(client: Client, machine: Machine) -> None:
+def test_a_killed_account_comes_back_with_the_same_ids_and_objects(client: Client, supervisor: Supervisor) -> None:
     ec2, iam, rds, s3 = (client(service) for service in ("ec2", "iam", "rds", "s3"))
     content = os.urandom(9_000_000)
-    s3.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": account.REGION})
+    s3.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": aws_account.REGION})
     s3.put_object(Bucket="bucket", Key="ü/a b+c?d%2F", Body=b"small")
     s3.upload_fileobj(io.BytesIO(content), "bucket", "in parts")
     s3.put_object(Bucket="bucket", Key="gone", Body=b"")
     s3.delete_object(Bucket="bucket", Key="gone")
-    vpc = ec2.describe_vpcs(Filters=[{"Name": "cidr", "Values": [account.VPC_CIDR]}])["Vpcs"][0]["VpcId"]
+    vpc = ec2.describe_vpcs(Filters=[{"Name": "cidr", "Values": [aws_account.VPC_CIDR]}])["Vpcs"][0]["VpcId"]
     group = ec2.create_security_group(GroupName="postgres", Description="d", VpcId=vpc)["GroupId"]
     rule = {"IpProtocol": "tcp", "FromPort": 5432, "ToPort": 5432, "IpRanges": [{"CidrIp": "10.0.0.0/16"}]}
     ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
@@ -103,36 +104,36 @@ def test_a_killed_account_comes_back_with_the_same_ids_and_objects(client: Clien
         VpcSecurityGroupIds=[group],
     )
     before = everything(client)
-    kill(machine)
+    kill(supervisor)
     assert everything(client) == before
     assert s3.get_object(Bucket="bucket", Key="in parts")["Body"].read() == content
 
 
-def test_a_call_before_the_account_is_complete_waits_for_it(client: Client, machine: Machine) -> None:
+def test_a_call_before_the_account_is_complete_waits_for_it(client: Client, supervisor: Supervisor) -> None:
     before = everything(client)
-    machine.delete(account.PROCESS)
-    (machine.folder / "aws.journal").unlink()
-    account.start(machine)
-    assert client("eks").describe_cluster(name=account.CLUSTER)["cluster"]["status"] == "ACTIVE"
+    supervisor.delete(aws_account.PROCESS)
+    (supervisor.folder / "aws.journal").unlink()
+    aws_account.start(supervisor)
+    assert client("eks").describe_cluster(name=aws_account.CLUSTER)["cluster"]["status"] == "ACTIVE"
     assert everything(client) == before
 
 
-def test_half_a_line_at_the_end_of_the_journal_is_dropped(client: Client, machine: Machine) -> None:
+def test_half_a_line_at_the_end_of_the_journal_is_dropped(client: Client, supervisor: Supervisor) -> None:
     client("iam").create_role(RoleName="role", AssumeRolePolicyDocument="{}")
     before = everything(client)
-    with (machine.folder / "aws.journal").open("a") as journal:
+    with (supervisor.folder / "aws.journal").open("a") as journal:
         journal.write('{"environ": {"REQUEST_METH')
-    kill(machine)
+    kill(supervisor)
     client("iam").create_role(RoleName="another", AssumeRolePolicyDocument="{}")
     client("iam").delete_role(RoleName="another")
-    kill(machine)
+    kill(supervisor)
     assert everything(client) == before
 
 
-def test_an_account_that_was_killed_while_it_was_made_is_made_anew(client: Client, machine: Machine) -> None:
+def test_an_account_that_was_killed_while_it_was_made_is_made_anew(client: Client, supervisor: Supervisor) -> None:
     before = everything(client)
-    journal = machine.folder / "aws.journal"
-    machine.delete(account.PROCESS)
+    journal = supervisor.folder / "aws.journal"
+    supervisor.delete(aws_account.PROCESS)
     journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:4]))
-    account.start(machine)
+    aws_account.start(supervisor)
     assert everything(client) == before

@@ -6,16 +6,16 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.clock import seconds
-from local import account
-from local.engine import STACK, Engine
-from local.machine import Machine
-from local.stack import ROOT, LocalStack
+from local import aws_account, paths
+from local.pulumi_cli.engine import STACK, Engine
+from local.stack import LocalStack
+from local.supervisor.client import Supervisor
 
 COPIES = (1, 2, 4, 8)
 EMPTY_MAIN = '"""Nothing."""\n'
@@ -102,6 +102,13 @@ class Pair:
         return statistics.median(self.ours) / statistics.median(self.other)
 
 
+def seconds(task: Callable[[], object]) -> float:
+    """Run a task and return the seconds that it took."""
+    began = time.monotonic()
+    task()
+    return time.monotonic() - began
+
+
 def start(runs: int) -> Pair:
     """The program up to its first registration, against importing the modules of the SDKs that it has imported by then."""
     modules = _python(STARTED, "").stdout
@@ -130,7 +137,7 @@ def no_change(stack: LocalStack, runs: int) -> list[Pair]:
     local = ("--stack", STACK, "--config-file", str(stack.folder / "project" / f"Pulumi.{STACK}.yaml"))
     pairs: list[Pair] = []
     for name, command in {"preview": ("preview",), "up": ("up", "--yes", "--skip-preview")}.items():
-        ours = partial(engine.run, ROOT, *command, *local)
+        ours = partial(engine.run, paths.CHECKOUT, *command, *local)
         for title, other in others.items():
             pairs.append(_in_turns(f"no-op {name} / {title}", runs, ours, partial(other.run, other.folder, *command)))
     return pairs
@@ -145,7 +152,7 @@ def growth(stack: LocalStack, runs: int, say: Callable[[str], None]) -> dict[int
     result: dict[int, float] = {}
     for copies in COPIES:
         say(f"a preview of {copies} stacks' worth of resources")
-        variables = {"COPIES": str(copies), "CHECKOUT": str(ROOT), "PYTHONPATH": str(ROOT)}
+        variables = {"COPIES": str(copies), "CHECKOUT": str(paths.CHECKOUT), "PYTHONPATH": str(paths.CHECKOUT)}
         preview = partial(engine.run, engine.folder, "preview", variables=variables)
         times = [seconds(preview) for _ in range(runs)]
         result[copies] = statistics.median(times)
@@ -162,7 +169,7 @@ class _Engine:
     """The stack's engine, and a program of another project on it."""
 
     def __init__(self, stack: LocalStack, name: str, main: str) -> None:
-        endpoint = f"http://127.0.0.1:{Machine(stack.folder).free_port(account.PROCESS)}"
+        endpoint = f"http://127.0.0.1:{Supervisor(stack.folder).free_port(aws_account.PROCESS)}"
         self._pulumi = str(stack.folder / "bin" / "pulumi")
         ours = {key: value for key, value in stack.environment().items() if key.startswith("MLFLOW_EKS_")}
         self._environment = {**Engine(stack.folder, endpoint).environment(), **ours, "PULUMI_STACK": name}
@@ -192,5 +199,11 @@ class _Engine:
 def _python(code: str, stdin: str) -> subprocess.CompletedProcess[str]:
     clean: Mapping[str, str] = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=clean, input=stdin, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=paths.CHECKOUT,
+        env=clean,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=True,
     )

@@ -7,23 +7,27 @@ from typing import Any
 
 import boto3
 
-from local import account
+from local import aws_account
 
 
 def fill(endpoint: str) -> None:
     """Make what the program expects to find: a VPC with two private zones and a public one, and an EKS cluster in it."""
-    ec2: Any = boto3.client("ec2", endpoint_url=endpoint, region_name=account.REGION)
-    iam: Any = boto3.client("iam", endpoint_url=endpoint, region_name=account.REGION)
-    eks: Any = boto3.client("eks", endpoint_url=endpoint, region_name=account.REGION)
+    ec2: Any = boto3.client("ec2", endpoint_url=endpoint, region_name=aws_account.REGION)
+    iam: Any = boto3.client("iam", endpoint_url=endpoint, region_name=aws_account.REGION)
+    eks: Any = boto3.client("eks", endpoint_url=endpoint, region_name=aws_account.REGION)
 
     def tags(kind: str, name: str) -> list[dict[str, Any]]:
         return [{"ResourceType": kind, "Tags": [{"Key": "Name", "Value": name}]}]
 
-    vpc = ec2.create_vpc(CidrBlock=account.VPC_CIDR, TagSpecifications=tags("vpc", account.CLUSTER))["Vpc"]["VpcId"]
+    vpc = ec2.create_vpc(CidrBlock=aws_account.VPC_CIDR, TagSpecifications=tags("vpc", aws_account.CLUSTER))["Vpc"][
+        "VpcId"
+    ]
     ec2.modify_vpc_attribute(VpcId=vpc, EnableDnsHostnames={"Value": True})
 
     def subnets(kind: str, by_zone: dict[str, str]) -> list[str]:
-        table = ec2.create_route_table(VpcId=vpc, TagSpecifications=tags("route-table", f"{account.CLUSTER}-{kind}"))
+        table = ec2.create_route_table(
+            VpcId=vpc, TagSpecifications=tags("route-table", f"{aws_account.CLUSTER}-{kind}")
+        )
         table_id = table["RouteTable"]["RouteTableId"]
         if kind == "public":
             gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
@@ -31,24 +35,24 @@ def fill(endpoint: str) -> None:
             ec2.create_route(RouteTableId=table_id, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
         made: list[str] = []
         for zone, cidr in by_zone.items():
-            tag = tags("subnet", f"{account.CLUSTER}-{kind}-{zone}")
+            tag = tags("subnet", f"{aws_account.CLUSTER}-{kind}-{zone}")
             subnet = ec2.create_subnet(VpcId=vpc, CidrBlock=cidr, AvailabilityZone=zone, TagSpecifications=tag)
             made.append(subnet["Subnet"]["SubnetId"])
             ec2.associate_route_table(RouteTableId=table_id, SubnetId=made[-1])
         return made
 
-    in_cluster = subnets("private", account.PRIVATE_SUBNETS) + subnets("public", account.PUBLIC_SUBNETS)
+    in_cluster = subnets("private", aws_account.PRIVATE_SUBNETS) + subnets("public", aws_account.PUBLIC_SUBNETS)
     ec2.create_security_group(
-        VpcId=vpc, GroupName=account.CLUSTER_SECURITY_GROUP, Description="EKS created security group"
+        VpcId=vpc, GroupName=aws_account.CLUSTER_SECURITY_GROUP, Description="EKS created security group"
     )
     trust = {
         "Version": "2012-10-17",
         "Statement": [{"Effect": "Allow", "Principal": {"Service": "eks.amazonaws.com"}, "Action": "sts:AssumeRole"}],
     }
-    role = iam.create_role(RoleName=f"{account.CLUSTER}-cluster", AssumeRolePolicyDocument=json.dumps(trust))["Role"][
-        "Arn"
-    ]
+    role = iam.create_role(RoleName=f"{aws_account.CLUSTER}-cluster", AssumeRolePolicyDocument=json.dumps(trust))[
+        "Role"
+    ]["Arn"]
     network = {"subnetIds": in_cluster, "endpointPublicAccess": True, "endpointPrivateAccess": True}
     eks.create_cluster(
-        name=account.CLUSTER, version=account.KUBERNETES_VERSION, roleArn=role, resourcesVpcConfig=network
+        name=aws_account.CLUSTER, version=aws_account.KUBERNETES_VERSION, roleArn=role, resourcesVpcConfig=network
     )

@@ -1,6 +1,6 @@
 """MLflow's server through HAProxy on PostgreSQL: requests, latency, memory and connections, one row per configuration.
 
-All rows are releases of one local stack, so that they share the database, the ingress and the machine. The rows take turns in rounds:
+All rows are releases of one local stack, so that they share the database, the ingress and the supervisor. The rows take turns in rounds:
 what changes on the machine meanwhile changes all of them.
 """
 
@@ -14,15 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.soak import connections, memory_of_pods
-from bench.workloads import WORKLOADS, Workload, experiment
-from components.mlflow_release.values import BASIC_LOGIN
-from local import account
+from local import aws_account
+from local.bench.soak import connections, memory_of_pods
+from local.bench.workloads import WORKLOADS, Workload, experiment
+from local.charts.mlflow import BASIC_LOGIN
 from local.cluster.helm import Cluster, Release
 from local.load import Load, Sampler
-from local.machine import Machine
 from local.stack import LocalStack
-from settings.mlflow import Mlflow
+from local.supervisor.client import Supervisor
 
 CLIENTS = 8
 WARM_UP = 2.0
@@ -177,8 +176,8 @@ CONFIGURATIONS: Mapping[str, Sequence[Configuration]] = {
     ),
 }
 """MLflow version to its rows."""
-DEFAULT_WORKERS: int = Mlflow.model_fields["workers"].default
-"""What a stack has that does not write them; Pulumi.local.yaml does."""
+DEFAULT_WORKERS = 2
+"""Default of `mlflow.workers`, which Pulumi.local.yaml overrides. A test compares both."""
 
 
 def measure(
@@ -244,9 +243,9 @@ class _Release:
     """The release of a stack, which is changed past Pulumi: the program has no setting for what it refuses to do."""
 
     def __init__(self, stack: LocalStack) -> None:
-        endpoint = f"http://127.0.0.1:{Machine(stack.folder).free_port(account.PROCESS)}"
+        endpoint = f"http://127.0.0.1:{Supervisor(stack.folder).free_port(aws_account.PROCESS)}"
         # What the plugins of a `pulumi up` find in their environment, and pods and HAProxy are started with.
-        os.environ.update(account.credentials(endpoint) | stack.environment())
+        os.environ.update(aws_account.credentials(endpoint) | stack.environment())
         self._cluster = Cluster(stack.folder)
         found = self._cluster.objects.get("Release", "mlflow", "mlflow")
         if found is None:

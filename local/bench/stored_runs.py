@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
-from bench.workloads import PAGE, experiment
+from local.bench.workloads import PAGE, experiment
 from local.load import database_login, send
 from local.stack import LocalStack
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from local.recovery import likely_id
+from local.pulumi_cli.recovery import likely_id
 
 
 @pytest.mark.parametrize(

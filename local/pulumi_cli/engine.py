@@ -13,10 +13,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from local import account, paths, tools
-from local.machine import end_with_parent
+from local import aws_account, paths, tools
 from local.plugins import install, nursery_socket
-from local.recovery import likely_id
+from local.pulumi_cli.recovery import likely_id
+from local.supervisor.process import end_with_parent
 
 STACK = "local"
 PROJECT = "mlflow-eks"
@@ -153,7 +153,7 @@ class Engine:
         }
         return {
             **inherited,
-            **account.credentials(self.endpoint),
+            **aws_account.credentials(self.endpoint),
             "PATH": f"{self.folder / 'bin'}:{os.environ.get('PATH', os.defpath)}",
             "PULUMI_HOME": str(self.folder / "pulumi-home"),
             # Without .attrs files, the only ones that are not put in place whole: a kill can leave an empty one, and the state is unreadable.

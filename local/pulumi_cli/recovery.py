@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from local import account
+from local import aws_account
 
 _IDS = {
     "aws:iam/role:Role": "{name}",
@@ -51,7 +51,7 @@ def _ec2(endpoint: str) -> Any:
     import boto3  # noqa: PLC0415  -- it takes longer to load than all the rest of a command, which seldom needs it
 
     key = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-    return boto3.client("ec2", endpoint_url=endpoint, region_name=account.REGION, **key)
+    return boto3.client("ec2", endpoint_url=endpoint, region_name=aws_account.REGION, **key)
 
 
 def _security_group(inputs: dict[str, Any], endpoint: str) -> str | None:

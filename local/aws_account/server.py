@@ -28,7 +28,8 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from moto.s3 import models as s3_models
 from werkzeug.serving import make_server
 
-from local import account, account_contents
+from local import aws_account
+from local.aws_account import contents
 
 _SEEDED = "seeded"
 _SERVICES: tuple[SERVICE_NAMES, ...] = ("cloudwatch", "ec2", "eks", "iam", "kms", "rds", "route53", "s3", "sns", "sts")
@@ -130,7 +131,7 @@ def _load_services() -> None:
         _ = accounts[partition]
     for service in _SERVICES:
         backends = get_backend(service)[DEFAULT_ACCOUNT_ID]
-        _ = backends[account.REGION if account.REGION in backends.regions else "aws"]
+        _ = backends[aws_account.REGION if aws_account.REGION in backends.regions else "aws"]
     s3_models.__dict__["os"] = SimpleNamespace(urandom=mock_random.randbytes)
 
 
@@ -145,15 +146,15 @@ def _keep_policies_only() -> None:
 
 def _complete_cluster() -> None:
     """Give moto's cluster what EKS makes with one: its security group, and an issuer of its own."""
-    ec2: Any = get_backend("ec2")[DEFAULT_ACCOUNT_ID][account.REGION]
-    cluster: Any = get_backend("eks")[DEFAULT_ACCOUNT_ID][account.REGION].clusters[account.CLUSTER]
-    (group,) = ec2.describe_security_groups(filters={"group-name": [account.CLUSTER_SECURITY_GROUP]})
+    ec2: Any = get_backend("ec2")[DEFAULT_ACCOUNT_ID][aws_account.REGION]
+    cluster: Any = get_backend("eks")[DEFAULT_ACCOUNT_ID][aws_account.REGION].clusters[aws_account.CLUSTER]
+    (group,) = ec2.describe_security_groups(filters={"group-name": [aws_account.CLUSTER_SECURITY_GROUP]})
     cluster.resources_vpc_config |= {
         "vpcId": group.vpc_id,
         "clusterSecurityGroupId": group.id,
         "publicAccessCidrs": ["0.0.0.0/0"],
     }
-    cluster.identity = {"oidc": {"issuer": f"https://oidc.eks.{account.REGION}.amazonaws.com/id/{'0' * 31}1"}}
+    cluster.identity = {"oidc": {"issuer": f"https://oidc.eks.{aws_account.REGION}.amazonaws.com/id/{'0' * 31}1"}}
 
 
 class _RequestHandler(MotoRequestHandler):
@@ -164,10 +165,10 @@ class _RequestHandler(MotoRequestHandler):
 
 def _seed(journal: Journal) -> None:
     """Have the account made as any client would, on a port that no other client knows."""
-    server = make_server(account.ADDRESS, 0, journal, threaded=True, request_handler=_RequestHandler)
+    server = make_server(aws_account.ADDRESS, 0, journal, threaded=True, request_handler=_RequestHandler)
     # Which is also how long its shutdown takes.
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-    account_contents.fill(f"http://{account.ADDRESS}:{server.server_port}")
+    contents.fill(f"http://{aws_account.ADDRESS}:{server.server_port}")
     server.shutdown()
     journal.append(_SEEDED)
 
@@ -175,7 +176,7 @@ def _seed(journal: Journal) -> None:
 def main(port: int, file: Path) -> None:
     """Serve the account on that port."""
     # Who calls from now on waits for the account to be complete, instead of being refused.
-    listener = socket.create_server((account.ADDRESS, port), backlog=128)
+    listener = socket.create_server((aws_account.ADDRESS, port), backlog=128)
     # The collector would look through it all again and again, a third of the time, and free nothing: services stay.
     gc.disable()
     _load_services()
@@ -187,7 +188,7 @@ def main(port: int, file: Path) -> None:
         _seed(journal)
     _complete_cluster()
     make_server(
-        account.ADDRESS, port, journal, threaded=True, request_handler=_RequestHandler, fd=listener.fileno()
+        aws_account.ADDRESS, port, journal, threaded=True, request_handler=_RequestHandler, fd=listener.fileno()
     ).serve_forever()
 
 

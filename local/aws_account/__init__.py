@@ -4,7 +4,8 @@ import os
 import sys
 
 from local import paths
-from local.machine import Machine, ProcessSpec
+from local.supervisor.client import Supervisor
+from local.supervisor.spec import ProcessSpec
 
 REGION = "eu-west-1"
 CLUSTER = "mlflow-local"
@@ -17,14 +18,14 @@ CLUSTER_SECURITY_GROUP = f"eks-cluster-sg-{CLUSTER}"
 ADDRESS = "127.0.0.1"
 
 
-def start(machine: Machine, timeout: float = 60) -> str:
+def start(supervisor: Supervisor, timeout: float = 60) -> str:
     """Have the machine run the account; return its endpoint, where the first calls wait until the account is complete."""
-    port = machine.free_port(PROCESS)
+    port = supervisor.free_port(PROCESS)
     endpoint = f"http://{ADDRESS}:{port}"
-    machine.put(
+    supervisor.keep_running(
         ProcessSpec(
             name=PROCESS,
-            argv=[sys.executable, "-m", "local.moto_server", str(port), str(machine.folder / "aws.journal")],
+            argv=[sys.executable, "-m", "local.aws_account.server", str(port), str(supervisor.folder / "aws.journal")],
             env={
                 "PATH": os.defpath,
                 **credentials(endpoint),

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from psycopg.sql import SQL, Identifier, Literal
 
-from bench.workloads import MIXED, SEARCH_RUNS, experiment
+from local.bench.workloads import MIXED, SEARCH_RUNS, experiment
 from local.load import MIB, Load, database_login, memory, pods, send
-from local.machine import Machine
 from local.stack import LocalStack
+from local.supervisor.client import Supervisor
 
 CLIENTS = 4
 PAUSE = 0.1
@@ -156,7 +156,7 @@ def memory_of_pods(stack: LocalStack) -> int:
 
 
 def _restarts(stack: LocalStack) -> int:
-    return sum(one.restarts for one in Machine(stack.folder).list() if one.name.startswith("mlflow."))
+    return sum(one.restarts for one in Supervisor(stack.folder).list() if one.name.startswith("mlflow."))
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Generator, Sequence
 from datetime import datetime
 
-from bench import local_stack, program, report, serving, soak, stored_runs
 from local import paths
+from local.bench import program, report, serving, soak, stored_runs
 from local.charts.mlflow import APP_VERSIONS
 from local.stack import LocalStack, free_ports
 
@@ -28,32 +28,13 @@ def main(arguments: Sequence[str]) -> int:
         help=f"of the server: only these rows, for more rounds in the same time; {', '.join(map(repr, names))}",
     )
     parser.add_argument("--minutes", type=float, default=60, help="of the soak; default: 60")
-    parser.add_argument(
-        "--no-cold", action="store_true", help="leave the cold `make up` out, which downloads everything"
-    )
     given = parser.parse_args(arguments)
     parts = given.part or list(report.TITLES)
-    command = shlex.join(["python", "-m", "bench", *arguments])
-    if "local-stack" in parts:
-        _local_stack(given, command)
-    if set(parts) - {"local-stack"}:
-        with _stack("bench") as stack:
-            _on_a_stack(stack, parts, given, command)
+    command = shlex.join(["python", "-m", "local.bench", *arguments])
+    with _stack("bench") as stack:
+        _on_a_stack(stack, parts, given, command)
     print(f"The report is {report.REPORT}")
     return 0
-
-
-def _local_stack(given: argparse.Namespace, command: str) -> None:
-    warm: list[float] = []
-    server: list[float] = []
-    for _ in range(given.rounds):
-        with _stack("bench-warm") as stack:
-            say("make up with the tools there")
-            warm.append(local_stack.warm(stack))
-            say("MLflow alone")
-            server.append(local_stack.server_start(stack))
-    cold = None if given.no_cold else local_stack.cold(say, min(server))
-    report.write("local-stack", report.local_stack(cold, warm, server), command)
 
 
 def _on_a_stack(stack: LocalStack, parts: Sequence[str], given: argparse.Namespace, command: str) -> None:

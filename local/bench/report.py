@@ -11,20 +11,18 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench import serving, soak, stored_runs
-from bench.local_stack import Cold
-from bench.program import Pair
-from bench.serving import CHART, DEFAULT, NO_LOGIN, TWO_PODS, Row
-from bench.stored_runs import Growth
-from local import tools
+from local import paths, tools
+from local.bench import serving, soak, stored_runs
+from local.bench.program import Pair
+from local.bench.serving import CHART, DEFAULT, NO_LOGIN, TWO_PODS, Row
+from local.bench.stored_runs import Growth
 from local.load import MIB
 
 GIB = 1024 * MIB
-FOLDER = Path(__file__).parents[1] / "artifacts" / "bench"
+FOLDER = paths.CHECKOUT / "artifacts" / "bench"
 REPORT = FOLDER.with_suffix(".md")
 TITLES = {
     "program": "The program",
-    "local-stack": "The local stack",
     "serving": "The server",
     "stored-runs": "Stored runs",
     "soak": "Soak",
@@ -67,21 +65,6 @@ def program(pairs: Sequence[Pair], growth: Mapping[int, float]) -> list[str]:
         "",
         f"Each further stack's worth takes {each:.2f} s, {each / growth[first]:.2f} of the first.",
     ]
-
-
-def local_stack(cold: Cold | None, warm: Sequence[float], server: Sequence[float]) -> list[str]:
-    """The local stack's part."""
-    ratio = statistics.median(warm) / statistics.median(server)
-    lines = _table(
-        ["", "ours, s", "held against, s", "ratio"],
-        [["warm `make up` / MLflow's migration and start", _spread(warm, 1), _spread(server, 1), f"**{ratio:.2f}**"]],
-    )
-    if cold:
-        parts = [[name, f"{seconds:.1f}"] for name, seconds in cold.parts.items()]
-        total = ["all of them, one after the other", f"{sum(cold.parts.values()):.1f}"]
-        up = ["**cold `make up` from a clean clone**", f"**{cold.up:.1f}**, ratio **{cold.ratio:.2f}**"]
-        lines += ["", *_table(["with nothing cached", "seconds"], [*parts, total, up])]
-    return lines
 
 
 def server(rows: Sequence[Row], rounds: int, seconds: float) -> list[str]:

@@ -2,7 +2,7 @@
 
 import sys
 
-from bench.commands import main
+from local.bench.commands import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

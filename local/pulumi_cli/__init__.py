@@ -1,0 +1,1 @@
+"""The Pulumi CLI as the local stack runs it, and what builds it (`go/`)."""
