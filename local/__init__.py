@@ -1,1 +1,1 @@
-"""The local stack: what stands in for AWS, EKS and the provider plugins, and the commands that run it."""
+"""The local stack: stand-ins for AWS, EKS and the provider plugins, and the commands that run them."""

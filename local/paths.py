@@ -1,6 +1,6 @@
-"""Where the local stack lives on disk.
+"""Folders of the local stack.
 
-Everything is outside the checkout, so that `git clean` cannot remove a running database and two checkouts can share the tools.
+They are outside the checkout. So `git clean` cannot remove a running database, and two checkouts share the tools.
 """
 
 import hashlib
@@ -11,26 +11,26 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def home() -> Path:
-    """The folder that holds the tools and every local stack of this user."""
+    """Return the folder that holds the tools and every local stack of this user."""
     chosen = os.environ.get("MLFLOW_EKS_HOME")
     if chosen:
         return Path(chosen).resolve()
-    # PostgreSQL refuses to run as root, so root's runs as another user, who cannot enter /root.
+    # PostgreSQL refuses to run as root. For root it runs as another user, and that user cannot enter /root.
     if os.geteuid() == 0:
         return Path("/var/cache/mlflow-eks")
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlflow-eks"
 
 
 def tools_dir() -> Path:
-    """The programs the local stack needs, one folder per tool and version, shared by all checkouts."""
+    """Return the folder of the installed programs. It has one folder per tool and version, and all checkouts share it."""
     return home() / "tools"
 
 
 def stack_dir() -> Path:
-    """The folder of this checkout's local stack; a plugin gets it from the command that started the engine."""
-    given = os.environ.get("MLFLOW_EKS_STACK_DIR")
-    if given:
-        return Path(given)
+    """Return the folder of this checkout's local stack. Plugins get it from the environment of the engine."""
+    chosen = os.environ.get("MLFLOW_EKS_STACK_DIR")
+    if chosen:
+        return Path(chosen)
     name = f"{CHECKOUT.name}-{hashlib.sha256(str(CHECKOUT).encode()).hexdigest()[:8]}"
     return home() / "stacks" / name
 

@@ -18,13 +18,17 @@ DAEMON = "local.supervisor.daemon"
 
 
 class Supervisor:
-    """The client. Every method raises SupervisorError with a message for the person at the terminal."""
+    """The client of one stack's daemon. The message of a SupervisorError is written for the person at the terminal."""
 
     def __init__(self, stack_dir: Path | str) -> None:
         self.folder = Path(stack_dir) / "supervisor"
 
     def start(self) -> bool:
-        """Start the daemon unless it runs this very code already; whether it had to."""
+        """Start the daemon, or replace one that runs other code. Return False if neither was needed.
+
+        Raises:
+            SupervisorError: the daemon did not start within 30 seconds, or the old one did not stop.
+        """
         with contextlib.suppress(SupervisorError):
             if self._call("version", timeout=10) == VERSION:
                 return False
@@ -51,7 +55,11 @@ class Supervisor:
         raise SupervisorError(f"the local supervisor did not start\n{tail(self.folder / 'daemon.log', 0)}")
 
     def stop(self) -> None:
-        """End the daemon and every process it runs. What was declared stays declared. No daemon is fine too."""
+        """Stop the daemon, if it runs, and all its processes. They stay declared for the next daemon.
+
+        Raises:
+            SupervisorError: the daemon did not stop, not even killed.
+        """
         with contextlib.suppress(SupervisorError):
             self._call("stop", timeout=60)
         try:
@@ -61,7 +69,7 @@ class Supervisor:
         with lock:
             if lock_within(lock.fileno(), 15):
                 return
-            # It does not answer. The lock that it holds proves that the pid is still its own.
+            # The daemon does not answer. It still holds the lock, so the pid in the file is still the daemon's.
             with contextlib.suppress(OSError, ValueError):
                 os.kill(int(lock.read()), signal.SIGKILL)
             if not lock_within(lock.fileno(), 15):
@@ -70,39 +78,70 @@ class Supervisor:
     def keep_running(self, spec: ProcessSpec, timeout: float = 60) -> None:
         """Declare a process and wait until it is ready.
 
-        One that runs like this already is left alone. Where it fails, it stays declared (and is tried again, as a kubelet
-        would) until `delete`.
+        A process that already runs with this spec is left alone. A process that fails stays declared until `delete`: the
+        daemon starts it again, as a kubelet would.
+
+        Args:
+            spec: the process.
+            timeout: seconds to wait, default 60.
+
+        Raises:
+            SupervisorError: the process ended or was not ready in time, or the daemon does not run.
         """
         self._call("keep_running", spec=as_json(spec), timeout=timeout)
 
     def get(self, name: str) -> Status | None:
-        """The process of that name, when it is declared."""
+        """Return the status of a process, or None if no process of that name is declared.
+
+        Raises:
+            SupervisorError: the daemon does not run.
+        """
         return next((status for status in self.list() if status.name == name), None)
 
     def list(self) -> list[Status]:
-        """Every declared process, by name."""
+        """Return the status of every declared process, sorted by name.
+
+        Raises:
+            SupervisorError: the daemon does not run.
+        """
         return [Status(**status) for status in self._call("list", timeout=10)]
 
     def delete(self, name: str) -> None:
-        """Stop a process, forget it and remove its files. One that is not declared is fine too."""
+        """Stop a process, remove its declaration and its files. Do nothing if it is not declared.
+
+        Raises:
+            SupervisorError: the daemon does not run.
+        """
         self._call("delete", name=name, timeout=120)
 
     def run(self, spec: ProcessSpec, timeout: float) -> None:
-        """Run a process to its end, as an init container. It is ended with the client that waits for it."""
+        """Run a process to its end, like an init container. If the waiting client dies, the process is stopped.
+
+        Args:
+            spec: the process.
+            timeout: seconds that the process may take.
+
+        Raises:
+            SupervisorError: the process failed or took too long, or the daemon does not run.
+        """
         self._call("run", spec=as_json(spec), timeout=timeout)
 
     def free_port(self, name: str) -> int:
-        """A loopback port, the same one whenever the same name asks."""
+        """Return a free loopback port. The same name always gets the same port.
+
+        Raises:
+            SupervisorError: the daemon does not run.
+        """
         return self._call("free_port", name=name, timeout=10)
 
     def log(self, name: str) -> Path:
-        """Where the output of that process goes."""
+        """Return the file with the output of that process."""
         return self.folder / "logs" / f"{name}.log"
 
     def _call(self, method: str, timeout: float, **arguments: object) -> Any:
         request = json.dumps({"method": method, "timeout": timeout, **arguments}).encode() + b"\n"
         with socket.socket(socket.AF_UNIX) as connection:
-            # The daemon keeps the time limit itself; this one is for a daemon that hangs.
+            # The daemon enforces the time limit. The further 20 seconds are for a daemon that hangs.
             connection.settimeout(timeout + 20)
             try:
                 with short_path(self.folder) as folder:
@@ -111,12 +150,12 @@ class Supervisor:
                 answer = connection.makefile("rb").readline()
             except TimeoutError as error:
                 raise SupervisorError(
-                    "the local supervisor does not answer: `make down` and `make up` start it anew"
+                    "the local supervisor does not answer; run `make down`, then `make up`"
                 ) from error
             except OSError as error:
-                raise SupervisorError("the local supervisor does not run: `make up` starts it") from error
+                raise SupervisorError("the local supervisor does not run; start it with `make up`") from error
         if not answer:
-            raise SupervisorError("the local supervisor was stopped meanwhile: `make up` starts it again")
+            raise SupervisorError("the local supervisor was stopped during this call; start it with `make up`")
         reply = json.loads(answer)
         if "error" in reply:
             raise SupervisorError(reply["error"])

@@ -1,4 +1,7 @@
-"""The daemon: the supervisor, and a guardian above it that inherits every orphan and so can end them all when the supervisor is killed."""
+"""The daemon: the supervisor, and a guardian process above it.
+
+The guardian is the parent of every orphan among its descendants. So it can end all of them when the supervisor is killed.
+"""
 
 import asyncio
 import contextlib
@@ -18,15 +21,18 @@ from local.supervisor.process import Process, adopt_orphans, end_with_parent, wr
 from local.supervisor.spec import VERSION, ProcessSpec, SupervisorError, lock_within, short_path
 
 LOG_LIMIT = 10_000_000
-"""Bytes at which a log is cut."""
+"""Size in bytes at which a log is cut."""
 LOG_KEPT = 1_000_000
-"""Bytes that are kept of a log that is cut."""
+"""Size in bytes of the end of a log that remains after a cut."""
 PORTS = range(20_000, 30_000)
-"""Ports for processes: below the kernel's range for outgoing connections, so that a remembered port is still free after a restart."""
+"""TCP ports of processes. They are below Linux's default range for outgoing connections (from 32768).
+
+So a remembered port is still free after a restart.
+"""
 
 
 class _Daemon:
-    """The daemon's side of the API: one method per request."""
+    """The daemon's side of the API: one method per request of `Supervisor`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,15 +62,15 @@ class _Daemon:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = await reader.readline()
         if not line.endswith(b"\n"):
-            # The client ended before it had asked for anything.
+            # The client ended before it sent a request.
             writer.close()
             return
         request: dict[str, Any] = json.loads(line)
         method: str = request.pop("method")
         work = asyncio.ensure_future(getattr(self, method)(**request))
-        gone = asyncio.ensure_future(reader.read())
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        gone.cancel()
+        client_gone = asyncio.ensure_future(reader.read())
+        await asyncio.wait({work, client_gone}, return_when=asyncio.FIRST_COMPLETED)
+        client_gone.cancel()
         if not work.done():
             work.cancel()
         try:
@@ -126,12 +132,12 @@ class _Daemon:
 
     async def free_port(self, name: str, timeout: float) -> int:
         file = self.folder / "ports.json"
-        known = cast(dict[str, int], json.loads(file.read_text())) if file.exists() else {}
-        if name not in known:
-            candidates = [port for port in PORTS if port not in known.values()]
-            known[name] = next(port for port in random.sample(candidates, len(candidates)) if _is_free(port))
-            write_private(file, json.dumps(known), None)
-        return known[name]
+        ports = cast(dict[str, int], json.loads(file.read_text())) if file.exists() else {}
+        if name not in ports:
+            candidates = [port for port in PORTS if port not in ports.values()]
+            ports[name] = next(port for port in random.sample(candidates, len(candidates)) if _is_free(port))
+            write_private(file, json.dumps(ports), None)
+        return ports[name]
 
     async def _limit_logs(self) -> None:
         while True:
@@ -156,12 +162,12 @@ def _is_free(port: int) -> bool:
 
 
 def _children() -> list[int]:
-    mine: list[int] = []
+    children: list[int] = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
-                mine.append(int(stat.parent.name))
-    return mine
+                children.append(int(stat.parent.name))
+    return children
 
 
 def _guard(supervisor: int) -> None:
@@ -172,17 +178,17 @@ def _guard(supervisor: int) -> None:
     while children := _children():
         for pid in children:
             os.kill(pid, signal.SIGKILL)
-        # One at a time: the end of one makes its own children ours.
+        # Wait for one at a time: its own children then become children of this process.
         os.wait()
 
 
 def main(folder: Path) -> None:
-    """Be the daemon of that folder, unless there is one."""
+    """Run the daemon of a folder, and exit if there is one already."""
     os.umask(0o077)
     with (folder / "pid").open("a+") as lock:
-        # The guardian of a supervisor that was just killed needs a moment to end what that one ran.
+        # The guardian of a killed supervisor holds the lock until it has ended that supervisor's processes.
         if not lock_within(lock.fileno(), 20):
-            sys.exit("there is a daemon already")
+            sys.exit(f"{folder} has a daemon already")
         os.chdir("/")
         adopt_orphans()
         supervisor = os.fork()

@@ -1,4 +1,4 @@
-"""One declared process inside the daemon: started, probed, restarted."""
+"""A declared process inside the daemon, which starts, probes and restarts it."""
 
 import asyncio
 import contextlib
@@ -13,9 +13,9 @@ from pathlib import Path
 from local.supervisor.spec import ProcessSpec, Status, SupervisorError, tail
 
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds before the restarts of a process that ends."""
+"""Seconds before each restart of a process that keeps ending. The last value repeats."""
 STABLE_AFTER = 30.0
-"""Seconds after which a process that ends is restarted without a wait."""
+"""Seconds that a process must run so that its next restart waits for the first value of `BACKOFF` only."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -23,17 +23,17 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def end_with_parent(number: signal.Signals) -> None:
-    """Have the kernel send this process the signal when the thread that started it ends, however it ends."""
+    """Ask the kernel to send this process a signal when the thread that started it ends, for any reason."""
     _libc.prctl(_PR_SET_PDEATHSIG, number)
 
 
 def adopt_orphans() -> None:
-    """Have the kernel make this process the parent of every orphan among its descendants."""
+    """Ask the kernel to make this process the parent of every orphan among its descendants."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 class Process:
-    """One declared process inside the daemon: started, probed, restarted."""
+    """A declared process inside the daemon."""
 
     def __init__(self, spec: ProcessSpec, log: Path) -> None:
         self.spec = spec
@@ -55,7 +55,7 @@ class Process:
         return Status(self.spec.name, pid, running, running and self.ready.is_set(), self.restarts)
 
     async def start(self) -> asyncio.subprocess.Process:
-        """Start the process once."""
+        """Start the process once and return it."""
         spec, account = self.spec, self.account
         self._write_files()
         with self.log.open("ab") as output:
@@ -72,20 +72,21 @@ class Process:
                 user=account.pw_uid if account else None,
                 group=account.pw_gid if account else None,
                 extra_groups=[] if account else None,
-                # After the change of user, which would clear it; from the main thread, whose end is the daemon's end.
+                # A change of user clears this setting, so it is made after that change. It watches the thread that starts
+                # the process: asyncio's main thread, which lives as long as the daemon.
                 preexec_fn=lambda: end_with_parent(signal.SIGKILL),
             )
         return self.child
 
     async def finished(self, child: asyncio.subprocess.Process) -> int:
-        """Wait for the end, and end what the process has left behind."""
+        """Wait until the process ends, kill the rest of its group, and return the exit code."""
         code = await child.wait()
         self._signal_group(child, signal.SIGKILL)
         self.child = None
         return code
 
     def keep_running(self) -> None:
-        """Start and restart until `stop`. When it waits before a restart, it stops waiting."""
+        """Start the process, and restart it until `stop`. A restart that is waiting happens at once."""
         if self._keeper is not None and self._backing_off:
             self._keeper.cancel()
             self._keeper = None
@@ -122,12 +123,12 @@ class Process:
         else:
             while not await _answers(ready):
                 await asyncio.sleep(0.1)
-            # Where somebody else holds the port it is they who answered, and ours is about to exit.
+            # If another process holds the port, that process has answered, and this one exits within moments.
             await asyncio.sleep(0.1)
         self.ready.set()
 
     async def wait_ready(self, timeout: float) -> None:
-        """Wait until the process is ready.
+        """Wait until the process is ready, `timeout` seconds at most.
 
         Raises:
             SupervisorError: the process ended, or was not ready in time.
@@ -142,7 +143,7 @@ class Process:
             await asyncio.sleep(0.05)
 
     def reload(self, spec: ProcessSpec) -> None:
-        """Take over new files without a restart."""
+        """Write the files of a new spec and send its reload signal. The process is not restarted."""
         self.spec = spec
         self._write_files()
         if self.child is not None and spec.reload_signal:
@@ -157,7 +158,8 @@ class Process:
             keeper.cancel()
         if child is not None:
             self._signal_group(child, signal.Signals[self.spec.stop_signal])
-            # Not the leader alone: MLflow's ends at once, while the server that it has started finishes its requests.
+            # Wait for the whole group: the `mlflow` command ends at once, and the server that it started is still
+            # finishing its requests.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.spec.stop_timeout):
                     await child.wait()
@@ -168,7 +170,7 @@ class Process:
         self.ready.clear()
 
     async def run(self, timeout: float) -> None:
-        """Run the process to its end.
+        """Run the process to its end, `timeout` seconds at most.
 
         Raises:
             SupervisorError: the process failed, or was not done in time.
@@ -190,8 +192,8 @@ class Process:
         for path, content in self.spec.files.items():
             write_private(Path(path), content, self.account)
 
-    def _failure(self, what: str) -> str:
-        return f"{self.spec.name} {what}; the end of {self.log}:\n{tail(self.log, self.offset)}"
+    def _failure(self, verb: str) -> str:
+        return f"{self.spec.name} {verb}; the end of {self.log}:\n{tail(self.log, self.offset)}"
 
     @staticmethod
     def _group_lives(child: asyncio.subprocess.Process) -> bool:
@@ -203,7 +205,7 @@ class Process:
 
     @staticmethod
     def _signal_group(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
-        # The group outlives its leader, so what a killed server has forked is found as well.
+        # A group outlives its leader, so this also reaches the processes that a killed server had forked.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, number)
 
@@ -232,7 +234,7 @@ def write_private(path: Path, content: str, owner: pwd.struct_passwd | None) -> 
         path.parent.mkdir(parents=True, mode=0o700)
         if owner:
             os.chown(path.parent, owner.pw_uid, owner.pw_gid)
-    # A new file that takes the old one's place: a reader sees all of one or all of the other.
+    # Renaming replaces a file in one step: a reader sees the old content or the new, never a part.
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)

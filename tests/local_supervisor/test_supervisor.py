@@ -215,7 +215,7 @@ def test_a_killed_daemon_leaves_no_process_and_the_next_starts_them_again(
 def test_a_stopped_machine_says_what_to_do(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path / "nowhere")
     supervisor.stop()
-    with pytest.raises(SupervisorError, match="`make up` starts it"):
+    with pytest.raises(SupervisorError, match="start it with `make up`"):
         supervisor.list()
 
 
