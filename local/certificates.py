@@ -1,4 +1,4 @@
-"""Self-signed certificates, for the ingress controller and the database server."""
+"""Self-signed certificates for the ingress controller and the database server."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ def self_signed(names: Sequence[str], days: int) -> tuple[str, str]:
     """Return a certificate and its private key, both in PEM.
 
     Args:
-        names: DNS names and IP addresses of the certificate, the first of them the common name.
-        days: validity.
+        names: DNS names and IP addresses of the certificate. The first is the common name.
+        days: validity in days.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    # A common name has 64 characters at most. Clients look at the alternative names.
+    # A common name has 64 characters at most (RFC 5280). Clients check the alternative names, which have no such limit.
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     now = datetime.now(UTC)
     certificate = (

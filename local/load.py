@@ -1,4 +1,4 @@
-"""Load on a local stack, and what was measured meanwhile: HTTP clients through HAProxy, the memory of the pods' processes."""
+"""Load on a local stack: HTTP clients through HAProxy, and measurements taken while they run."""
 
 import base64
 import contextlib
@@ -21,31 +21,35 @@ from local.stack import Answer, LocalStack
 from local.supervisor.client import Supervisor
 
 REPORT = paths.CHECKOUT / "artifacts" / "day-two.md"
+"""File that `report` writes to."""
 MIB = 2**20
+"""Bytes of a mebibyte."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One call of the API."""
+    """A request to MLflow's API."""
 
     method: str
+    """HTTP method."""
     path: str
+    """Path and query."""
     fields: Mapping[str, object] | None = None
-    """The body, sent as JSON."""
+    """Fields of the JSON body. None: no body."""
 
     @classmethod
     def create_run(cls, experiment: str) -> Self:
-        """A write: the smallest thing that MLflow must not lose."""
+        """Return a request that creates a run, which is the smallest write of MLflow."""
         return cls("POST", "/api/2.0/mlflow/runs/create", {"experiment_id": experiment})
 
 
 Script = Generator[Request, str | None, None]
-"""What one client does: it yields requests and gets the body of each answer, None where that was not a 200."""
+"""Requests of one client. The script yields a request and is sent the body of its answer, or None if the status was not 200."""
 
 
 def over_and_over(request: Request) -> Callable[[], Script]:
-    """Clients that send the same request for ever."""
+    """Return a script that sends the same request for ever."""
 
     def script() -> Script:
         while True:
@@ -56,23 +60,30 @@ def over_and_over(request: Request) -> Callable[[], Script]:
 
 @dataclass
 class Load:
-    """Clients that each keep a connection open and send the next request when the last one is answered.
+    """Clients that each keep a connection open and send a request when the one before is answered.
 
-    Nothing is tried again: an answer other than 200 counts under its status, a broken connection under its exception.
+    No request is tried again. `answers` counts an answer by its status, and a broken connection by the name of its
+    exception.
     """
 
     stack: LocalStack
+    """Stack whose site gets the requests."""
     login: tuple[str, str] | None
+    """User and password. None: no login."""
     script: Callable[[], Script]
+    """Function that returns the requests of one client."""
     clients: int = 8
+    """Number of clients, default 8."""
     pause: float = 0.0
-    """Seconds that a client waits between two requests."""
+    """Seconds that a client waits between two requests, default 0."""
     answers: Counter[str] = field(default_factory=Counter[str])
+    """Number of answers by status or exception."""
     failures: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
-    """Seconds since the start, and the first words of what came instead."""
+    """Failed requests: seconds since the start, and the first 200 characters of the answer or the error."""
     latencies: list[float] = field(default_factory=list[float])
     """Seconds that each request took."""
     seconds: float = 0.0
+    """Seconds that the load lasted, 0 before its end."""
 
     @property
     def total(self) -> int:
@@ -81,12 +92,12 @@ class Load:
 
     @property
     def failed(self) -> int:
-        """Number of requests that were not answered with 200."""
+        """Number of requests whose answer was not a 200."""
         return self.total - self.answers["200"]
 
     @property
     def per_second(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return self.total / self.seconds
 
     def __enter__(self) -> Self:
@@ -107,13 +118,13 @@ class Load:
         self.seconds = time.monotonic() - self._started
 
     def run(self, seconds: float) -> Self:
-        """Keep it up for so long."""
+        """Send requests for some seconds and return this load."""
         with self:
             time.sleep(seconds)
         return self
 
     def said(self) -> str:
-        """The counts in words."""
+        """Return the number of failed requests as a sentence."""
         others = ", ".join(f"{count} x {answer}" for answer, count in self.answers.most_common() if answer != "200")
         window = ""
         if self.failures:
@@ -147,7 +158,12 @@ class Load:
 
 
 class Sampler(Generic[T]):
-    """Looks at something every now and then while a block runs."""
+    """Repeated calls of a function while a block runs. `seen` holds the results.
+
+    Args:
+        look: the function.
+        every: seconds between two calls, default 0.2.
+    """
 
     def __init__(self, look: Callable[[], T], every: float = 0.2) -> None:
         self.seen: list[T] = []
@@ -171,13 +187,17 @@ class Sampler(Generic[T]):
 
 
 def pods(stack: LocalStack) -> dict[str, int]:
-    """Running pods of MLflow, and the process that leads each."""
-    found = Supervisor(stack.folder).list()
-    return {one.name: one.pid for one in found if one.name.startswith("mlflow.") and one.running and one.pid}
+    """Return the running pods of MLflow, each with the id of its first process.
+
+    Raises:
+        SupervisorError: the supervisor does not run.
+    """
+    processes = Supervisor(stack.folder).list()
+    return {one.name: one.pid for one in processes if one.name.startswith("mlflow.") and one.running and one.pid}
 
 
 def memory(leader: int) -> int:
-    """The proportional memory (PSS) of a process and of all that it has started, in bytes."""
+    """Return the proportional memory (PSS) of a process group in bytes."""
     total = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -188,13 +208,17 @@ def memory(leader: int) -> int:
 
 
 def database_login(stack: LocalStack) -> tuple[str, str]:
-    """User and password that the Secret gives the pods."""
+    """Return the database user and password in the pods' Secret.
+
+    Raises:
+        ClusterError: there is no such Secret.
+    """
     secret = Objects(stack.folder / "cluster" / "objects").secret_data("mlflow", "postgres-database-secret")
     return secret["username"], secret["password"]
 
 
 def report(subject: str, said: str) -> None:
-    """Print what was measured, and keep it as one line of the report; a line from an earlier run is replaced."""
+    """Print a measurement and write it into the report as one line. It replaces that line of an earlier run."""
     print(f"\n{subject}: {said}")
     lines = REPORT.read_text().splitlines() if REPORT.exists() else ["# Day two, measured on a local stack", ""]
     start = f"- **{subject}**: "
@@ -212,7 +236,7 @@ def send(
     login: tuple[str, str] | None,
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    """One request with a JSON body, on a connection of its own."""
+    """Send one request with a JSON body, on a new connection."""
     connection = _connection(stack)
     try:
         connection.request(method, path, json.dumps(fields), {**_headers(login), **(headers or {})})

@@ -1,4 +1,4 @@
-"""A local stack beside the one of `make up`, for tests and measurements: the same commands, in a folder and on ports of its own."""
+"""A further local stack for tests and measurements. It has the commands of `make up`, its own folder and its own ports."""
 
 import contextlib
 import json
@@ -25,25 +25,30 @@ PYTHON = paths.CHECKOUT / ".venv" / "bin" / "python"
 
 
 class CommandError(RuntimeError):
-    """A command failed; the message ends with the last of what the command printed."""
+    """A command failed. The message ends with the end of the command's output."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer over HTTP."""
+    """An HTTP answer."""
 
     status: int
+    """Status code."""
     headers: Mapping[str, str]
     body: str
+    """Body as text."""
 
 
 @dataclass
 class LocalStack:
-    """Runs `python -m local` as `make` does."""
+    """A local stack. Its commands are those that `make` runs (`python -m local`)."""
 
     folder: Path
+    """Folder of the stack."""
     http_port: int
+    """Loopback port of the Ingress for HTTP."""
     https_port: int
+    """Loopback port of the Ingress for HTTPS."""
 
     @property
     def url(self) -> str:
@@ -64,8 +69,8 @@ class LocalStack:
 
         Args:
             arguments: the command and its arguments.
-            ok: refuse a failure.
-            variables: environment in addition to the stack's.
+            ok: True (default) to raise an error if the command fails.
+            variables: environment variables in addition to the stack's.
 
         Raises:
             CommandError: the command failed, and `ok` is true.
@@ -84,22 +89,30 @@ class LocalStack:
         return done
 
     def up(self, **settings: str | int | bool) -> str:
-        """Bring it up, with settings changed: `database__rotation=1` stands for mlflow-eks:database.rotation."""
-        said = "" if settings and self.folder.exists() else self.command("up").stdout
+        """Deploy the stack and return the output. `database__rotation=1` sets `mlflow-eks:database.rotation` to 1.
+
+        Raises:
+            CommandError: the deployment failed.
+        """
+        output = "" if settings and self.folder.exists() else self.command("up").stdout
         if settings:
             self.set(**settings)
-            said += self.pulumi("up", "--yes", "--skip-preview").stdout
-        return said
+            output += self.pulumi("up", "--yes", "--skip-preview").stdout
+        return output
 
     def set(self, **settings: str | int | bool) -> None:
-        """Change settings of this stack only; the next plain `up` takes those of the checkout again."""
+        """Change settings of this stack, named as for `up`. An `up` without settings restores those of the checkout.
+
+        Raises:
+            CommandError: Pulumi refused a setting.
+        """
         for key, value in settings.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             self.pulumi("config", "set", "--path", f"mlflow-eks:{key.replace('__', '.')}", text)
 
     @contextlib.contextmanager
     def with_settings(self, **settings: str | int | bool) -> Generator[None]:
-        """Change settings for a while."""
+        """Change settings, named as for `up`, and restore the old ones at the end of the block."""
         file = self.folder / "project" / "Pulumi.local.yaml"
         before = file.read_text()
         try:
@@ -109,30 +122,42 @@ class LocalStack:
             file.write_text(before)
 
     def pulumi(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run the Pulumi CLI on this stack; arguments and errors as for `command`."""
+        """Run the Pulumi CLI on this stack. Arguments and errors are those of `command`."""
         return self.command("run", *arguments, ok=ok)
 
     def pod_addresses(self) -> list[str]:
-        """Where MLflow's pods listen, past the ingress: where a probe asks, or another pod of a cluster could."""
+        """Return the `host:port` of each MLflow pod, for requests that do not go through the Ingress."""
         endpoints = self.folder / "cluster" / "objects" / "Endpoints" / "mlflow" / "mlflow.json"
         return list(json.loads(endpoints.read_text())["servers"].values())
 
     def changes(self, **settings: str | int | bool) -> dict[str, list[str]]:
-        """What an `up` would do: operation to logical names, without what stays the same."""
+        """Preview an `up` and return its operations except `same` and `read`, each with the logical names.
+
+        Raises:
+            CommandError: the preview failed.
+        """
         with self.with_settings(**settings):
             digest = json.loads(self.pulumi("preview", "--json").stdout)
-        found: dict[str, list[str]] = {}
+        changes: dict[str, list[str]] = {}
         for step in digest["steps"]:
             if step["op"] not in {"same", "read"}:
-                found.setdefault(step["op"], []).append(step["urn"].rsplit("::", 1)[-1])
-        return {operation: sorted(names) for operation, names in found.items()}
+                changes.setdefault(step["op"], []).append(step["urn"].rsplit("::", 1)[-1])
+        return {operation: sorted(names) for operation, names in changes.items()}
 
     def outputs(self) -> dict[str, Any]:
-        """Return the stack's outputs, secrets shown."""
+        """Return the stack's outputs, secrets unencrypted.
+
+        Raises:
+            CommandError: the stack has no state that can be read.
+        """
         return json.loads(self.pulumi("stack", "output", "--json", "--show-secrets").stdout)
 
     def resources(self) -> dict[str, dict[str, Any]]:
-        """Logical name to what the state holds, secrets shown."""
+        """Return the resources of the state by logical name, secrets unencrypted.
+
+        Raises:
+            CommandError: the stack has no state that can be read.
+        """
         exported = json.loads(self.pulumi("stack", "export", "--show-secrets").stdout)
         return {resource["urn"].rsplit("::", 1)[-1]: resource for resource in exported["deployment"]["resources"]}
 
@@ -141,13 +166,13 @@ class LocalStack:
         return self.outputs()["adminPassword"]
 
     def connect(self, *, as_master: bool = False, sslmode: str = "require") -> psycopg.Connection[Any]:
-        """Connect to MLflow's database as its active role, or as the server's master."""
-        found = self.resources()
-        server = found["postgres-instance"]["outputs"]
+        """Connect to MLflow's database as its active login role, or as the server's master."""
+        resources = self.resources()
+        server = resources["postgres-instance"]["outputs"]
         if as_master:
             user, password = server["username"], _plain(server["password"])
         else:
-            data = _plain(found["mlflow-postgres-database-secret"]["inputs"]["stringData"])
+            data = _plain(resources["mlflow-postgres-database-secret"]["inputs"]["stringData"])
             user, password = _plain(data["username"]), _plain(data["password"])
         return psycopg.connect(
             host=server["address"],
@@ -160,7 +185,7 @@ class LocalStack:
         )
 
     def rdsadmin(self) -> psycopg.Connection[Any]:
-        """Connect as the superuser that RDS keeps for itself, past the engine and the state."""
+        """Connect as `rdsadmin`, the superuser that RDS keeps for itself. This needs neither the engine nor the state."""
         (server,) = (self.folder / "postgres").iterdir()
         return psycopg.connect(
             host="127.0.0.1",
@@ -180,13 +205,13 @@ class LocalStack:
         headers: Mapping[str, str] | None = None,
         url: str = "",
     ) -> Answer:
-        """Ask the site for a path.
+        """Send a GET request to the site, without following redirects.
 
         Args:
             path: path and query.
-            login: user and password.
+            login: user and password. None: no login.
             headers: further headers.
-            url: address to ask instead of the site's, for example a pod's.
+            url: address of another server, for example of a pod. Empty: the site's.
         """
         request = urllib.request.Request(f"{url or self.url}{path}", headers=dict(headers or {}))  # noqa: S310 - http(s) only
         if login:
@@ -199,7 +224,17 @@ class LocalStack:
             return Answer(error.code, dict(error.headers), error.read().decode(errors="replace"))
 
     def client(self, script: str, *, user: str = "admin", password: str | None = None, version: str = "3.15.1") -> str:
-        """Run a script with the real MLflow client, logged in; returns the last line that it prints."""
+        """Run a Python script with the MLflow client, logged in, and return the last line of its output.
+
+        Args:
+            script: the script.
+            user: user to log in as, default `admin`.
+            password: password of the user. None: the administrator's.
+            version: version of MLflow, default 3.15.1.
+
+        Raises:
+            CommandError: the script failed.
+        """
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
@@ -214,7 +249,12 @@ class LocalStack:
 
 
 def run_with_mlflow(version: str, script: str, environment: Mapping[str, str]) -> str:
-    """Run a script in the virtualenv of that MLflow; returns the last line that it prints."""
+    """Run a Python script in the virtualenv of an MLflow version, and return the last line of its output.
+
+    Raises:
+        CommandError: the script failed.
+        ToolError: that MLflow could not be installed.
+    """
     done = subprocess.run(
         [tools.mlflow_python(version), "-c", script],
         env=environment,
@@ -230,7 +270,7 @@ def run_with_mlflow(version: str, script: str, environment: Mapping[str, str]) -
 
 @contextlib.contextmanager
 def new_stack(name: str) -> Generator[LocalStack]:
-    """A stack in a folder and on ports of its own, for a block that may do anything to it; not up yet, and gone afterwards."""
+    """Provide a stack that is not deployed yet. The end of the block removes it, whatever state it is in."""
     stack = LocalStack(paths.home() / "stacks" / f"test-{name}-{os.getpid()}", *free_ports())
     try:
         yield stack
@@ -241,9 +281,9 @@ def new_stack(name: str) -> Generator[LocalStack]:
 
 
 def free_ports() -> tuple[int, int]:
-    """Two ports that nothing listens on, from below the range that the kernel gives to outgoing connections.
+    """Return two ports that nothing listens on, below Linux's default range for outgoing connections (from 32768).
 
-    Nothing listens yet on those of a stack that is still to come up, so tests that run side by side take them from other ranges.
+    Nothing listens yet on the ports of a stack that is not deployed. So each parallel worker of pytest has its own range.
     """
     first = 30000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 5 * 550
     with contextlib.ExitStack() as held:
@@ -257,7 +297,7 @@ def free_ports() -> tuple[int, int]:
 
 
 def _plain(value: Any) -> Any:
-    """Return the content of a secret of the state, and any other value as it is."""
+    """Return the content of a secret of the state. Return any other value unchanged."""
     try:
         return json.loads(value["plaintext"])
     except (KeyError, TypeError):

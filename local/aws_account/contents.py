@@ -1,6 +1,6 @@
 # boto3 has no types of its own.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""What was in the local stack's AWS account before this program came."""
+"""The resources that exist in the local stack's AWS account before this program runs."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from local import aws_account
 
 
 def fill(endpoint: str) -> None:
-    """Make what the program expects to find: a VPC with two private zones and a public one, and an EKS cluster in it."""
+    """Create the resources that the program expects: a VPC with two private subnets and a public one, and an EKS cluster."""
     ec2: Any = boto3.client("ec2", endpoint_url=endpoint, region_name=aws_account.REGION)
     iam: Any = boto3.client("iam", endpoint_url=endpoint, region_name=aws_account.REGION)
     eks: Any = boto3.client("eks", endpoint_url=endpoint, region_name=aws_account.REGION)
@@ -33,13 +33,13 @@ def fill(endpoint: str) -> None:
             gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
             ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
             ec2.create_route(RouteTableId=table_id, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
-        made: list[str] = []
+        ids: list[str] = []
         for zone, cidr in by_zone.items():
             tag = tags("subnet", f"{aws_account.CLUSTER}-{kind}-{zone}")
             subnet = ec2.create_subnet(VpcId=vpc, CidrBlock=cidr, AvailabilityZone=zone, TagSpecifications=tag)
-            made.append(subnet["Subnet"]["SubnetId"])
-            ec2.associate_route_table(RouteTableId=table_id, SubnetId=made[-1])
-        return made
+            ids.append(subnet["Subnet"]["SubnetId"])
+            ec2.associate_route_table(RouteTableId=table_id, SubnetId=ids[-1])
+        return ids
 
     in_cluster = subnets("private", aws_account.PRIVATE_SUBNETS) + subnets("public", aws_account.PUBLIC_SUBNETS)
     ec2.create_security_group(

@@ -1,9 +1,9 @@
 # moto is typed inside, but not for strict use from outside.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportPrivateImportUsage=false
-"""moto, as the local account's API: on loopback, and with a memory.
+"""moto as the API of the local account, on loopback, with a journal.
 
-moto forgets everything when it ends. So each request that changes something is written to a journal before it is carried out,
-and a new moto carries the journal out again: a restarted account has the same buckets, ids and passwords.
+moto loses all data when it ends. So each request that changes something is written to a journal before it is carried
+out, and a new moto carries out the journal again. A restarted account has the same buckets, ids and passwords.
 """
 
 import base64
@@ -32,18 +32,20 @@ from local import aws_account
 from local.aws_account import contents
 
 _SEEDED = "seeded"
+"""Journal entry after the requests that made the account. A journal without it is not complete."""
 _SERVICES: tuple[SERVICE_NAMES, ...] = ("cloudwatch", "ec2", "eks", "iam", "kms", "rds", "route53", "s3", "sns", "sts")
 _READS = re.compile(r"(Describe|Get|List|Head|BatchGet|Lookup)")
+"""Beginnings of the names of actions that change nothing."""
 
 Start = Callable[..., Any]
 Application = Callable[[dict[str, Any], Start], Iterable[bytes]]
 
 
 class Journal:
-    """moto as a WSGI application that survives its process.
+    """A WSGI application that keeps moto's data across restarts.
 
-    One request at a time: the order in the file is then the order in which they happened, and each has random numbers of its
-    own, so that carrying them out again makes the same ids.
+    It carries out one request at a time, so the order in the file is the order in which they happened. Each request has
+    its own seed for random numbers, so carrying it out again makes the same ids.
     """
 
     def __init__(self, application: Application, file: Path) -> None:
@@ -61,15 +63,15 @@ class Journal:
             return self._carry_out(environ, body, start_response)
 
     def append(self, entry: object) -> None:
-        """Write one entry, for good."""
+        """Append one entry to the file."""
         self.count += 1
         with self.file.open("a") as journal:
             journal.write(json.dumps(entry) + "\n")
 
     def replay(self) -> bool:
-        """Carry out everything in the file; False when the account in it is not complete."""
+        """Carry out the entries of the file. Return False, and delete the file, if the account in it is not complete."""
         lines = self.file.read_text().splitlines() if self.file.exists() else []
-        # The last line may be half a line when the process was killed: nobody got an answer to that request.
+        # A killed process can leave half a line at the end. That request was never answered, so it is dropped.
         complete = [line for line in lines if line.endswith("}") or json.dumps(_SEEDED) == line]
         if json.dumps(_SEEDED) not in complete:
             self.file.unlink(missing_ok=True)
@@ -88,13 +90,13 @@ class Journal:
     def _carry_out(self, environ: dict[str, Any], body: bytes, start_response: Start) -> list[bytes]:
         mock_random.seed(self.count)
         rest = {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body)), "wsgi.errors": sys.stderr}
-        # The whole answer within the lock: moto streams only what it has in memory anyway.
+        # Collect the whole answer while the lock is held. moto has it in memory in any case.
         return list(self.application({**environ, **rest}, start_response))
 
 
 def _body(environ: dict[str, Any]) -> bytes:
     stream = environ["wsgi.input"]
-    # werkzeug has taken a chunked body apart already and marks where it ends.
+    # werkzeug has decoded a chunked body already, and the stream ends where the body ends.
     if environ.get("wsgi.input_terminated"):
         return cast(bytes, stream.read())
     return cast(bytes, stream.read(int(environ.get("CONTENT_LENGTH") or 0)))
@@ -115,14 +117,15 @@ def _changes_something(environ: dict[str, Any], body: bytes) -> bool:
 
 
 def _load_services() -> None:
-    """Make the ids of everything depend on the journal alone.
+    """Load moto's services, so that all ids depend on the journal alone.
 
-    A service that is loaded by its first request takes random numbers from that request, whichever it is; so all that this
-    program uses are loaded first. The ids of S3's multipart uploads do not come from moto's random numbers: here they do.
+    moto loads a service with its first request, and loading takes random numbers from that request. Any request can be
+    the first, so all services that this program uses are loaded before. The ids of S3's multipart uploads come from
+    `os.urandom` in moto; here they come from its seeded random numbers, too.
     """
     mock_random.seed(0)
-    # The policies that every account has, such as the one for RDS's monitoring. moto looks for a caller's key in the accounts of all
-    # partitions, and each of those would take a quarter of a second to read its own.
+    # Load the policies that AWS manages, such as the one for RDS's monitoring, for the partition `aws` only. moto looks
+    # for a caller's key in the accounts of all partitions, and each other one would take 0.25 s to load its policies.
     os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
     accounts: Any = get_backend("iam")[DEFAULT_ACCOUNT_ID]
     _ = accounts["aws"]
@@ -136,7 +139,7 @@ def _load_services() -> None:
 
 
 def _keep_policies_only() -> None:
-    """Keep bucket policies without enforcing them: moto takes every condition it does not know, such as TLS, for a denial."""
+    """Store bucket policies without enforcing them: moto denies on every condition that it does not know, such as TLS."""
 
     def neutral(self: s3_models.FakeBucket, action: str, resource: str) -> PermissionResult:
         return PermissionResult.NEUTRAL
@@ -145,7 +148,7 @@ def _keep_policies_only() -> None:
 
 
 def _complete_cluster() -> None:
-    """Give moto's cluster what EKS makes with one: its security group, and an issuer of its own."""
+    """Add to moto's cluster what EKS creates with a cluster: the security group and the OIDC issuer."""
     ec2: Any = get_backend("ec2")[DEFAULT_ACCOUNT_ID][aws_account.REGION]
     cluster: Any = get_backend("eks")[DEFAULT_ACCOUNT_ID][aws_account.REGION].clusters[aws_account.CLUSTER]
     (group,) = ec2.describe_security_groups(filters={"group-name": [aws_account.CLUSTER_SECURITY_GROUP]})
@@ -159,14 +162,14 @@ def _complete_cluster() -> None:
 
 class _RequestHandler(MotoRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        # Without werkzeug's colours, which a file does not show.
+        # werkzeug's own line has terminal colours, which are noise in a log file.
         self.log("info", "%s %s %s", self.command, self.path, code)
 
 
 def _seed(journal: Journal) -> None:
-    """Have the account made as any client would, on a port that no other client knows."""
+    """Fill the account through its API, on a port that no other client knows."""
     server = make_server(aws_account.ADDRESS, 0, journal, threaded=True, request_handler=_RequestHandler)
-    # Which is also how long its shutdown takes.
+    # The server notices a shutdown only at its next poll, so the interval of 0.01 s is also the time of the shutdown.
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
     contents.fill(f"http://{aws_account.ADDRESS}:{server.server_port}")
     server.shutdown()
@@ -174,10 +177,11 @@ def _seed(journal: Journal) -> None:
 
 
 def main(port: int, file: Path) -> None:
-    """Serve the account on that port."""
-    # Who calls from now on waits for the account to be complete, instead of being refused.
+    """Serve the account on a port of loopback, with the journal in a file."""
+    # From now on a client's connection is queued until the account is complete, instead of being refused.
     listener = socket.create_server((aws_account.ADDRESS, port), backlog=128)
-    # The collector would look through it all again and again, a third of the time, and free nothing: services stay.
+    # Loaded services are never freed. The garbage collector would still search them again and again, which was measured
+    # as a third of the loading time.
     gc.disable()
     _load_services()
     gc.freeze()
