@@ -1,8 +1,9 @@
-"""The stand-in cluster: objects in files, pods and the ingress controller as processes of the machine.
+"""The stand-in for the cluster. Objects are files; pods and the ingress controller are processes of the supervisor.
 
-`objects` is the API server's part, `pods` the kubelet's, `ingress` the controller's, `helm` what a release has them do.
+`objects.py` stands in for the API server, `pods.py` for the kubelet, `ingress.py` for the ingress controller, `helm.py`
+for Helm.
 """
 
 
 class ClusterError(Exception):
-    """What Kubernetes or Helm would refuse, or what went wrong in the pods."""
+    """Kubernetes or Helm would refuse this, or a pod failed."""

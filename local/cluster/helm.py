@@ -1,4 +1,4 @@
-"""What Helm releases of the two known charts do to the cluster, atomically: all of it, or nothing."""
+"""The stand-in for Helm, for two charts. An operation on a release is atomic: it is rolled back where a part fails."""
 
 import hashlib
 import json
@@ -23,24 +23,29 @@ CHARTS = {
     "mlflow": "https://community-charts.github.io/helm-charts",
     "kubernetes-ingress": "https://haproxytech.github.io/helm-charts",
 }
-"""Chart to the repository that it comes from."""
+"""Chart to the URL of its repository."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """A release as it is asked for."""
+    """A release to install or upgrade."""
 
     name: str
+    """Name of the release."""
     namespace: str
+    """Namespace of the release."""
     chart: str
+    """Name of the chart, a key of `CHARTS`."""
     version: str
+    """Version of the chart."""
     values: Mapping[str, Any]
+    """Values for the chart."""
     timeout: float
-    """Seconds."""
+    """Seconds that the operation may take."""
 
 
 class Cluster:
-    """The parts of the cluster, and Helm's verbs."""
+    """The cluster of a stack, with Helm's operations."""
 
     def __init__(self, stack_dir: Path) -> None:
         folder = stack_dir / "cluster"
@@ -51,12 +56,12 @@ class Cluster:
         self.ingress = IngressController(folder / "ingress", self.objects, supervisor)
 
     def check(self, chart: str, version: str, values: Mapping[str, Any]) -> None:
-        """Refuse a chart version and values that the cluster could not run, before all of the values are known.
+        """Refuse a chart version or values that the cluster cannot run. A preview calls this with incomplete values.
 
         Raises:
-            ClusterError: it names each of them.
+            ClusterError: the version or some values are refused. The message names each of them.
         """
-        with _told_as_cluster_errors():
+        with _values_errors_as_cluster_errors():
             if chart == "mlflow":
                 mlflow.check(version, values)
                 haproxy.check_annotations(values.get("ingress", {}).get("annotations", {}))
@@ -64,21 +69,38 @@ class Cluster:
                 haproxy.check(version, values)
 
     def install(self, release: Release) -> Object:
-        """Install a release that is not there, and return its record."""
+        """Install a new release and return its record.
+
+        Raises:
+            ClusterError: the release exists, its namespace does not, the values are refused, or a pod is not ready in time.
+            SupervisorError: a process of the release failed.
+            ToolError: a program that the release needs could not be installed.
+        """
         self.objects.require_namespace(release.namespace)
         if self.objects.get("Release", release.namespace, release.name) is not None:
             raise ClusterError(f"release {release.name}: cannot re-use a name that is still in use")
         return self._apply(release, None)
 
     def upgrade(self, release: Release) -> Object:
-        """Upgrade a release that is there, and return its record."""
+        """Upgrade an existing release and return its record.
+
+        Raises:
+            ClusterError: there is no such release, the values are refused, or a pod is not ready in time.
+            SupervisorError: a process of the release failed.
+            ToolError: a program that the release needs could not be installed.
+        """
         old = self.objects.get("Release", release.namespace, release.name)
         if old is None or old["chart"] != release.chart:
             raise ClusterError(f'"{release.name}" has no deployed releases of the chart {release.chart}')
         return self._apply(release, old)
 
     def uninstall(self, namespace: str, name: str) -> None:
-        """Remove a release and what it runs. One that is gone is fine too."""
+        """Remove a release with its objects and processes. Do nothing if it does not exist.
+
+        Raises:
+            ClusterError: HAProxy does not accept or load its configuration without the release.
+            SupervisorError: the supervisor does not run.
+        """
         record = self.objects.get("Release", namespace, name)
         if record is None:
             return
@@ -89,12 +111,12 @@ class Cluster:
             self.objects.remove(kind, namespace, item)
         self.ingress.follow()
         self._keep_only([], namespace, record["fullname"])
-        # Last of all, so that what failed before can be tried again.
+        # The record goes last: as long as it exists, an uninstall that failed half-way can be repeated.
         self.objects.remove("Release", namespace, name)
 
     def _apply(self, release: Release, old: Object | None) -> Object:
         apply = {"mlflow": self._apply_mlflow, "kubernetes-ingress": self._apply_ingress}[release.chart]
-        with _told_as_cluster_errors():
+        with _values_errors_as_cluster_errors():
             return apply(release, old, time.monotonic() + release.timeout)
 
     def _record(self, release: Release, old: Object | None, app_version: str, items: Sequence[Object]) -> Object:
@@ -114,7 +136,10 @@ class Cluster:
 
     @contextmanager
     def _changed(self, record: Object, old: Object | None, items: Sequence[Object]) -> Generator[None]:
-        """Put objects, and put things back where the block fails; then remove those that only the former revision had."""
+        """Write the objects of a revision, and restore the old ones if the block fails.
+
+        If the block succeeds, remove the objects that only the revision before had.
+        """
         before = [(identity(item), self.objects.get(*identity(item))) for item in items]
         try:
             for item in items:
@@ -184,7 +209,7 @@ class Cluster:
         return items
 
     def _start(self, namespace: str, pods: Sequence[str], rendered: mlflow.Rendered, deadline: float) -> None:
-        # The first one alone: it makes the tables, and two that do so at once disturb each other.
+        # Start the first pod alone: it creates or migrates the tables, and two migrations at once disturb each other.
         for pod in pods[:1]:
             self.pods.start(namespace, pod, rendered, deadline)
         with ThreadPoolExecutor() as pool:
@@ -217,13 +242,13 @@ class Cluster:
                 self.objects.remove("Secret", namespace, rendered.default_certificate)
             raise
         self.objects.put({**record, "fullname": rendered.fullname})
-        # What changed while there was no record yet.
+        # `follow` finds controllers by their records, so it has missed the changes made before this record was written.
         self.ingress.follow()
         return record
 
 
 def _pod_names(rendered: mlflow.Rendered) -> list[str]:
-    """The names of the wanted pods: as in a Deployment, another template gives other names."""
+    """Return the names of the pods. As in a Deployment, they contain a hash of the pod template."""
     template = json.dumps(asdict(rendered.pod), sort_keys=True)
     digest = hashlib.sha256(template.encode()).hexdigest()[:10]
     replicas = rendered.hpa["minReplicas"] if rendered.hpa else rendered.replicas or 1
@@ -231,7 +256,7 @@ def _pod_names(rendered: mlflow.Rendered) -> list[str]:
 
 
 @contextmanager
-def _told_as_cluster_errors() -> Generator[None]:
+def _values_errors_as_cluster_errors() -> Generator[None]:
     try:
         yield
     except ValuesError as error:

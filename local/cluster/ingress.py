@@ -1,6 +1,7 @@
-"""The ingress controller's part: a real HAProxy that follows the Ingress objects, the endpoints and the certificates.
+"""The stand-in for the ingress controller and cert-manager.
 
-Also what cert-manager would do: certificates, though only from the one issuer that needs nobody else.
+A real HAProxy is configured from the Ingress objects, the endpoints and the certificates. Certificates are self-signed:
+any other issuer would need a server outside this machine.
 """
 
 import fcntl
@@ -23,11 +24,11 @@ from local.supervisor.client import Supervisor
 from local.supervisor.spec import ProcessSpec
 
 ISSUER = "selfsigned"
-"""The one cert-manager ClusterIssuer of the local cluster."""
+"""Name of the local cluster's only cert-manager ClusterIssuer."""
 
 
 class IngressController:
-    """The controllers of all ingress releases; with the ports that the load balancer has on this supervisor, there can be one."""
+    """The controllers of all ingress releases. All would use the same two ports, so only one can run."""
 
     def __init__(self, folder: Path, objects: Objects, supervisor: Supervisor) -> None:
         self.folder = folder
@@ -35,61 +36,86 @@ class IngressController:
         self.supervisor = supervisor
 
     def follow(self) -> None:
-        """Serve the objects as they are now."""
+        """Configure HAProxy from the current objects, and wait until it has loaded them.
+
+        Raises:
+            ClusterError: HAProxy does not accept or load the configuration.
+            SupervisorError: HAProxy does not start.
+            ToolError: HAProxy could not be installed.
+        """
         with self._one_at_a_time():
             for namespace, rendered in self._installed():
                 self._load(namespace, rendered, timeout=30)
 
     def run(self, namespace: str, rendered: haproxy.Rendered, timeout: float) -> None:
-        """Start HAProxy with these settings, or have it load them, and wait until it serves so."""
+        """Start HAProxy or have it reload, and wait until it has loaded this configuration.
+
+        Args:
+            namespace: namespace of the ingress release.
+            rendered: the rendered chart.
+            timeout: seconds to wait.
+
+        Raises:
+            ClusterError: HAProxy does not accept or load the configuration.
+            SupervisorError: HAProxy does not start.
+            ToolError: HAProxy could not be installed.
+        """
         with self._one_at_a_time():
             self._load(namespace, rendered, timeout)
 
     def uninstall(self, namespace: str, release: str, fullname: str, objects: Sequence[Sequence[str]] = ()) -> None:
-        """Remove a release: its objects, given by kind and name, then its HAProxy."""
+        """Remove an ingress release: its objects (kind and name), its HAProxy and its record.
+
+        Raises:
+            SupervisorError: the supervisor does not run.
+        """
         with self._one_at_a_time():
             for kind, item in objects:
                 self.objects.remove(kind, namespace, item)
             name = f"{namespace}.{fullname}"
             self.supervisor.delete(name)
             shutil.rmtree(self.folder / name, ignore_errors=True)
-            # Last of all, so that what failed before can be tried again.
+            # The record goes last: as long as it exists, an uninstall that failed half-way can be repeated.
             self.objects.remove("Release", namespace, release)
 
     def move_requests(self, namespace: str, service: str, servers: Mapping[str, str]) -> None:
-        """Have new requests to a Service go to these pods and to no others, without a reload.
+        """Send new requests for a Service to these pods only (pod name to address), without a reload.
 
-        A worker that a reload leaves behind still has its clients' idle connections, and the next request on one of those must not
-        meet a pod that is gone.
+        A reload leaves the old worker running with its clients' idle connections. The next request on such a connection
+        must not go to a pod that has been removed.
         """
         for controller_namespace, rendered in self._installed():
             folder = self._folder(controller_namespace, rendered)
             prefix = haproxy.backend_prefix(namespace, service)
             for worker in re.findall(r"^(\d+)\s+worker", _ask(folder, "show proc"), re.MULTILINE):
                 state = _ask(folder, f"@!{worker} show servers state")
-                known = re.findall(rf"^\d+ ({re.escape(prefix)}\S+) \d+ (\S+) ", state, re.MULTILINE)
-                commands = [f"set server {backend}/{pod} state drain" for backend, pod in known if pod not in servers]
-                for backend in {backend for backend, _ in known}:
+                old = re.findall(rf"^\d+ ({re.escape(prefix)}\S+) \d+ (\S+) ", state, re.MULTILINE)
+                commands = [f"set server {backend}/{pod} state drain" for backend, pod in old if pod not in servers]
+                for backend in {backend for backend, _ in old}:
                     for pod, address in servers.items():
-                        if (backend, pod) not in known:
-                            # First of all: between the two there must be no moment without a server.
+                        if (backend, pod) not in old:
+                            # Add before draining: a backend must never be without a server.
                             commands.insert(0, f"enable server {backend}/{pod}")
                             commands.insert(0, f"add server {backend}/{pod} {address}")
                 for command in commands:
                     _ask(folder, f"@!{worker} {command}")
 
     def issue_certificates(self, namespace: str, ingress: Object) -> None:
-        """Make the TLS Secrets that an Ingress asks cert-manager for."""
+        """Create the TLS Secrets that an Ingress requests from cert-manager.
+
+        Raises:
+            ClusterError: the Ingress names another issuer.
+        """
         annotations: dict[str, str] = ingress["metadata"].get("annotations") or {}
         issuer = annotations.get("cert-manager.io/cluster-issuer")
         if issuer not in {None, ISSUER}:
-            raise ClusterError(f'clusterissuers "{issuer}" not found: the local cluster has only {ISSUER}')
+            raise ClusterError(f'clusterissuers "{issuer}" not found; the local cluster has only {ISSUER}')
         tls_blocks: list[Object] = ingress["spec"].get("tls", []) if issuer else []
         for tls in tls_blocks:
             self.make_certificate(namespace, tls["secretName"], tls["hosts"])
 
     def make_certificate(self, namespace: str, name: str, hosts: Sequence[str]) -> None:
-        """Have a TLS Secret of that name: the one that is there, or one with a self-signed certificate for these hosts."""
+        """Create a TLS Secret with a self-signed certificate for some hosts, unless there is a Secret of that name."""
         if self.objects.get("Secret", namespace, name) is None:
             certificate, key = self_signed(hosts, days=365)
             data = {"tls.crt": certificate, "tls.key": key}
@@ -97,7 +123,7 @@ class IngressController:
 
     @contextmanager
     def _one_at_a_time(self) -> Generator[None]:
-        # Operations change objects side by side; the last configuration must be that of the last state.
+        # Operations change objects in parallel. Without a lock, an older configuration could be loaded last.
         paths.make_private(self.folder)
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -110,7 +136,7 @@ class IngressController:
         files = self._files(folder, namespace, rendered)
         spec = ProcessSpec(
             f"{namespace}.{rendered.fullname}",
-            # The control socket's path is relative because it may have 107 characters only.
+            # Linux allows 107 characters for a socket's path (unix(7)), so the control socket has a relative path.
             [str(tools.haproxy_bin()), "-W", "-S", "unix@control", "-f", f"{folder}/haproxy.cfg"],
             env={},
             cwd=str(folder),
@@ -127,7 +153,7 @@ class IngressController:
             if record["chart"] == "kubernetes-ingress":
                 name, namespace = record["metadata"]["name"], record["metadata"]["namespace"]
                 rendered = haproxy.render(record["version"], name, namespace, record["values"])
-                # One without its certificate was being removed when its command was killed.
+                # A record without its certificate is left from an uninstall that was killed.
                 if self.objects.get("Secret", namespace, rendered.default_certificate) is not None:
                     result.append((namespace, rendered))
         return result
@@ -179,7 +205,7 @@ class IngressController:
             Path(path).unlink()
         if result.returncode != 0:
             raise ClusterError(
-                f"HAProxy refuses what the Ingress objects and the controller's settings ask for:\n{result.stderr}"
+                f"HAProxy refuses the configuration made from the Ingress objects and the chart's values:\n{result.stderr}"
             )
 
     def _wait_until_loaded(self, folder: Path, configuration: str, timeout: float) -> None:
@@ -199,14 +225,14 @@ def _ports() -> dict[str, int]:
 
 
 def _ask(folder: Path, command: str) -> str:
-    """What HAProxy's master answers; nothing while it does not listen."""
+    """Send a command to HAProxy's master and return the answer, empty while the master does not listen."""
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
             connection.connect(f"/proc/self/fd/{descriptor}/control")
             connection.sendall(f"{command}\n".encode())
-            # The master answers and then waits for more, unless it sees the end.
+            # The master closes the connection after its answer only if the client has closed its side for writing.
             connection.shutdown(socket.SHUT_WR)
             with connection.makefile() as answer:
                 return answer.read()

@@ -1,7 +1,7 @@
-"""The kubelet's part: a pod's volumes, environment and containers, as processes of the supervisor.
+"""The stand-in for the kubelet. A pod's containers are processes of the supervisor.
 
-A container's image is the MLflow of that version on the PATH, its network is a loopback port of its own, and the paths of its mounts
-are replaced by those of the pod's folder.
+Instead of an image, a container has the MLflow of its version on the PATH. Instead of a network, it has a loopback port.
+Its mount paths are replaced by paths in the pod's folder.
 """
 
 import os
@@ -19,9 +19,10 @@ from local.cluster.objects import Objects, write
 from local.supervisor.client import Supervisor
 from local.supervisor.spec import ProcessSpec
 
-# What a node gives its pods without their asking: here, the way to the local AWS.
 _NODE_ENVIRONMENT = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
+"""Environment variables that every container gets. They lead to the local AWS API, as EKS Pod Identity leads to AWS."""
 _TERMINATION_GRACE_SECONDS = 30
+"""Seconds that a pod may take to stop, the default of Kubernetes."""
 
 
 class Pods:
@@ -33,9 +34,20 @@ class Pods:
         self.supervisor = supervisor
 
     def start(self, namespace: str, pod: str, rendered: mlflow.Rendered, deadline: float) -> None:
-        """Run the pod's init containers to their end, then its server, and wait until that is ready.
+        """Run the pod's init containers, start its server, and wait until the server is ready.
 
-        A container that fails is an error at once: nothing about the machine would be different at the next try.
+        A container that fails is an error at once. A cluster would try again, but here nothing changes between two tries.
+
+        Args:
+            namespace: namespace of the pod.
+            pod: name of the pod.
+            rendered: the rendered chart.
+            deadline: time of the monotonic clock at which the wait ends.
+
+        Raises:
+            ClusterError: a Secret, a ConfigMap or a key is missing, or the pod has an unknown kind of volume.
+            SupervisorError: a container failed or was not ready in time.
+            ToolError: MLflow could not be installed.
         """
         process = f"{namespace}.{pod}"
         folder = self.folder / process
@@ -60,26 +72,39 @@ class Pods:
         self.supervisor.keep_running(server, remaining(deadline))
 
     def wait(self, namespace: str, pod: str, deadline: float) -> None:
-        """Wait until a pod that runs already is ready: it can have died a moment ago."""
+        """Wait until a pod is ready. A running pod can have died a moment ago and be starting again.
+
+        Raises:
+            ClusterError: the pod is not ready at the deadline.
+            SupervisorError: the supervisor does not run.
+        """
         process = f"{namespace}.{pod}"
         while (status := self.supervisor.get(process)) is None or not status.ready:
             if time.monotonic() > deadline:
-                raise ClusterError(f"pod {pod} is not ready; its log is {self.supervisor.log(process)}")
+                raise ClusterError(f"pod {pod} is not ready; read its log, {self.supervisor.log(process)}")
             time.sleep(0.2)
 
     def delete(self, namespace: str, pod: str) -> None:
-        """Stop the pod, which finishes its requests first, and remove what it wrote."""
+        """Stop the pod, which first finishes its requests, and delete its folder.
+
+        Raises:
+            SupervisorError: the supervisor does not run.
+        """
         process = f"{namespace}.{pod}"
         self.supervisor.delete(process)
         shutil.rmtree(self.folder / process, ignore_errors=True)
 
     def of(self, namespace: str, fullname: str) -> list[str]:
-        """The pods of a release, also those that an interrupted operation has left."""
-        found = self.folder.glob(f"{namespace}.{fullname}-*-*")
-        return [folder.name.removeprefix(f"{namespace}.") for folder in found]
+        """Return the pods of a release, including those that an interrupted operation has left."""
+        folders = self.folder.glob(f"{namespace}.{fullname}-*-*")
+        return [folder.name.removeprefix(f"{namespace}.") for folder in folders]
 
     def address(self, namespace: str, pod: str) -> str:
-        """Where the pod listens."""
+        """Return the `host:port` that the pod listens on.
+
+        Raises:
+            SupervisorError: the supervisor does not run.
+        """
         return f"127.0.0.1:{self.supervisor.free_port(f'{namespace}.{pod}')}"
 
     def _fill(self, namespace: str, folder: Path, volume: Mapping[str, Any], rendered: mlflow.Rendered) -> None:
@@ -87,7 +112,7 @@ class Pods:
         paths.make_private(folder)
         match volume:
             case {"configMap": {"name": name, **options}}:
-                # Executable for its owner where the volume says so.
+                # Only the owner's right to execute is taken from the volume; nobody else may read the file here.
                 mode = 0o600 | options.get("defaultMode", 0) & 0o100
                 files = rendered.config_maps.get(name) or self._config_map(namespace, name)
             case {"secret": {"secretName": name}}:
@@ -96,14 +121,17 @@ class Pods:
             case {"emptyDir": _}:
                 return
             case _:
-                raise ClusterError(f"volume {volume['name']}: the local stack knows configMap, secret and emptyDir")
+                raise ClusterError(
+                    f"volume {volume['name']} is of a kind that the local stack does not know; "
+                    "write configMap, secret or emptyDir"
+                )
         for file, text in files.items():
             write(folder / file, text, mode)
 
     def _command(
         self, namespace: str, folder: Path, container: mlflow.Container, rendered: mlflow.Rendered
     ) -> tuple[list[str], dict[str, str]]:
-        """The container's argv and environment on this supervisor."""
+        """Return the arguments and the environment of a container's process."""
         python = tools.mlflow_python(rendered.app_version)
         env = {name: os.environ[name] for name in _NODE_ENVIRONMENT if name in os.environ}
         env |= {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(folder)}
@@ -114,10 +142,10 @@ class Pods:
         return [_here(word, container, folder) for word in (*container.command, *container.args)], env
 
     def _config_map(self, namespace: str, name: str) -> dict[str, str]:
-        found = self.objects.get("ConfigMap", namespace, name)
-        if found is None:
+        config_map = self.objects.get("ConfigMap", namespace, name)
+        if config_map is None:
             raise ClusterError(f'configmap "{name}" not found in namespace {namespace}')
-        return found["data"]
+        return config_map["data"]
 
     def _secret(self, namespace: str, wanted: mlflow.SecretKey) -> str:
         data = self.objects.secret_data(namespace, wanted.secret)
@@ -127,13 +155,13 @@ class Pods:
 
 
 def remaining(deadline: float) -> float:
-    """The seconds until a moment of the monotonic clock, for what has to be given a little time in any case."""
+    """Return the seconds until a time of the monotonic clock, 0.1 at least: even a late step gets one try."""
     return max(deadline - time.monotonic(), 0.1)
 
 
 def _here(text: str, container: mlflow.Container, folder: Path) -> str:
     for mount in container.mounts:
-        # A pod's /tmp is this machine's: nothing of ours is in it.
+        # The volume at /tmp only makes /tmp writable. This machine's /tmp is writable, so its path stays.
         if mount.volume != "tmp":
             local = str(folder / mount.volume / (mount.sub_path or ""))
             text = re.sub(rf"(?<![\w.:/-]){re.escape(mount.path)}(?![\w.-])", lambda _, path=local: path, text)

@@ -1,1 +1,1 @@
-"""The Pulumi CLI as the local stack runs it, and what builds it (`go/`)."""
+"""The Pulumi CLI of the local stack. `go/` pins the source from which it is built where none is installed."""

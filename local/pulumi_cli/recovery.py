@@ -1,9 +1,9 @@
 # boto3 and jmespath have no types of their own.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Where to look for a resource whose creation was interrupted, so that nobody knows whether it was made.
+"""Compute the id of a resource whose creation was interrupted, to find out whether it exists.
 
-For most the id follows from the inputs; for some the account gives it, and they are looked for by what must be unique. What is
-not here can be made a second time without being in the way.
+The id of most types follows from the inputs. AWS assigns the id of the others, and they are found by the inputs that
+must be unique. A type that is missing here can be created a second time without a conflict.
 """
 
 import json
@@ -24,10 +24,18 @@ _IDS = {
     "postgresql:index/role:Role": "{name}",
     "postgresql:index/schema:Schema": "{database}.{name}",
 }
+"""Resource type to the pattern of its id, with the names of inputs in braces."""
 
 
 def likely_id(kind: str, inputs: dict[str, Any], stack: Path, endpoint: str) -> str | None:
-    """The id under which a resource of that type and with those inputs is to be found, if it was made."""
+    """Return the id of a resource, if it was created, or None if there is nothing to look for.
+
+    Args:
+        kind: type of the resource, as in its URN.
+        inputs: inputs of the resource.
+        stack: folder of the stack.
+        endpoint: URL of the local AWS API.
+    """
     if kind.startswith("kubernetes:"):
         metadata: dict[str, str] = inputs.get("metadata") or inputs
         return "/".join(metadata[key] for key in ("namespace", "name") if key in metadata)
@@ -42,13 +50,15 @@ def likely_id(kind: str, inputs: dict[str, Any], stack: Path, endpoint: str) -> 
 
 def _pod_identity(inputs: dict[str, Any], stack: Path) -> str | None:
     file = stack / "pod-identity.json"
-    known: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    associations: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     unique = ("clusterName", "namespace", "serviceAccount")
-    return next((name for name, other in known.items() if all(other[key] == inputs[key] for key in unique)), None)
+    return next(
+        (name for name, other in associations.items() if all(other[key] == inputs[key] for key in unique)), None
+    )
 
 
 def _ec2(endpoint: str) -> Any:
-    import boto3  # noqa: PLC0415  -- it takes longer to load than all the rest of a command, which seldom needs it
+    import boto3  # noqa: PLC0415 - loading it takes longer than the rest of a command, and few commands need it
 
     key = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
     return boto3.client("ec2", endpoint_url=endpoint, region_name=aws_account.REGION, **key)
