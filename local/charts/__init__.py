@@ -1,4 +1,4 @@
-"""What the two Helm charts would make of their values: pure functions, checked against recordings of the real charts."""
+"""The two Helm charts in Python: pure functions from values to objects, tested against recordings of the real charts."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, cast
@@ -7,13 +7,19 @@ Values = Mapping[str, Any]
 
 
 class ValuesError(Exception):
-    """Values that the chart would refuse, or that the stand-in does not know; the message names each of them."""
+    """The chart would refuse these values, or the stand-in does not know them. The message names each of them."""
 
 
 def with_defaults(values: Values, defaults: Values, free: Collection[str]) -> dict[str, Any]:
-    """`values` over `defaults`, which also say which values are known and of what type.
+    """Return the defaults, overridden by the values.
 
-    `free` names the maps that take any key (annotations, environment variables).
+    Args:
+        values: values for the chart.
+        defaults: all values that the stand-in knows. The type of a default is the type that its value must have.
+        free: paths of the maps that take any key, such as annotations and environment variables.
+
+    Raises:
+        ValuesError: a value is unknown or has another type.
     """
     problems: list[str] = []
     merged = _merge(values, defaults, free, "", problems)
@@ -27,7 +33,7 @@ def _merge(values: Values, defaults: Values, free: Collection[str], prefix: str,
     for key, value in values.items():
         path = f"{prefix}{key}"
         if key not in defaults:
-            problems.append(f"{path} is not a value that the local stack knows")
+            problems.append(f"{path} is not a value that the local stack knows; add it to local/charts")
         elif type(value) is not type(defaults[key]):
             problems.append(f"{path} must be {_TYPE_NAMES[type(defaults[key])]}")
         elif path in free:

@@ -1,7 +1,7 @@
-"""What `haproxytech/kubernetes-ingress` makes of its values, and what its controller makes of the Ingress objects it serves.
+"""The chart `haproxytech/kubernetes-ingress` (`render`), and its controller's HAProxy configuration (`files`).
 
-Both are pure. `render` is held against recordings of the real chart by tests/contract/test_chart_haproxy.py; `files` is written
-from the controller's documentation, for the annotations and the configuration keys that this project uses.
+Both functions are pure. tests/contract/test_chart_haproxy.py compares `render` with recordings of the real chart. `files`
+follows the controller's documentation, for the annotations and configuration keys that this project uses.
 """
 
 import hashlib
@@ -12,7 +12,9 @@ from typing import Any
 from local.charts import Values, ValuesError, with_defaults
 
 VERSIONS = ("1.52.1",)
+"""Versions of the chart that `render` knows."""
 APP_VERSION = "3.2.12"
+"""Version of the controller in that chart."""
 
 _DEFAULTS: Values = {
     "controller": {
@@ -38,6 +40,7 @@ _DEFAULTS: Values = {
     }
 }
 _FREE = {"controller.config", "controller.resources", "controller.service.annotations"}
+"""Paths of the maps that take any key."""
 
 _TIMEOUTS = {
     "timeout-http-request": "5s",
@@ -48,7 +51,7 @@ _TIMEOUTS = {
     "timeout-tunnel": "1h",
     "timeout-http-keep-alive": "1m",
 }
-# What an Ingress may set as well as the controller's configuration.
+"""Configuration keys for HAProxy's timeouts, with the controller's defaults."""
 _ANNOTATIONS = {
     "backend-config-snippet",
     "pod-maxconn",
@@ -58,32 +61,42 @@ _ANNOTATIONS = {
     "ssl-redirect-port",
     "timeout-server",
 }
+"""Keys that the controller's configuration and an Ingress may set. The Ingress overrides the configuration."""
 _CONFIG = {*_ANNOTATIONS, *_TIMEOUTS, "hard-stop-after", "proxy-protocol"}
+"""Keys that the controller's configuration may set."""
 _PREFIX = "haproxy.org/"
-# Read by others than the controller.
+"""Prefix of the controller's annotations."""
 _FOREIGN = ("cert-manager.io/",)
+"""Prefixes of the annotations that other controllers read."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """What the chart would make of its values."""
+    """The rendered chart."""
 
     fullname: str
+    """Name of the Deployment and the main Service, and the beginning of the other objects' names."""
     class_name: str
+    """Name of the IngressClass."""
     ingress_class: Mapping[str, Any]
+    """Name, annotations and spec of the IngressClass."""
     services: Mapping[str, Mapping[str, Any]]
+    """Annotations and spec of the Services, by name."""
     config: Mapping[str, str]
+    """Configuration of the controller."""
     tls_outside: bool
-    """TLS ends at the load balancer, and the controller gets plain HTTP on both ports."""
+    """True if the load balancer terminates TLS. The controller then gets plain HTTP on both ports."""
     default_certificate: str
-    """The Secret with the certificate for hosts that bring none."""
+    """Name of the Secret with the certificate for hosts that have no other."""
     replicas: int
+    """Replicas of the controller."""
     objects: tuple[str, ...]
+    """Kind and name of every object, as `Kind/name`, sorted."""
 
 
 @dataclass(frozen=True)
 class Ingress:
-    """An Ingress object."""
+    """The parts of an Ingress object that the controller reads."""
 
     namespace: str
     name: str
@@ -96,21 +109,33 @@ class Backend:
     """The pods behind a Service."""
 
     servers: Mapping[str, str]
-    """Pod name to address."""
+    """Pod name to `host:port`."""
     readiness_path: str
+    """Path of the pods' readiness probe."""
 
 
 def check(version: str, values: Values) -> None:
-    """Refuse a chart version and values that `render` does not know, before all of the values are known."""
+    """Refuse a chart version or values that `render` does not know. The values can be incomplete.
+
+    Raises:
+        ValuesError: the version or a value is unknown, or a value has another type than its default.
+    """
     if version not in VERSIONS:
-        raise ValuesError(f"chart kubernetes-ingress {version}: the local stack knows {' and '.join(VERSIONS)}")
+        raise ValuesError(
+            f"version {version} of the chart kubernetes-ingress is unknown to the local stack; "
+            f"write {' or '.join(VERSIONS)}"
+        )
     known = with_defaults(values, _DEFAULTS, _FREE)
     if unknown := sorted(known["controller"]["config"].keys() - _CONFIG):
-        raise ValuesError(f"controller.config: {', '.join(unknown)} is nothing that the local stack knows")
+        raise ValuesError(f"controller.config: the local stack does not know {', '.join(unknown)}")
 
 
 def render(version: str, release: str, namespace: str, values: Values) -> Rendered:
-    """What the chart of that version would make."""
+    """Render a version of the chart.
+
+    Raises:
+        ValuesError: the version or a value is unknown, or a value has another type than its default.
+    """
     check(version, values)
     known = with_defaults(values, _DEFAULTS, _FREE)["controller"]
     if wrong := sorted(key for key, value in known["config"].items() if not isinstance(value, str)):
@@ -187,11 +212,23 @@ def files(
     default_certificate: str,
     ports: Mapping[str, int],
 ) -> dict[str, str]:
-    """HAProxy's files below `folder`, by path: `haproxy.cfg` and the certificates with their keys, all in PEM.
+    """Return HAProxy's files by path: `haproxy.cfg`, and the certificates with their keys in PEM.
 
-    `backends` and `certificates` are by namespace and name of the Service and the Secret; a TLS Secret that is not there means the
-    default certificate. `ports` are those of this machine for `http` and `https`. The configuration's `description` is a hash of
-    all of the files: HAProxy tells it, and so which configuration it runs.
+    The configuration has a hash of all files as its `description`. HAProxy reports the description, so a caller can see
+    which configuration it runs.
+
+    Args:
+        folder: folder of the files.
+        controller: the rendered chart.
+        ingresses: Ingress objects of the controller's class.
+        backends: pods by namespace and name of their Service.
+        certificates: certificates with keys, in PEM, by namespace and name of their Secret. Hosts whose Secret is missing
+            get the default certificate.
+        default_certificate: certificate with key, in PEM.
+        ports: loopback ports for `http` and `https`.
+
+    Raises:
+        ValuesError: an Ingress has an annotation or a path that the local stack does not know.
     """
     used = {
         (ingress.namespace, tls["secretName"])
@@ -231,7 +268,7 @@ def _hosts(ingress: Ingress) -> list[str]:
         paths = [(path["path"], path["pathType"]) for path in rule["http"]["paths"]]
         if paths != [("/", "Prefix")]:
             raise ValuesError(
-                f"Ingress {ingress.namespace}/{ingress.name}: the local stack knows only the path / (Prefix)"
+                f"Ingress {ingress.namespace}/{ingress.name}: the local stack has only the path / (Prefix)"
             )
     return [rule["host"] for rule in ingress.spec["rules"]]
 
@@ -253,13 +290,13 @@ def _route(
     name = f"{backend_prefix(ingress.namespace, service)}{host}"
     lines = [
         f"backend {name}",
-        # The kubelet's readiness probe and the endpoints that follow from it.
+        # These checks stand in for the kubelet's readiness probe, which decides whether a pod gets requests.
         "  option httpchk",
         f"  http-check send meth GET uri {backend.readiness_path} ver HTTP/1.1 hdr Host {host}",
         "  default-server check inter 2s fastinter 500ms fall 2 rise 1",
     ]
     if "pod-maxconn" in settings:
-        # Each of the controller's pods would have its share of this; here one process stands for all of them.
+        # The real controller divides the limit among its pods. Here one process has all of it.
         lines[-1] += f" maxconn {settings['pod-maxconn']}"
     lines += [f"  {line.strip()}" for line in settings.get("backend-config-snippet", "").splitlines()]
     if "timeout-server" in own:
@@ -273,12 +310,16 @@ def _route(
 
 
 def backend_prefix(namespace: str, service: str) -> str:
-    """How the names of the backends of a Service begin."""
+    """Return the beginning of the names of a Service's backends."""
     return f"{namespace}.{service}."
 
 
 def check_annotations(annotations: Mapping[str, str]) -> None:
-    """Refuse annotations of an Ingress that `files` does not know."""
+    """Refuse annotations of an Ingress that `files` does not know.
+
+    Raises:
+        ValuesError: the controller's annotation is unknown, or `pod-maxconn` is not a number.
+    """
     _own_settings(annotations)
 
 
@@ -287,7 +328,7 @@ def _own_settings(annotations: Mapping[str, str]) -> dict[str, str]:
     if unknown := sorted(own.keys() - _ANNOTATIONS):
         raise ValuesError(f"Ingress: the local stack does not know the annotation {', '.join(unknown)}")
     if not own.get("pod-maxconn", "1").isdigit():
-        raise ValuesError(f"Ingress: pod-maxconn is {own['pod-maxconn']!r} and no number")
+        raise ValuesError(f"Ingress: pod-maxconn is {own['pod-maxconn']!r}; write a whole number")
     return own
 
 
@@ -314,10 +355,11 @@ def _defaults(config: Mapping[str, str]) -> list[str]:
         "  option httplog",
         "  option dontlognull",
         "  option forwardfor",
-        # A pod that was just killed: the connection fails and the next pod gets the request.
+        # The connection to a pod that was just killed fails. HAProxy then sends the request to another pod.
         "  retries 3",
         "  option redispatch 1",
-        # At a reload an idle client is told with its next answer, instead of losing a request that it was about to send.
+        # After a reload, an idle connection is closed with its next answer. Closed at once, it could lose a request that
+        # the client is about to send.
         "  option idle-close-on-response",
         *(f"  {key.replace('-', ' ', 1)} {config.get(key, default)}" for key, default in _TIMEOUTS.items()),
         "",
@@ -341,7 +383,7 @@ def _frontends(
         sources = controller.config["proxy-protocol"].replace(",", " ")
         first = [f"  tcp-request connection expect-proxy layer4 if {{ src {sources} }}"]
     if controller.tls_outside:
-        # The certificate is the load balancer's, and the controller takes what comes from there for plain HTTP.
+        # The load balancer has the certificate and sends plain HTTP to both ports.
         return ["frontend http", plain, encrypted, *first, *redirects, *choices]
     return [
         *("frontend http", plain, *first, *redirects, *choices),

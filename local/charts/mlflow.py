@@ -1,7 +1,7 @@
-"""What `community-charts/mlflow` makes of its values, for the two versions and the values that this project uses.
+"""The chart `community-charts/mlflow`, for the two versions and the values that this project uses.
 
-`render` is pure; tests/contract/test_chart_mlflow.py holds it against recordings of the real chart. Two things are this
-stand-in's own: the script in the `mlflow-migrations` ConfigMap and the one in `mlflow-dbchecker`, which have the same effect.
+`render` is pure, and tests/contract/test_chart_mlflow.py compares it with recordings of the real chart. Two scripts are
+the stand-in's own, with the same effect: those in the ConfigMaps `mlflow-migrations` and `mlflow-dbchecker`.
 """
 
 import re
@@ -38,9 +38,11 @@ APP_VERSIONS = {chart: version.mlflow for chart, version in _VERSIONS.items()}
 """Chart version to MLflow version."""
 
 CONTAINER_PORT = 5000
+"""TCP port of MLflow's container."""
 BASIC_LOGIN = "mlflow.server.auth:authenticate_request_basic_auth"
-"""Function of MLflow that checks logins unless the values name another."""
+"""MLflow's function that checks logins, unless the values name another."""
 READINESS_PATH = "/health"
+"""Path of the readiness probe."""
 
 _DEFAULTS: Values = {
     "affinity": {},
@@ -123,9 +125,11 @@ _FREE = {
     "resources",
     "serviceAccount.annotations",
 }
+"""Paths of the maps that take any key."""
 
-# The model registry's store creates or upgrades every table and, unlike the tracking store, no experiment: the first experiment
-# keeps the artifact location of whoever makes it, and that must be the server.
+# The stores of the model registry and of tracking both create or upgrade all tables. The tracking store also creates the
+# first experiment, which keeps the artifact location of its creator for ever. That must be the server's location, so this
+# script uses the registry's store.
 _MIGRATIONS = """\
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
@@ -142,78 +146,115 @@ _INI_MOUNT = "/etc/mlflow/auth/basic_auth.ini"
 
 @dataclass(frozen=True)
 class SecretKey:
-    """A value that a container gets from a Secret."""
+    """A key of a Secret, as the value of an environment variable."""
 
     secret: str
+    """Name of the Secret."""
     key: str
+    """Key in the Secret."""
 
 
 @dataclass(frozen=True)
 class Mount:
-    """A volume, or one file of it, as a container sees it."""
+    """A volume, or one file of it, in the file system of a container."""
 
     volume: str
+    """Name of the volume."""
     path: str
+    """Path in the container."""
     sub_path: str | None = None
+    """File of the volume. None: the whole volume."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """One container of the pod."""
+    """A container of the pod."""
 
     name: str
+    """Name of the container."""
     image: str
+    """Image and tag."""
     command: tuple[str, ...]
+    """Program to run."""
     args: tuple[str, ...]
+    """Arguments of the program."""
     env: Mapping[str, str | SecretKey]
+    """Environment variables."""
     env_from: tuple[tuple[str, str], ...]
-    """Kind (`ConfigMap` or `Secret`) and name; `env` wins over them."""
+    """Kind (`ConfigMap` or `Secret`) and name of objects whose keys are environment variables. `env` overrides them."""
     mounts: tuple[Mount, ...]
+    """Mounted volumes."""
 
 
 @dataclass(frozen=True)
 class Pod:
-    """The pod template: what is the same in two of these is the same pod."""
+    """The pod template. Pods are replaced if and only if the template changes."""
 
     annotations: Mapping[str, str]
+    """Annotations of the pod."""
     security_context: Mapping[str, Any]
+    """Security context of the pod."""
     service_account: str
+    """Name of the ServiceAccount."""
     resources: Mapping[str, Any]
+    """Requests and limits of the server's container."""
     init_containers: tuple[Container, ...]
+    """Init containers, in the order in which they run."""
     container: Container
+    """Container of MLflow's server."""
     volumes: tuple[Mapping[str, Any], ...]
+    """Volumes of the pod."""
     config_maps_checksum: Mapping[str, Mapping[str, str]]
-    """The ConfigMaps whose change the chart turns into new pods."""
+    """Content of the ConfigMaps whose checksum the chart writes into the template, so that a change replaces the pods."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """What the chart would make of its values."""
+    """The rendered chart."""
 
     app_version: str
+    """Version of MLflow."""
     fullname: str
+    """Name of the Deployment, and the beginning of the other objects' names."""
     pod: Pod
+    """Pod template of the Deployment."""
     config_maps: Mapping[str, Mapping[str, str]]
+    """Data of the ConfigMaps, by name."""
     flask_secret: str
-    """The Secret that the chart fills with a random key at the first install and keeps."""
+    """Name of the Secret with a random key. The chart creates it at the first install and keeps it."""
     environment_secret: str
+    """Name of the Secret for secret environment variables. It is empty here."""
     service: Mapping[str, Any]
+    """Spec of the Service."""
     replicas: int | None
-    """None where an autoscaler was asked for, whether the chart makes one or not."""
+    """Replicas of the Deployment. None if the values enable autoscaling, even where the chart then creates no autoscaler."""
     hpa: Mapping[str, Any] | None
+    """Spec of the HorizontalPodAutoscaler, None if there is none."""
     ingress: Mapping[str, Any] | None
+    """Annotations and spec of the Ingress, None if there is none."""
     objects: tuple[str, ...]
+    """Kind and name of every object, as `Kind/name`, sorted."""
 
 
 def check(version: str, values: Values) -> None:
-    """Refuse a chart version and values that `render` does not know, before all of the values are known."""
+    """Refuse a chart version or values that `render` does not know. The values can be incomplete.
+
+    Raises:
+        ValuesError: the version or a value is unknown, or a value has another type than its default.
+    """
     if version not in APP_VERSIONS:
-        raise ValuesError(f"chart mlflow {version}: the local stack knows {' and '.join(APP_VERSIONS)}")
+        raise ValuesError(
+            f"version {version} of the chart mlflow is unknown to the local stack; write {' or '.join(APP_VERSIONS)}"
+        )
     with_defaults(values, _DEFAULTS, _FREE)
 
 
 def render(version: str, release: str, namespace: str, values: Values) -> Rendered:
-    """What the chart of that version would run."""
+    """Render a version of the chart.
+
+    Raises:
+        ValuesError: the version or a value is unknown, or the local stack cannot run these values.
+    """
     check(version, values)
     known = with_defaults(values, _DEFAULTS, _FREE)
     _refuse_unsupported(known)
@@ -269,7 +310,7 @@ def _refuse_unsupported(known: Values) -> None:
     backend, auth = known["backendStore"], known["auth"]
     problems: list[str] = []
     if not backend["postgres"]["enabled"]:
-        problems.append("backendStore.postgres.enabled must be true: the local stack knows no other database")
+        problems.append("backendStore.postgres.enabled must be true: the local stack has no other database")
     if not backend["existingDatabaseSecret"]["name"]:
         problems.append("backendStore.existingDatabaseSecret.name is missing")
     if auth["enabled"] and not auth["existingAdminSecret"]["name"]:
@@ -330,7 +371,8 @@ def _auth_ini(auth: Values) -> str:
         login = "$(POSTGRES_USERNAME_PLACEHOLDER):$(POSTGRES_PASSWORD_PLACEHOLDER)"
         server = f"{database['host']}:{database['port']}/{database['database']}"
         database_uri = f"{_scheme(database['driver'])}{login}@{server}"
-    # The chart writes this value into a YAML block that is indented by four, so that many spaces of its further lines vanish.
+    # The chart writes this value into a YAML block that is indented by four spaces. YAML removes them from each line, so the
+    # second and later lines lose four spaces of their own.
     first, *more = auth["authorizationFunction"].split("\n")
     if any(not line.startswith("    ") for line in more):
         raise ValuesError("auth.authorizationFunction: further lines must begin with four spaces")

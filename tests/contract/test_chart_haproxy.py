@@ -162,7 +162,7 @@ def test_a_setting_of_the_ingress_wins_over_the_controllers() -> None:
 def test_a_pod_gets_no_more_requests_at_once_than_the_ingress_says() -> None:
     (server,) = (line for line in lines(controller(), ingress(pod_maxconn="14")) if "default-server" in line)
     assert server.endswith(" maxconn 14")
-    with pytest.raises(ValuesError, match="pod-maxconn is 'many' and no number"):
+    with pytest.raises(ValuesError, match="pod-maxconn is 'many'; write a whole number"):
         configuration(controller(), ingress(pod_maxconn="many"))
 
 
@@ -172,7 +172,7 @@ def test_a_snippet_is_in_the_backend_of_its_ingress() -> None:
 
 
 def test_what_nobody_knows_is_named() -> None:
-    with pytest.raises(ValuesError, match=r"controller\.config: timeout-servers is nothing"):
+    with pytest.raises(ValuesError, match=r"controller\.config: the local stack does not know timeout-servers"):
         check("1.52.1", {"controller": {"config": {"timeout-servers": "1s"}}})
     with pytest.raises(ValuesError, match=r"controller\.replicas is not a value"):
         check("1.52.1", {"controller": {"replicas": 2}})

@@ -158,5 +158,5 @@ def test_a_release_without_mlflow_in_its_name_gets_it() -> None:
 
 
 def test_another_version_of_the_chart_is_refused() -> None:
-    with pytest.raises(ValuesError, match=r"knows 1\.8\.1 and 1\.11\.5"):
+    with pytest.raises(ValuesError, match=r"write 1\.8\.1 or 1\.11\.5"):
         check("1.9.0", {})
