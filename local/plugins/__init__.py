@@ -1,4 +1,4 @@
-"""Stand-ins for the provider plugins and the language host, for machines that cannot reach Pulumi's download site."""
+"""Stand-ins for Pulumi's provider plugins and language host, for machines that cannot reach Pulumi's download site."""
 
 import os
 import shlex
@@ -16,18 +16,28 @@ PROVIDERS = {
     "postgresql": "local.plugins.postgresql",
     "random": "local.plugins.random",
 }
+"""Package to the module of its stand-in."""
 LANGUAGE = "local.plugins.language"
+"""Module of the language host."""
 NURSERY = "plugins"
-"""The process that forks them, to the supervisor."""
+"""Name of the plugin server in the supervisor. It is the process that forks the plugins (`nursery.py`)."""
 
 
 def nursery_socket(stack: Path) -> Path:
-    """Where the process listens that forks a stack's plugins."""
+    """Return the socket of a stack's plugin server."""
     return Supervisor(stack).folder / "nursery"
 
 
 def start_nursery(stack: Path, timeout: float = 60) -> None:
-    """Have the stack's machine run that process. Who calls it before it has loaded everything waits."""
+    """Start a stack's plugin server in the supervisor. Engines that call before it has loaded its modules wait.
+
+    Args:
+        stack: folder of the stack.
+        timeout: seconds to wait for the process, default 60.
+
+    Raises:
+        SupervisorError: the process ended or was not ready in time.
+    """
     spec = ProcessSpec(
         name=NURSERY,
         argv=[sys.executable, "-m", "local.plugins.nursery", str(nursery_socket(stack))],
@@ -38,10 +48,15 @@ def start_nursery(stack: Path, timeout: float = 60) -> None:
 
 
 def install(pulumi_home: Path, bin_dir: Path, nursery: Path) -> None:
-    """Put the stand-ins where the engine looks: providers as installed plugins, the language host beside the CLI.
+    """Install the stand-ins: the providers as plugins, the language host in the folder of the CLI.
 
-    The engine takes an installed plugin only when its folder names the version that the program's SDK asks for. Found on PATH
-    instead, the plugins would work too, but each run would warn about them. `nursery` is the socket that `launch.py` tries.
+    The engine accepts an installed plugin only if its folder names the version that the program's SDK requires. On PATH
+    the plugins would work too, but each run would print warnings about them.
+
+    Args:
+        pulumi_home: folder that the CLI has as PULUMI_HOME.
+        bin_dir: folder of the CLI.
+        nursery: socket of the plugin server, which the plugins' launcher tries first.
     """
     for package, module in PROVIDERS.items():
         folder = pulumi_home / "plugins" / f"resource-{package}-v{version(f'pulumi-{package}')}"
@@ -52,9 +67,10 @@ def install(pulumi_home: Path, bin_dir: Path, nursery: Path) -> None:
 def _write_launcher(path: Path, module: str, nursery: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     launch = Path(__file__).with_name("launch.py")
-    # `exec`, because a plugin takes its parent process for the engine.
+    # Without `exec` the shell would be the plugin's parent, and a plugin treats its parent process as the engine.
     words = ["exec", sys.executable, "-I", "-S", str(launch), module, str(nursery)]
-    # Another command of the same stack may be starting its plugins: it finds the old file or the new one, never half of it.
+    # Another command of this stack may start its plugins now. Renaming replaces the file in one step, so that command
+    # finds the old file or the new one.
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.write_text(f'#!/bin/sh\n{shlex.join(words)} "$@"\n')
     new.chmod(0o755)

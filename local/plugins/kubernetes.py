@@ -1,5 +1,5 @@
 # ruff: noqa: D102, S105 - `Resource` describes the methods; a token is a type's name
-"""The stand-in for Pulumi's `kubernetes` provider: its resources in terms of the stand-in cluster."""
+"""The stand-in for Pulumi's `kubernetes` provider. It acts on the stand-in cluster (`local/cluster`)."""
 
 import base64
 from importlib.metadata import version
@@ -16,18 +16,19 @@ from local.tools import ToolError
 
 
 class KubernetesObject(Resource):
-    """An object that the cluster just keeps."""
+    """An object that the cluster stores and does nothing with."""
 
     supported = frozenset({"apiVersion", "kind", "metadata", "spec"})
     computed = frozenset({"status"})
     kind: ClassVar[str]
+    """Kind of the object."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
 
     def check(self, inputs: Properties) -> Properties:
         if "name" not in inputs.get("metadata", {}):
-            raise InvalidInput("metadata", f"the local stack needs a name for this {self.kind}")
+            raise InvalidInput("metadata", f"the local stack generates no names; set `name` for this {self.kind}")
         return inputs
 
     def create(self, inputs: Properties) -> tuple[str, Properties]:
@@ -42,7 +43,9 @@ class KubernetesObject(Resource):
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         wanted = self.to_object(inputs)
         if _id(wanted) != resource_id:
-            raise OperationError(f"the local stack cannot rename {self.kind} {resource_id}: rename the resource too")
+            raise OperationError(
+                f"the local stack cannot rename {self.kind} {resource_id} in place; change its logical name, too"
+            )
         stored = self.cluster.objects.put(wanted)
         self.changed()
         return stored
@@ -52,11 +55,11 @@ class KubernetesObject(Resource):
         self.changed()
 
     def to_object(self, inputs: Properties) -> Object:
-        """The object that these inputs describe."""
+        """Return the Kubernetes object for these inputs."""
         return {**inputs, "kind": self.kind}
 
     def changed(self) -> None:
-        """Tell those who depend on objects of this kind."""
+        """Update the parts of the cluster that depend on objects of this kind."""
 
 
 class Namespace(KubernetesObject):
@@ -81,12 +84,12 @@ class Secret(KubernetesObject):
         return {"type": "Opaque", **kept, "data": {**inputs.get("data", {}), **encoded}}
 
     def changed(self) -> None:
-        # It can be a certificate.
+        # The Secret can contain a certificate that HAProxy serves.
         self.cluster.ingress.follow()
 
 
 class ReplacedSecret(Secret):
-    """A Secret where the provider is not told `enableSecretMutable`: new data are a new object."""
+    """A Secret under a provider without `enableSecretMutable`: new data replace the object."""
 
     replace = frozenset({"data", "stringData", "type"})
     delete_before_replace = True
@@ -101,28 +104,28 @@ class ConfigMap(KubernetesObject):
 
 
 class Service(KubernetesObject):
-    """A Service; the program only reads the ones that the charts make."""
+    """A Service. The program only reads those that the charts create."""
 
     token = "kubernetes:core/v1:Service"
     kind = "Service"
 
 
 class NetworkPolicy(KubernetesObject):
-    """A NetworkPolicy, which the local stack keeps and does not enforce."""
+    """A NetworkPolicy. The local stack stores it and does not enforce it."""
 
     token = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
     kind = "NetworkPolicy"
 
 
 class PodDisruptionBudget(KubernetesObject):
-    """A PodDisruptionBudget; nothing evicts pods here."""
+    """A PodDisruptionBudget. It has no effect, because the local stack never evicts pods."""
 
     token = "kubernetes:policy/v1:PodDisruptionBudget"
     kind = "PodDisruptionBudget"
 
 
 class HelmRelease(Resource):
-    """A release of one of the two charts that the local stack knows."""
+    """A Helm release of one of the two charts of `local/charts`."""
 
     token = "kubernetes:helm.sh/v3:Release"
     computed = frozenset({"status"})
@@ -148,12 +151,16 @@ class HelmRelease(Resource):
     def check(self, inputs: Properties) -> Properties:
         for needed in ("name", "version"):
             if needed not in inputs:
-                raise InvalidInput(needed, "the local stack needs it")
+                raise InvalidInput(needed, f"the local stack needs `{needed}`; set it")
         if not inputs.get("atomic"):
-            raise InvalidInput("atomic", "the local stack knows atomic releases only")
+            raise InvalidInput("atomic", "the local stack has atomic releases only; set `atomic` to true")
         chart, repository = inputs["chart"], inputs.get("repositoryOpts", {}).get("repo")
         if CHARTS.get(chart) != repository:
-            raise InvalidInput("chart", f"the local stack does not know the chart {chart} from {repository}")
+            raise InvalidInput(
+                "chart",
+                f"the local stack does not know the chart {chart} from {repository}; it has {' and '.join(CHARTS)} "
+                "from the repositories in local/cluster/helm.py",
+            )
         try:
             self.cluster.check(chart, inputs["version"], _without_unknown(inputs.get("values", {})))
         except ClusterError as error:
@@ -176,7 +183,7 @@ class HelmRelease(Resource):
         self.cluster.uninstall(*_parts(resource_id))
 
     def to_release(self, inputs: Properties) -> Release:
-        """The release that these inputs ask for."""
+        """Return the release for these inputs."""
         return Release(
             name=inputs["name"],
             namespace=inputs.get("namespace", "default"),
@@ -188,7 +195,7 @@ class HelmRelease(Resource):
 
 
 class Kubernetes(Provider):
-    """The package. Which cluster it is told to use does not matter: there is one."""
+    """The package `kubernetes`. The kubeconfig in its configuration is ignored, because there is only one cluster."""
 
     package = "kubernetes"
     version = version("pulumi-kubernetes")
@@ -224,7 +231,7 @@ def _without_unknown(value: Plain) -> Plain:
 
 
 def main(call: Call) -> None:
-    """Be the plugin of the engine that calls."""
+    """Run the plugin for this engine."""
     Kubernetes().serve(call)
 
 

@@ -1,8 +1,8 @@
 # ruff: noqa: D102, N802 - the service's methods are named and described in its protocol
-"""The Python language host: what `pulumi-language-python` of Pulumi's own download is to the engine.
+"""The stand-in for `pulumi-language-python`, the language host in Pulumi's own download.
 
-It runs the program of the checkout in its own process, with the Python it was itself started with, and reports errors as the
-official host does. The engine runs the program twice for one `pulumi up`: for the preview, then for the update.
+It runs the program in its own process and its own Python, and reports errors as the official host does. In one
+`pulumi up` the engine runs the program twice: for the preview, then for the update.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from local.plugins.serve import Call, serve
 
 
 class Host(LanguageRuntimeServicer):
-    """What the engine asks a language host, answered for one program in this very Python."""
+    """The gRPC service of a language host, for Python programs."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
@@ -41,11 +41,11 @@ class Host(LanguageRuntimeServicer):
     def GetRequiredPackages(
         self, request: language_pb2.GetRequiredPackagesRequest, context: grpc.ServicerContext
     ) -> language_pb2.GetRequiredPackagesResponse:
-        # The SDKs ask for their plugins by themselves, with each resource.
+        # The SDKs name their plugin with each resource, so the engine needs no list in advance.
         return language_pb2.GetRequiredPackagesResponse()
 
     def Run(self, request: language_pb2.RunRequest, context: grpc.ServicerContext) -> language_pb2.RunResponse:
-        # Options and configuration of the SDK are context variables: a run must not see those of the one before.
+        # The SDK keeps options and configuration in context variables. A copy per run hides those of the run before.
         return contextvars.copy_context().run(self._run, request)
 
     def _run(self, request: language_pb2.RunRequest) -> language_pb2.RunResponse:
@@ -62,7 +62,7 @@ class Host(LanguageRuntimeServicer):
         program = Path(request.info.program_directory, request.info.entry_point)
         os.chdir(request.pwd)
         _forget_modules_in(program)
-        # A failed program leaves futures behind that nobody awaits; asyncio would print each of them.
+        # A failed program leaves futures that are never awaited, and asyncio would print each of them.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         loop = asyncio.new_event_loop()
         executor = ThreadPoolExecutor(max_workers=max(request.parallel, 1) * 4)
@@ -90,24 +90,24 @@ class Host(LanguageRuntimeServicer):
 
 
 def _exited(code: str | int | None) -> language_pb2.RunResponse:
-    """The answer for a program that ended like a process with this code."""
+    """Return the answer for a program that ended with this exit code."""
     return language_pb2.RunResponse(error=f"Program exited with non-zero exit code: {code}" if code else "")
 
 
 def _forget_modules_in(program: Path) -> None:
-    """Make the next import of the program's own modules run them again, as in a process of its own."""
+    """Remove the program's own modules from `sys.modules`, so that each run imports them anew, as a new process would."""
     folder = program if program.is_dir() else program.parent
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        # The virtualenv is usually inside the checkout, and its packages cannot be imported twice.
+        # The virtualenv is usually in the checkout, too, and its packages cannot be imported twice.
         own = file is not None and file.startswith(f"{folder}/") and not file.startswith(f"{sys.prefix}/")
-        # This file, too, is in the checkout.
+        # This module is in the checkout as well, and it is running.
         if own and name.partition(".")[0] not in {"__main__", "local"}:
             del sys.modules[name]
 
 
 def _program_traceback(program: Path) -> str:
-    """The traceback of the current exception without the frames of this file and of the SDK above the program."""
+    """Return the traceback of the current exception, without the frames of this file and of the SDK above the program."""
     frames = traceback.extract_tb(sys.exc_info()[2])
     main = str(program / "__main__.py" if program.is_dir() else program)
     for index, frame in enumerate(frames):
@@ -117,7 +117,7 @@ def _program_traceback(program: Path) -> str:
 
 
 def main(call: Call) -> None:
-    """Be the language host of the engine that calls."""
+    """Run the language host for this engine."""
     serve(lambda server: language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Host(call), server), call)
 
 

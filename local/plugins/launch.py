@@ -1,8 +1,11 @@
 # ruff: noqa: PTH100, PTH109, PTH119, PTH120 - pathlib takes longer to import than all the rest
-"""What the engine starts as a plugin: it has the nursery fork one and stands for it, or becomes the plugin itself.
+"""The program that the engine starts as a plugin.
 
-Run by `python -I -S`, which takes 10 ms; so it imports only what such a Python has, and nothing of this project. `socket`, `signal`
-and `json` would take longer than all of that: in their place are the module below the first, Ctrl-C as Python has it, and NULs.
+It asks the plugin server (`nursery.py`) to fork the plugin, and waits until the plugin ends. If there is no plugin
+server, it runs the plugin itself.
+
+`python -I -S` starts in 10 ms, so this file imports built-in modules only. Importing `socket`, `signal` and `json` would
+take longer than that. `_socket`, KeyboardInterrupt and NUL-separated text replace them.
 """
 
 import _socket
@@ -12,14 +15,14 @@ import sys
 
 
 def _call_nursery(nursery: str, plugin: str, arguments: list[str], engine: int) -> _socket.socket | None:
-    """The line to a new plugin, when there is one."""
+    """Return the connection to a new plugin, or None if there is no plugin server."""
     umask = os.umask(0)
     os.umask(umask)
     words = [plugin, str(engine), arguments[-1], os.getcwd(), str(umask), *(f"{k}={v}" for k, v in os.environ.items())]
     standard = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))
     line = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
-        # A socket's path may have 107 characters only.
+        # Linux allows 107 characters for a socket's path (unix(7)).
         folder = os.open(os.path.dirname(nursery), os.O_PATH)
         line.connect(f"/proc/self/fd/{folder}/{os.path.basename(nursery)}")
         line.sendmsg([os.fsencode("\0".join(words))], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, standard)])
@@ -29,7 +32,7 @@ def _call_nursery(nursery: str, plugin: str, arguments: list[str], engine: int) 
 
 
 def _stand_for(line: _socket.socket, engine: int) -> None:
-    """End when the plugin ends, and have it end when the engine wants that or has died."""
+    """Wait until the plugin ends. Close the connection, so that the plugin ends, if the engine interrupts or dies."""
     ended = os.pidfd_open(engine)
     readable: list[_socket.socket | int] = []
     while line not in readable:
@@ -38,20 +41,20 @@ def _stand_for(line: _socket.socket, engine: int) -> None:
         except KeyboardInterrupt:
             line.shutdown(_socket.SHUT_WR)
         if ended in readable:
-            # The plugin notices: this was its only line.
+            # The end of this process closes the connection, and then the plugin ends.
             return
-    # Nothing is ever sent: this is the end of the plugin.
+    # The plugin never sends anything, so a readable connection means that the plugin has ended.
 
 
 def main(module: str, nursery: str, *arguments: str) -> None:
-    """Be the plugin of that module."""
+    """Run a plugin for the engine, which is this process's parent."""
     engine = os.getppid()
     if line := _call_nursery(nursery, module, list(arguments), engine):
         _stand_for(line, engine)
         return
     checkout = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     os.environ["PYTHONPATH"] = checkout
-    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606 - there is no shell to be had
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606 - no shell is wanted
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""One process with everything imported that a plugin needs, which forks one whenever an engine starts one.
+"""The plugin server: a process that has imported the plugins' modules, and forks a plugin when an engine starts one.
 
-What a preview without changes costs is mostly imports: gRPC, boto3 and the SDKs, in four plugins and the language host of every
-command. The machine runs this process, and `launch.py` is what the engine starts. Where there is no nursery, or its modules are
-older than their files, a plugin is a Python of its own, as it would be without all this.
+A preview without changes spends most of its time on imports: gRPC, boto3 and the SDKs, in four plugins and the language
+host of every command. The supervisor runs this process, and the engine starts `launch.py`. If there is no plugin server,
+or a file has changed since it was loaded, `launch.py` runs the plugin in a new Python instead.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ SDKS = (
     "pulumi_random",
     "pydantic.main",
 )
-"""What the program imports; of a large SDK the parts that every stack uses."""
+"""Modules that the program imports. Of a large SDK, only the parts that every stack uses."""
 
 
 def _loaded_from() -> dict[Path, float]:
-    """The files of this project that are loaded here, and the folder of the packages; when each was changed."""
+    """Return the loaded files of this project and the folder of the packages, each with its time of modification."""
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     ours = [Path(file) for file in files if file and Path(file).is_relative_to(paths.CHECKOUT / "local")]
     return {path: path.stat().st_mtime for path in [*ours, Path(pulumi.__file__).parent.parent]}
@@ -49,15 +49,15 @@ def _changed(loaded: dict[Path, float]) -> bool:
 
 
 def _answer(listener: socket.socket, line: socket.socket) -> None:
-    """Fork the plugin that is called for."""
+    """Fork the plugin that a message asks for."""
     message, descriptors, _, _ = socket.recv_fds(line, 1_000_000, 3)
     if message and not os.fork():
-        # A fork that came back from here would answer calls as a second nursery, and what it forks then does not work.
+        # The fork must not return: it would accept calls as a second plugin server, whose forks do not work.
         try:
             listener.close()
             _become(message, line, descriptors)
         except ConnectionError:
-            # Who has hung up already is not there to be told.
+            # The caller has closed the connection already.
             pass
         except BaseException:
             traceback.print_exc()
@@ -68,7 +68,7 @@ def _answer(listener: socket.socket, line: socket.socket) -> None:
 
 
 def _become(message: bytes, line: socket.socket, descriptors: Sequence[int]) -> None:
-    """Be the plugin that is called for."""
+    """Turn this process into the plugin that a message asks for."""
     plugin, engine, address, folder, umask, *environment = os.fsdecode(message).split("\0")
     for standard, descriptor in enumerate(descriptors):
         os.dup2(descriptor, standard)
@@ -85,23 +85,24 @@ def _become(message: bytes, line: socket.socket, descriptors: Sequence[int]) -> 
 
 
 def main(path: Path) -> None:
-    """Answer calls for ever."""
+    """Accept calls on a socket for ever."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with short_path(path.parent) as folder:
         listener.bind(f"{folder}/{path.name}")
-    # Who calls meanwhile waits for these imports, which take no longer than its own would.
+    # A caller waits until these imports are done, which take no longer than its own imports would.
     listener.listen(64)
-    # It would look through everything again and again, a quarter of the time, and free nothing: modules stay.
+    # Modules are never freed. The garbage collector would still search them again and again, which was measured as a
+    # quarter of the time of these imports.
     gc.disable()
     for module in (*PROVIDERS.values(), LANGUAGE, *SDKS):
-        # An SDK loads a part of it when something is asked of it.
+        # Some SDKs load their parts only when an attribute is read.
         getattr(importlib.import_module(module), "__all__", None)
     api.load_models()
     loaded = _loaded_from()
-    # A fork that has ended is nobody's business.
+    # Let the kernel remove forks that have ended, which would remain as zombies otherwise.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    # What the collector looks at is written to, and no longer shared with the forks.
+    # The collector writes to the objects that it searches, and the forks then have their own copies of that memory.
     gc.collect()
     gc.freeze()
     gc.enable()

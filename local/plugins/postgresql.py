@@ -1,8 +1,8 @@
 # ruff: noqa: D102, S105 - `Resource` describes the methods; a token is a type's name
-"""The stand-in for Pulumi's `postgresql` provider: the same statements in the same order, over a real connection.
+"""The stand-in for Pulumi's `postgresql` provider. It runs the real provider's statements in the same order.
 
-Like the real one it connects as a master that is not a superuser (`superuser=False`, as on RDS): to act on what another role owns
-it makes itself a member of that role for the length of a transaction.
+Like the real provider on RDS, it connects as a master that is not a superuser (`superuser=False`). To act on the objects
+of another role, it makes the master a member of that role until the end of the transaction.
 """
 
 import threading
@@ -36,17 +36,23 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 class Server:
-    """The server that the provider's configuration names."""
+    """The server in the provider's configuration."""
 
     def __init__(self) -> None:
         self._parameters: dict[str, Any] = {}
-        # Two GRANTs on one object at once fail with "tuple concurrently updated"; the real provider takes locks for that too.
+        # Two GRANTs on one object at once fail with "tuple concurrently updated". The real provider takes a lock, too.
         self._one_at_a_time = threading.Lock()
 
     def configure(self, config: Properties) -> None:
-        """Take the provider's inputs; numbers arrive as text."""
+        """Store the provider's configuration. Its numbers arrive as text.
+
+        Raises:
+            OperationError: `superuser` is not false.
+        """
         if config.get("superuser", "true") != "false":
-            raise OperationError("postgresql: set superuser=False: the master of an RDS instance is not a superuser")
+            raise OperationError(
+                "postgresql: set superuser=False, because the master of an RDS instance is not a superuser"
+            )
         self._parameters = {
             "host": config["host"],
             "port": int(config.get("port", 5432)),
@@ -59,12 +65,20 @@ class Server:
 
     @property
     def master(self) -> str:
-        """The user that the provider connects as."""
+        """Name of the user that the provider connects as."""
         return self._parameters["user"]
 
     @contextmanager
     def transaction(self, database: str | None = None, *, autocommit: bool = False) -> Generator[Connection]:
-        """A connection that commits at the end, or rolls back on an error."""
+        """Provide a connection that is committed at the end of the block, or rolled back after an error.
+
+        Args:
+            database: name of the database. None: the one in the configuration.
+            autocommit: True to commit each statement, for those that cannot run in a transaction.
+
+        Raises:
+            OperationError: the server refuses the connection.
+        """
         parameters: dict[str, Any] = {**self._parameters, **({"dbname": database} if database else {})}
         with self._one_at_a_time:
             try:
@@ -78,7 +92,7 @@ class Server:
 
 
 def _statement(template: LiteralString, *parts: str | Composable) -> Composed:
-    """SQL with each {} filled by an identifier, or by what is SQL already."""
+    """Return SQL with each {} filled. A string is quoted as an identifier, and SQL is inserted as it is."""
     return SQL(template).format(*(part if isinstance(part, Composable) else Identifier(part) for part in parts))
 
 
@@ -93,7 +107,10 @@ def _exists(connection: Connection, catalog: str, column: str, name: str) -> boo
 
 @contextmanager
 def _member_of(connection: Connection, master: str, roles: Iterable[str]) -> Generator[None]:
-    """Make the master a member of roles for what needs their owner's rights. On PostgreSQL 16 and later creating a role is not enough."""
+    """Make the master a member of roles for the block, which needs the rights of these roles.
+
+    Since PostgreSQL 16, a role that creates another is not its member in this sense (SET option).
+    """
     temporary: list[str] = []
     for role in sorted(set(roles) - {master}):
         held = _one(
@@ -111,7 +128,7 @@ def _member_of(connection: Connection, master: str, roles: Iterable[str]) -> Gen
 
 
 class Role(Resource):
-    """A role; its password can be set but, without superuser rights, not be compared."""
+    """A role. Without superuser rights, its password can be set and not read."""
 
     token = "postgresql:index/role:Role"
     supported = frozenset({"assumeRole", "login", "name", "password", "roles", "searchPaths"})
@@ -132,7 +149,7 @@ class Role(Resource):
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         differs = changed(old, inputs)
         if "name" in differs:
-            raise OperationError("the local stack's stand-in cannot rename a role")
+            raise OperationError("name: the local stack's stand-in cannot rename a role; keep the old name")
         with self._server.transaction() as connection:
             if "password" in differs:
                 connection.execute(
@@ -261,7 +278,7 @@ class Schema(Resource):
         return f"{database}.{name}", {"owner": self._server.master}
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
-        # Only dropCascade can differ, and that is about the deletion.
+        # Only `dropCascade` can differ here, and it matters only for the deletion.
         return {"owner": self._server.master}
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
@@ -286,7 +303,7 @@ class Schema(Resource):
 
 
 class Grant(Resource):
-    """All the privileges of one role on one database or schema: what is not listed is revoked."""
+    """All privileges of a role on a database or schema. Privileges that are not listed are revoked."""
 
     token = "postgresql:index/grant:Grant"
     supported = frozenset({"database", "objectType", "privileges", "role", "schema"})
@@ -298,9 +315,12 @@ class Grant(Resource):
     def check(self, inputs: Properties) -> Properties:
         allowed = _PRIVILEGES.get(inputs["objectType"])
         if allowed is None:
-            raise InvalidInput("objectType", f"the local stack's stand-in knows {' and '.join(sorted(_PRIVILEGES))}")
-        if strange := sorted({name for name in inputs["privileges"] if name is not UNKNOWN} - allowed.keys()):
-            raise InvalidInput("privileges", f"{strange[0]} is not one of {', '.join(sorted(allowed))}")
+            raise InvalidInput(
+                "objectType",
+                f"the local stack's stand-in does not know {inputs['objectType']}; write {' or '.join(sorted(_PRIVILEGES))}",
+            )
+        if unknown := sorted({name for name in inputs["privileges"] if name is not UNKNOWN} - allowed.keys()):
+            raise InvalidInput("privileges", f"{unknown[0]} is not one of {', '.join(sorted(allowed))}")
         return inputs
 
     def create(self, inputs: Properties) -> tuple[str, Properties]:
@@ -315,12 +335,12 @@ class Grant(Resource):
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
         if not inputs:
             raise OperationError(
-                "a grant cannot be imported: its id does not say what it is on; create it, which changes nothing"
+                "a grant cannot be imported, because its id does not contain its inputs; create it instead"
             )
         role, database = inputs["role"], inputs["database"]
         with self._server.transaction() as connection:
-            known = role == "public" or _exists(connection, "pg_roles", "rolname", role)
-            if not known or not _exists(connection, "pg_database", "datname", database):
+            has_role = role == "public" or _exists(connection, "pg_roles", "rolname", role)
+            if not has_role or not _exists(connection, "pg_database", "datname", database):
                 return None
         catalog, acl, column, name = self._object(inputs)
         with self._server.transaction(database) as connection:
@@ -340,7 +360,7 @@ class Grant(Resource):
 
     @staticmethod
     def _object(inputs: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """The catalog, its columns for the privileges and the name, and the name."""
+        """Return the catalog of the object, its columns for privileges and names, and the object's name."""
         if inputs["objectType"] == "database":
             return "pg_database", "datacl", "datname", inputs["database"]
         return "pg_namespace", "nspacl", "nspname", inputs["schema"]
@@ -362,7 +382,7 @@ class Grant(Resource):
 
 
 class PostgreSql(Provider):
-    """The package."""
+    """The package `postgresql`."""
 
     package = "postgresql"
     version = version("pulumi-postgresql")
@@ -376,12 +396,12 @@ class PostgreSql(Provider):
         self._server.configure(config)
 
     def error_text(self, error: Exception) -> str:
-        # The full text of a server's error quotes the statement, and a statement can hold a password.
+        # The full text of a server's error quotes the statement, and a statement can contain a password.
         return (isinstance(error, psycopg.Error) and error.diag.message_primary) or type(error).__name__
 
 
 def main(call: Call) -> None:
-    """Be the plugin of the engine that calls."""
+    """Run the plugin for this engine."""
     PostgreSql().serve(call)
 
 

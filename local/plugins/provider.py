@@ -1,8 +1,8 @@
 # ruff: noqa: N802 - the service's methods are named in its protocol
-"""The base of the stand-in providers: Pulumi's resource provider protocol in terms of plain Python values.
+"""The base of the stand-in providers: Pulumi's resource provider protocol with plain Python values.
 
-A stand-in describes its resource types as subclasses of `Resource` and its functions as plain callables; everything that the
-engine asks for in between is here: values that are unknown during a preview, secrets, differences, and faults on request.
+A stand-in defines its resource types as subclasses of `Resource`, and its functions as callables. This file implements
+the rest of the protocol: unknown values in previews, secrets, and differences. It also injects faults for tests.
 """
 
 import fcntl
@@ -31,7 +31,7 @@ from local.plugins.serve import Call, serve
 
 
 class Unknown:
-    """A value that a preview cannot know yet, such as the address of a server that is still to be made."""
+    """A value that a preview cannot know yet, such as the address of a server that does not exist yet."""
 
     def __repr__(self) -> str:
         return "UNKNOWN"
@@ -40,17 +40,17 @@ class Unknown:
 UNKNOWN: Final = Unknown()
 
 Plain = Any
-"""None, bool, int, float, str, list, dict with str keys, or UNKNOWN; secrets are unwrapped."""
+"""None, bool, int, float, str, list, dict with str keys, or UNKNOWN. Secrets are unencrypted."""
 
 Properties = dict[str, Plain]
 
 
 class OperationError(Exception):
-    """An error for the person who runs the program: the message says what is wrong and what to do, and holds no secret."""
+    """An operation failed. The message is for the person who runs the program, and contains no secret."""
 
 
-class InvalidInput(Exception):  # noqa: N818 - it is the answer of a check, not the failure of one
-    """An input that the real provider would refuse before it does anything."""
+class InvalidInput(Exception):  # noqa: N818 - an answer of `check`, which has not failed
+    """An input is wrong. The real provider would refuse it before it creates anything."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(reason)
@@ -60,86 +60,135 @@ class InvalidInput(Exception):  # noqa: N818 - it is the answer of a check, not 
 
 @dataclass(frozen=True)
 class State:
-    """A resource as it is: its id, its inputs as they would have to be written to get it, and what else is known of it."""
+    """The actual state of a resource."""
 
     id: str
+    """Id of the resource."""
     inputs: Properties
+    """Inputs that would create the resource as it is now."""
     outputs: Properties = field(default_factory=dict[str, Plain])
+    """Further properties of the resource."""
 
 
 class Resource:
-    """One resource type. The methods take and return plain values; outputs need not repeat the inputs."""
+    """A resource type. Its methods take and return plain values. Outputs need not repeat the inputs."""
 
     token: ClassVar[str]
-    """The type, as in a URN: `random:index/randomPassword:RandomPassword`."""
+    """Name of the type, as in a URN: `random:index/randomPassword:RandomPassword`."""
     supported: ClassVar[frozenset[str] | None] = None
-    """The inputs it knows; any other is refused rather than silently dropped. None: it checks for itself."""
+    """Inputs that the stand-in knows; others are refused. None (default): `check` decides."""
     computed: ClassVar[frozenset[str]] = frozenset()
     """Outputs that are unknown until the resource is created."""
     secret: ClassVar[frozenset[str]] = frozenset()
-    """Outputs that are secret whatever the inputs are."""
+    """Outputs that are secret even if no input is."""
     replace: ClassVar[frozenset[str]] = frozenset()
-    """Inputs that cannot be changed in place."""
+    """Inputs whose change replaces the resource."""
     delete_before_replace: ClassVar[bool] = False
-    """Whether two of them cannot exist at once, so that the old one goes first."""
+    """True if the old resource must be deleted before its replacement is created, default false."""
     autoname: ClassVar[str | None] = None
-    """The input that gets a name with a random end when the program gives none."""
+    """Input that gets a name with a random suffix if the program sets none. None (default): no such input."""
 
     def check(self, inputs: Properties) -> Properties:
-        """Refuse what cannot be (`InvalidInput`), add defaults. Values can be UNKNOWN."""
+        """Validate the inputs, and return them with defaults added. Values can be UNKNOWN.
+
+        Raises:
+            InvalidInput: the real provider would refuse an input.
+        """
         return inputs
 
     def create(self, inputs: Properties) -> tuple[str, Properties]:
-        """Make it; return its id and outputs."""
+        """Create the resource, and return its id and outputs.
+
+        Raises:
+            OperationError: the resource cannot be created.
+        """
         raise NotImplementedError
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
-        """What is there now, None when it is gone. `inputs` and `outputs` are the last known ones, empty for an import."""
+        """Return the actual state of the resource, or None if it does not exist.
+
+        Args:
+            resource_id: id of the resource.
+            inputs: inputs of the last operation, empty for an import.
+            outputs: outputs of the last operation, empty for an import.
+
+        Raises:
+            OperationError: the resource cannot be read.
+        """
         raise NotImplementedError
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
-        """Make it as `inputs` say; `old` are the inputs so far. Return the outputs that are not as they were.
+        """Change the resource to the new inputs, and return the outputs that have changed.
 
-        Nothing differs where the engine finishes a creation that had failed in the end.
+        If a creation failed after the resource was made, the engine completes it with an update in which nothing differs.
+
+        Args:
+            resource_id: id of the resource.
+            old: inputs of the last operation.
+            inputs: new inputs.
+
+        Raises:
+            OperationError: an input cannot be changed in place.
         """
         if differs := changed(old, inputs):
             raise OperationError(f"{self.token}: the stand-in cannot change {', '.join(sorted(differs))} in place")
         return {}
 
     def delete(self, resource_id: str, properties: Properties) -> None:
-        """Remove it. One that is gone already is no error. `properties` are its inputs and outputs."""
+        """Delete the resource. Do nothing if it does not exist.
+
+        Args:
+            resource_id: id of the resource.
+            properties: inputs and outputs of the resource.
+
+        Raises:
+            OperationError: the resource cannot be deleted.
+        """
         raise NotImplementedError
 
 
 Function = Callable[[Properties], Properties]
-"""What the program calls to look something up."""
+"""A provider's function. The program calls it to look something up."""
 
 
 class Provider:
-    """One package: its resource types, its functions, its configuration."""
+    """A provider package with its resource types, functions and configuration."""
 
     package: ClassVar[str]
+    """Name of the package."""
     version: ClassVar[str]
-    """That of the package's SDK: the engine starts the plugin of exactly this version."""
+    """Version of the package's SDK. The engine starts the plugin of exactly this version."""
     errors: ClassVar[tuple[type[Exception], ...]] = ()
-    """Exceptions whose text is meant for the person; any other is a mistake in the stand-in and shows where."""
+    """Exceptions whose text is shown to the person. Any other exception is a bug of the stand-in, shown with its traceback."""
 
     def __init__(self, resources: Sequence[Resource], functions: Mapping[str, Function] | None = None) -> None:
         self.resources = {resource.token: resource for resource in resources}
         self.functions = dict(functions or {})
 
     def check_config(self, config: Properties) -> None:
-        """Refuse a configuration that cannot work. Values can be UNKNOWN."""
+        """Validate the provider's configuration. Values can be UNKNOWN.
+
+        Raises:
+            InvalidInput: the configuration cannot work.
+        """
 
     def configure(self, config: Properties) -> None:
-        """Take the provider's configuration; called once, and only with known values."""
+        """Store the provider's configuration. The engine calls this once, with known values only.
+
+        Raises:
+            OperationError: the configuration cannot work.
+        """
 
     def error_text(self, error: Exception) -> str:
-        """The text of one of `errors`, without secrets."""
+        """Return the text of one of `errors`, without secrets."""
         return str(error)
 
     def resource(self, token: str) -> Resource:
-        """The resource type of that name."""
+        """Return the resource type of that name.
+
+        Raises:
+            OperationError: the stand-in has no such type.
+        """
         if token not in self.resources:
             raise OperationError(
                 f"the local stack's stand-in for {self.package} has no resource type {token}: add it to local/plugins"
@@ -147,7 +196,11 @@ class Provider:
         return self.resources[token]
 
     def function(self, token: str) -> Function:
-        """The function of that name."""
+        """Return the function of that name.
+
+        Raises:
+            OperationError: the stand-in has no such function.
+        """
         if token not in self.functions:
             raise OperationError(
                 f"the local stack's stand-in for {self.package} has no function {token}: add it to local/plugins"
@@ -155,23 +208,26 @@ class Provider:
         return self.functions[token]
 
     def serve(self, call: Call) -> None:
-        """Serve the engine until it stops."""
+        """Serve the engine until the engine stops."""
         servicer = _Servicer(self, call.engine)
         serve(lambda server: provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server), call)
 
 
 def changed(old: Properties, new: Properties) -> set[str]:
-    """The names of the properties that differ."""
+    """Return the names of the properties that differ."""
     return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
 
 
 def in_order_of(wanted: Sequence[str] | None, actual: Sequence[str]) -> list[str]:
-    """`actual`, in the order of `wanted` when they are the same set: an order that means nothing must not be a difference."""
+    """Return `actual` in the order of `wanted` if both have the same items, else sorted.
+
+    The order of these lists has no meaning, so another order must not be a difference.
+    """
     return list(wanted) if wanted is not None and sorted(wanted) == sorted(actual) else sorted(actual)
 
 
 def to_plain(value: PropertyValue) -> Plain:
-    """The plain Python value, without marks of secrecy."""
+    """Return the plain Python value of a property, secrets unencrypted."""
     inner = value.value
     if inner == rpc.UNKNOWN:
         return UNKNOWN
@@ -185,9 +241,9 @@ def to_plain(value: PropertyValue) -> Plain:
 
 
 def to_property(value: Plain, *, secret: bool = False) -> PropertyValue:
-    """The value as the engine wants it."""
+    """Return the property for a plain value."""
     if value is UNKNOWN:
-        # The SDK cannot marshal its own Computed: the engine takes the agreed string in its place.
+        # The SDK cannot marshal its own `Computed`. The engine accepts the protocol's string for unknown values instead.
         inner = rpc.UNKNOWN
     elif isinstance(value, Mapping):
         inner = {key: to_property(item) for key, item in cast(Mapping[str, Plain], value).items()}
@@ -208,13 +264,17 @@ def _plain_map(values: _Marked) -> Properties:
 
 
 def _marshal(values: Properties, like: _Marked, secret: frozenset[str] = frozenset()) -> struct_pb2.Struct:
-    """`values` for the engine; what is equal in `like` keeps its marks of secrecy, what had a secret in it stays one."""
+    """Return the protocol's form of some values.
+
+    A value that is equal in `like` keeps the marks of secret parts from there. A value that differs, and has a secret
+    part in `like`, is secret as a whole. Values named in `secret` are secret in any case.
+    """
 
     def mark(name: str, value: Plain) -> PropertyValue:
-        known = like.get(name)
-        if known is not None and to_plain(known) == value and name not in secret:
-            return known
-        return to_property(value, secret=name in secret or (known is not None and known.contains_secret()))
+        before = like.get(name)
+        if before is not None and to_plain(before) == value and name not in secret:
+            return before
+        return to_property(value, secret=name in secret or (before is not None and before.contains_secret()))
 
     return PropertyValue.marshal_map({name: mark(name, value) for name, value in values.items() if value is not None})
 
@@ -223,7 +283,7 @@ _PLAIN_KEY = re.compile(r"[A-Za-z_$][\w$]*")
 
 
 def _differences(old: Plain, new: Plain, path: str = "") -> Iterator[tuple[str, str]]:
-    """The paths that differ, each with ADD, DELETE or UPDATE."""
+    """Return the paths that differ, each with ADD, DELETE or UPDATE."""
     if isinstance(old, dict) and isinstance(new, dict):
         before, after = cast(Properties, old), cast(Properties, new)
         for key in sorted(before.keys() | after.keys()):
@@ -249,8 +309,8 @@ def _detailed_diff(old: Properties, new: Properties, replace: frozenset[str]) ->
 _FAULTS = ("error", "error-after", "kill", "kill-after", "lost")
 
 
-class _MadeButFailed(Exception):  # noqa: N818 - for the engine it is an answer: there is such a resource, and it is not complete
-    """A resource was made, and then something about it went wrong."""
+class _CreatedButFailed(Exception):  # noqa: N818 - an answer to the engine: the resource exists and is not complete
+    """A resource was created, and a later part of the operation failed."""
 
     def __init__(self, mode: str) -> None:
         super().__init__(_injected(mode))
@@ -258,24 +318,28 @@ class _MadeButFailed(Exception):  # noqa: N818 - for the engine it is an answer:
 
 @contextmanager
 def _fault(urn: str, engine: int) -> Generator[None]:
-    """Around each operation: fail, or kill the engine, where MLFLOW_EKS_FAULT says so.
+    """Inject the fault that the environment variable MLFLOW_EKS_FAULT asks for. Each operation runs in this block.
 
-    `3:error` makes the third create, update or delete of a run fail before it acts, `3:kill` kills the engine there. With `-after`
-    it happens once the operation has acted: the engine learns of what was made as it does from a real provider that fails while it
-    waits for a new resource, or, killed, it does not. `lost` is an answer that never arrives: acted, failed, and no word of what
-    was made. Instead of a number, a resource's name is the first operation on that resource.
+    The variable is `WHERE:MODE`. WHERE is the number of a create, update or delete in this run, from 1, or a resource's
+    logical name for the first operation on that resource. MODE is one of:
+
+    - `error`: the operation fails before it acts.
+    - `error-after`: the operation acts, then fails. The engine is told which resource was created, as by a real
+      provider that fails while it waits for a new resource.
+    - `kill`, `kill-after`: the engine is killed before or after the operation acts.
+    - `lost`: the operation acts, then fails, and the engine is not told which resource was created.
     """
     wanted = os.environ.get("MLFLOW_EKS_FAULT")
     if not wanted:
         yield
         return
-    which, _, mode = wanted.rpartition(":")
-    if mode not in _FAULTS or not which:
+    place, _, mode = wanted.rpartition(":")
+    if mode not in _FAULTS or not place:
         raise OperationError(
-            f"MLFLOW_EKS_FAULT={wanted}: write NUMBER:error or NAME:error; or {', '.join(_FAULTS[1:])}"
+            f"MLFLOW_EKS_FAULT is {wanted!r}; write NUMBER:error or NAME:error, or another mode: {', '.join(_FAULTS[1:])}"
         )
     number, earlier = _operations_so_far(urn, engine)
-    due = number == int(which) if which.isdigit() else _name(urn) == which and urn not in earlier
+    due = number == int(place) if place.isdigit() else _name(urn) == place and urn not in earlier
     if due and mode in {"error", "kill"}:
         _fail(mode, engine)
     yield
@@ -284,9 +348,9 @@ def _fault(urn: str, engine: int) -> Generator[None]:
 
 
 def _operations_so_far(urn: str, engine: int) -> tuple[int, list[str]]:
-    """Count this operation; return the count and what the operations before it were on.
+    """Count this operation, and return the count and the URNs of the operations before it.
 
-    Plugins are processes of their own, so the operations of a run are in a file: the engine's pid, then a URN a line.
+    Each plugin is a process, so they count in a common file: the engine's pid, then one line per operation with its URN.
     """
     with Path(os.environ["MLFLOW_EKS_STACK_DIR"], "fault-count").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -309,15 +373,15 @@ def _fail(mode: str, engine: int) -> None:
         os.kill(engine, signal.SIGKILL)
         os._exit(1)
     if mode == "error-after":
-        raise _MadeButFailed(mode)
+        raise _CreatedButFailed(mode)
     raise OperationError(_injected(mode))
 
 
-def _report_made(context: grpc.ServicerContext, error: Exception, answer: provider_pb2.CreateResponse) -> None:
-    """Have the error that ends this call tell the engine of the resource that was made nevertheless."""
-    made = provider_pb2.ErrorResourceInitFailed(id=answer.id, properties=answer.properties, reasons=[str(error)])
+def _report_created(context: grpc.ServicerContext, error: Exception, answer: provider_pb2.CreateResponse) -> None:
+    """Add the created resource to the error that ends this call, so that the engine knows that it exists."""
+    created = provider_pb2.ErrorResourceInitFailed(id=answer.id, properties=answer.properties, reasons=[str(error)])
     status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=str(error))
-    status.details.add().Pack(made)
+    status.details.add().Pack(created)
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
 
 
@@ -326,14 +390,14 @@ _Answer = TypeVar("_Answer")
 
 
 def _answers(method: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Answer]:
-    """A method of the service whose errors reach the person as one clear text instead of a stack trace."""
+    """Wrap a method of the service: its exceptions reach the engine as one text instead of a traceback."""
 
     @functools.wraps(method)
     def answer(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Answer:
         servicer, _, context = cast(tuple[_Servicer, Message, grpc.ServicerContext], args)
         try:
             return method(*args, **kwargs)
-        except (OperationError, InvalidInput, _MadeButFailed) as error:
+        except (OperationError, InvalidInput, _CreatedButFailed) as error:
             text = str(error)
         except servicer.provider.errors as error:
             text = servicer.provider.error_text(error)
@@ -347,7 +411,7 @@ def _answers(method: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Ans
 
 
 class _Servicer(ResourceProviderServicer):
-    """The engine's side: decodes, decides what a preview can know, calls the stand-in, encodes."""
+    """The gRPC service that the engine calls. It decodes, calls the stand-in, and encodes."""
 
     def __init__(self, provider: Provider, engine: int) -> None:
         self.provider = provider
@@ -380,7 +444,7 @@ class _Servicer(ResourceProviderServicer):
         self, request: provider_pb2.ConfigureRequest, context: grpc.ServicerContext
     ) -> provider_pb2.ConfigureResponse:
         self.provider.configure(_plain_map(PropertyValue.unmarshal_map(request.args)))
-        # Without acceptOutputs unknown values arrive as the agreed string, which the SDK can decode.
+        # Without acceptOutputs, unknown values arrive as the protocol's string, which the SDK can decode.
         return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
     @_answers
@@ -388,7 +452,7 @@ class _Servicer(ResourceProviderServicer):
         arguments = _plain_map(PropertyValue.unmarshal_map(request.args))
         result = self.provider.function(request.tok)(arguments)
         response = provider_pb2.InvokeResponse()
-        # `return` is a keyword here.
+        # The field's name, `return`, is a keyword of Python.
         getattr(response, "return").CopyFrom(_marshal(result, {}))
         return response
 
@@ -400,12 +464,12 @@ class _Servicer(ResourceProviderServicer):
         if resource.autoname is not None and resource.autoname not in inputs:
             olds = _plain_map(PropertyValue.unmarshal_map(request.olds))
             # The engine gives the same seed to the preview and the update of one run.
-            end = hashlib.sha256(request.randomSeed).hexdigest()[:7]
-            inputs[resource.autoname] = olds.get(resource.autoname) or f"{_name(request.urn)}-{end}"
+            suffix = hashlib.sha256(request.randomSeed).hexdigest()[:7]
+            inputs[resource.autoname] = olds.get(resource.autoname) or f"{_name(request.urn)}-{suffix}"
         try:
-            if resource.supported is not None and (strange := sorted(inputs.keys() - resource.supported)):
+            if resource.supported is not None and (unknown := sorted(inputs.keys() - resource.supported)):
                 raise InvalidInput(
-                    strange[0], f"the local stack's stand-in for {resource.token} does not know this input"
+                    unknown[0], f"the local stack's stand-in for {resource.token} does not know this input"
                 )
             return provider_pb2.CheckResponse(inputs=_marshal(resource.check(inputs), news))
         except InvalidInput as error:
@@ -429,8 +493,8 @@ class _Servicer(ResourceProviderServicer):
             with _fault(request.urn, self.engine):
                 answer.id, outputs = resource.create(inputs)
                 answer.properties.CopyFrom(_marshal(inputs | outputs, marked, resource.secret))
-        except _MadeButFailed as error:
-            _report_made(context, error, answer)
+        except _CreatedButFailed as error:
+            _report_created(context, error, answer)
             raise
         return answer
 
@@ -459,9 +523,9 @@ class _Servicer(ResourceProviderServicer):
             kept = {name: value for name, value in state.items() if name not in old or name in resource.computed}
             outputs = inputs | kept
         else:
-            known = {name: value for name, value in state.items() if name not in old}
+            kept = {name: value for name, value in state.items() if name not in old}
             with _fault(request.urn, self.engine):
-                outputs = known | inputs | resource.update(request.id, old, inputs)
+                outputs = kept | inputs | resource.update(request.id, old, inputs)
         return provider_pb2.UpdateResponse(properties=_marshal(outputs, marked, resource.secret))
 
     @_answers
@@ -473,7 +537,7 @@ class _Servicer(ResourceProviderServicer):
 
 
 def _type(urn: str) -> str:
-    # urn:pulumi:stack::project::parent$type::name, and a name can itself hold "::".
+    # A URN is urn:pulumi:stack::project::parent$type::name, and the name can contain "::".
     return urn.split("::", 3)[2].rsplit("$", 1)[-1]
 
 

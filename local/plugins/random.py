@@ -1,5 +1,5 @@
 # ruff: noqa: D102, S105 - `Resource` describes the methods; a token is a type's name
-"""The stand-in for Pulumi's `random` provider: a value is made once and then lives in the state, as with the real one."""
+"""The stand-in for Pulumi's `random` provider. As with the real one, a value is generated once and stored in the state."""
 
 import base64
 import secrets
@@ -14,7 +14,7 @@ _SPECIAL = "!@#$%&*()-_=+[]{}<>:?"
 
 
 class RandomValue(Resource):
-    """A value that is made once. A change of any input asks for a new one; `keepers` exist for nothing else."""
+    """A value that is generated once. A change of any input generates a new one; `keepers` is an input for this purpose only."""
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
         return State(resource_id, inputs, outputs)
@@ -24,7 +24,7 @@ class RandomValue(Resource):
 
 
 class RandomPassword(RandomValue):
-    """A secret of `length` letters and digits, and special characters unless they are switched off."""
+    """A secret of `length` letters, digits and, unless `special` is false, special characters."""
 
     token = "random:index/randomPassword:RandomPassword"
     computed = frozenset({"result"})
@@ -34,12 +34,12 @@ class RandomPassword(RandomValue):
 
     def create(self, inputs: Properties) -> tuple[str, Properties]:
         characters = _LETTERS_AND_DIGITS + (_SPECIAL if inputs.get("special", True) else "")
-        # The id is shown in previews and logs: it must not be the password.
+        # The id appears in previews and logs, so it must not be the password. The real provider also uses "none".
         return "none", {"result": "".join(secrets.choice(characters) for _ in range(inputs["length"]))}
 
 
 class RandomId(RandomValue):
-    """Random bytes in several notations, each with the prefix."""
+    """Random bytes in four notations, each with the prefix."""
 
     token = "random:index/randomId:RandomId"
     computed = frozenset({"b64Std", "b64Url", "dec", "hex"})
@@ -59,14 +59,14 @@ class RandomId(RandomValue):
 
 
 class Random(Provider):
-    """The package."""
+    """The package `random`."""
 
     package = "random"
     version = version("pulumi-random")
 
 
 def main(call: Call) -> None:
-    """Be the plugin of the engine that calls."""
+    """Run the plugin for this engine."""
     Random([RandomPassword(), RandomId()]).serve(call)
 
 

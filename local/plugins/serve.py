@@ -1,4 +1,4 @@
-"""What every stand-in plugin is to the engine: a gRPC server on loopback that lives exactly as long as the engine does."""
+"""The gRPC server of a plugin. It listens on loopback and lives exactly as long as its engine."""
 
 import os
 import select
@@ -12,32 +12,37 @@ from types import FrameType
 
 import grpc
 
-# The engine allows messages of this size; gRPC's own default of 4 MiB is too little for a large program's state.
 _MAX_MESSAGE_BYTES = 400 * 1024 * 1024
-# Operations block their thread (a release waits for its pods), and the engine runs many at once.
+"""Largest message in bytes, the engine's own limit. gRPC's default of 4 MiB is too small for the state of a large program."""
 _THREADS = 64
+"""Operations that can run at once. Each blocks its thread: a release, for example, waits for its pods."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """Who started this plugin."""
+    """The engine that started this plugin, and the connection to it."""
 
     engine: int
-    """The engine's process."""
+    """Process id of the engine."""
     address: str
-    """The engine's own service: by Pulumi's contract a plugin's last argument."""
+    """`host:port` of the engine's gRPC service. It is the last argument of every plugin."""
     line: int
-    """A descriptor that becomes readable when the engine has no more use for the plugin, or has died."""
+    """File descriptor that becomes readable when the engine no longer needs the plugin, or has died."""
 
     @classmethod
     def from_parent(cls) -> "Call":
-        """Of a plugin that is a process below the engine."""
+        """Return the engine of a plugin that is the engine's child process."""
         engine = os.getppid()
         return cls(engine, sys.argv[-1], os.pidfd_open(engine))
 
 
 def serve(register: Callable[[grpc.Server], None], call: Call) -> None:
-    """Serve what `register` adds until the engine says goodbye (SIGINT) or dies."""
+    """Serve until the engine sends SIGINT or dies, then end this process.
+
+    Args:
+        register: function that adds the plugin's service to a server.
+        call: the engine.
+    """
     stop = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -54,10 +59,10 @@ def serve(register: Callable[[grpc.Server], None], call: Call) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
-    # An engine that was killed says nothing: a plugin that went on would make things behind the back of the next command.
+    # A killed engine sends no signal. A plugin that went on would create resources unknown to the next command.
     while not stop.is_set() and not select.select([call.line], [], [], 0.1)[0]:
         pass
     server.stop(grace=None)
     sys.stdout.flush()
-    # An operation in progress must not keep the process: the engine has stopped listening to it.
+    # A normal exit would wait for the operations in progress, whose results the engine no longer reads.
     os._exit(0)
