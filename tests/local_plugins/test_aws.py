@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from moto import mock_aws
 
-from local.plugins.aws import api, cloudwatch, ec2, functions, iam, rds, route53, s3, server
+from local.plugins.aws import api, cloudwatch, database_server, ec2, functions, iam, rds, route53, s3
 from local.plugins.provider import InvalidInput, OperationError, Properties, Resource
 
 REGION = "eu-west-1"
@@ -352,7 +352,7 @@ def test_a_final_snapshot_is_made(instance: Properties):
 
 
 def test_another_engine_version_is_refused(instance: Properties):
-    with pytest.raises(InvalidInput, match=server.VERSION):
+    with pytest.raises(InvalidInput, match=database_server.VERSION):
         rds.Instance().check(instance | {"engineVersion": "16"})
     with pytest.raises(OperationError, match="match the criteria"):
         functions.get_engine_version({"engine": "postgres", "version": "12"})

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from local import tools
-from local.plugins.aws.server import DatabaseServer
+from local.plugins.aws.database_server import DatabaseServer
 from local.plugins.postgresql import Database, Grant, Role, Schema, Server
 from local.plugins.provider import InvalidInput, OperationError, Properties, Resource
 from local.supervisor.client import Supervisor

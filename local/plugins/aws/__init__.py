@@ -1,1 +1,1 @@
-"""The stand-in for Pulumi's `aws` provider: the resource types and functions of this program, as calls to the local account."""
+"""The stand-in for Pulumi's `aws` provider: this program's resource types and functions, as calls to the local AWS API."""

@@ -1,6 +1,6 @@
 # botocore has no types of its own.
 # pyright: reportMissingTypeStubs=false
-"""The plugin."""
+"""The plugin of the `aws` stand-in."""
 
 from importlib.metadata import version
 
@@ -15,7 +15,7 @@ from local.tools import ToolError
 
 
 class Aws(Provider):
-    """The package."""
+    """The package `aws`."""
 
     package = "aws"
     version = version("pulumi-aws")
@@ -47,7 +47,7 @@ class Aws(Provider):
 
 
 def main(call: Call) -> None:
-    """Be the plugin of the engine that calls."""
+    """Run the plugin for this engine."""
     Aws().serve(call)
 
 

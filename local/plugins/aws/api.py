@@ -1,9 +1,9 @@
 # ruff: noqa: D102 - `Resource` describes the methods and types the tables; a token is a type's name
 # boto3 and jmespath have no types of their own.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""The local account's API, and resources that are little more than calls to it.
+"""The local AWS API, and the base of the resources that need little more than calls to it.
 
-botocore knows the parameters of every call, so inputs are translated by its model, and one that the API does not have is refused.
+botocore has a model of every call's parameters. Inputs are translated with that model, and an unknown one is refused.
 """
 
 import functools
@@ -36,26 +36,27 @@ def _new_client(service: str) -> Any:
 
 
 def load_models() -> None:
-    """Have what a client is made of read from disk, for those who will want one; they share this process's memory."""
+    """Load botocore's models from disk into this process's memory, which its forks share."""
     for service in ("ec2", "eks", "iam", "rds", "s3"):
-        # Nobody uses this one: region, endpoint and keys are those of the caller's environment.
+        # This client only loads the model and is never called. A plugin's own client takes region, endpoint and keys from
+        # the environment of the engine.
         boto3.client(service, "eu-west-1", aws_access_key_id="none", aws_secret_access_key="none")  # noqa: S106
 
 
 def client(service: str) -> Any:
-    """The client of a service; the environment says where the account is."""
-    # A client can be used by many threads at once, but not created by them.
+    """Return the client of a service. Endpoint, region and keys come from the environment."""
+    # Threads may share a client, but must not create clients at the same time (boto3's guide on multithreading).
     with _creating_clients:
         return _new_client(service)
 
 
 def call(service: str, operation: str, **parameters: Any) -> Any:
-    """One API call by its name in boto3."""
+    """Call an operation, by its name in boto3, and return the answer."""
     return getattr(client(service), operation)(**parameters)
 
 
 def unless_gone(service: str, operation: str, **parameters: Any) -> Any | None:
-    """The call's answer; None when the API says that there is no such thing."""
+    """Call an operation and return the answer, or None if the API answers that the resource does not exist."""
     try:
         return call(service, operation, **parameters)
     except ClientError as error:
@@ -66,19 +67,27 @@ def unless_gone(service: str, operation: str, **parameters: Any) -> Any | None:
 
 
 def members(service: str, operation: str) -> dict[str, Any]:
-    """An operation's parameters, by name in lower case."""
+    """Return an operation's parameters by name in lower case: the name in the API's spelling, and its botocore shape."""
     api = client(service).meta
     shape = api.service_model.operation_model(api.method_to_api_mapping[operation]).input_shape
     return {name.lower(): (name, member) for name, member in shape.members.items()}
 
 
 def to_api(value: Plain, shape: Any) -> Any:
-    """A value as the API wants it: members in its spelling (`sseAlgorithm`: `SSEAlgorithm`), maps as lists of pairs."""
+    """Return a value in the form of the API.
+
+    Members of structures get the API's spelling (`SSEAlgorithm` for `sseAlgorithm`), and maps become lists of pairs.
+
+    Raises:
+        OperationError: the API has no such member.
+    """
     if shape.type_name == "structure":
-        known = {name.lower(): (name, member) for name, member in shape.members.items()}
-        if strange := sorted(key for key in value if key.lower() not in known):
-            raise OperationError(f"{strange[0]} is not in AWS's {shape.name}")
-        pairs = ((*known[key.lower()], item) for key, item in value.items() if item is not None)
+        spellings = {name.lower(): (name, member) for name, member in shape.members.items()}
+        if unknown := sorted(key for key in value if key.lower() not in spellings):
+            raise OperationError(
+                f"{unknown[0]} is not a member of AWS's {shape.name}; remove it or correct its spelling"
+            )
+        pairs = ((*spellings[key.lower()], item) for key, item in value.items() if item is not None)
         return {name: to_api(item, member) for name, member, item in pairs}
     if shape.type_name == "list" and isinstance(value, Mapping):
         key = next(name for name in shape.member.members if name in {"Key", "Name"})
@@ -89,15 +98,18 @@ def to_api(value: Plain, shape: Any) -> Any:
 
 
 def as_written(written: Plain, actual: Plain) -> Plain:
-    """What the API says, in the form the program wrote it in; what it does not say counts as being so."""
+    """Return the API's value in the form in which the program wrote the input.
+
+    If the API does not report the value, return the input: there is nothing to compare.
+    """
     document: bool = isinstance(written, str) and isinstance(actual, dict)
     if actual is None or written == actual or (document and json.loads(written) == actual):
         return written
     if isinstance(written, dict) and isinstance(actual, list):
         return {item.get("Key", item.get("Name")): item["Value"] for item in actual}
     if isinstance(written, dict):
-        known = {name.lower(): item for name, item in actual.items()}
-        return {key: as_written(item, known.get(key.lower())) for key, item in written.items()}
+        members_ = {name.lower(): item for name, item in actual.items()}
+        return {key: as_written(item, members_.get(key.lower())) for key, item in written.items()}
     if isinstance(written, list):
         return _list_as_written(written, cast(list[Plain], actual))
     return json.dumps(actual) if document else actual
@@ -111,16 +123,23 @@ def _list_as_written(written: list[Plain], actual: list[Plain]) -> list[Plain]:
     return actual
 
 
-# The calls that set and remove tags, and the parameter that names the resource.
 _TAGGING = {
     "cloudwatch": ("tag_resource", "untag_resource", "ResourceARN"),
     "iam": ("tag_role", "untag_role", "RoleName"),
     "rds": ("add_tags_to_resource", "remove_tags_from_resource", "ResourceName"),
 }
+"""Service to the operations that set and remove tags, and the parameter that names the resource."""
 
 
 def retag(service: str, target: str, old: Mapping[str, str], new: Mapping[str, str]) -> None:
-    """Change the tags of a resource, named as its service names it: by id, by name or by ARN."""
+    """Change the tags of a resource.
+
+    Args:
+        service: service of the resource.
+        target: id of an EC2 resource, name of an IAM role, or ARN.
+        old: tags so far.
+        new: tags to set.
+    """
     tags = [{"Key": key, "Value": value} for key, value in new.items()]
     removed = sorted(old.keys() - new.keys())
     if service == "ec2":
@@ -135,45 +154,50 @@ def retag(service: str, target: str, old: Mapping[str, str], new: Mapping[str, s
 
 
 class ApiResource(Resource):
-    """A resource that the API makes and finds again by a name that is also its id."""
+    """A resource that one API call creates and another describes by its name. The name is also the resource's id."""
 
     service: ClassVar[str]
+    """Name of the service in boto3."""
     calls: ClassVar[tuple[str, str, str, str]]
-    """What creates, describes, changes and deletes it."""
-    found: ClassVar[str]
-    """Where the description is in the answer, as JMESPath."""
+    """Operations that create, describe, change and delete the resource."""
+    answer_path: ClassVar[str]
+    """JMESPath of the resource in the answer of the describing operation."""
     key: ClassVar[str]
-    """The parameter that names it."""
-    written: ClassVar[Mapping[str, str]] = {}
-    """Inputs that are parameters of another name."""
-    seen: ClassVar[Mapping[str, str]] = {}
-    """Inputs that the description has elsewhere, as JMESPath."""
-    shown: ClassVar[Mapping[str, str]] = {"arn": "Arn"}
-    """Outputs, as JMESPath."""
-    own: ClassVar[frozenset[str]] = frozenset()
-    """Inputs that are no parameters: the class does something with them."""
+    """Parameter with the resource's name."""
+    parameter_names: ClassVar[Mapping[str, str]] = {}
+    """Input to parameter, where their names differ."""
+    input_paths: ClassVar[Mapping[str, str]] = {}
+    """Input to its JMESPath in the description, where that is not the parameter's name."""
+    output_paths: ClassVar[Mapping[str, str]] = {"arn": "Arn"}
+    """Output to its JMESPath in the description."""
+    not_parameters: ClassVar[frozenset[str]] = frozenset()
+    """Inputs that are not parameters of a call. The class handles them itself."""
     computed = frozenset({"arn"})
 
     def check(self, inputs: Properties) -> Properties:
         known = members(self.service, self.calls[0]) | members(self.service, self.calls[2])
         for name in inputs:
-            if name not in self.own and self.written.get(name, name).lower() not in known:
+            if name not in self.not_parameters and self.parameter_names.get(name, name).lower() not in known:
                 raise InvalidInput(name, f"the local stack's stand-in for {self.token} does not know this input")
         return inputs
 
     def parameters(self, operation: str, inputs: Properties) -> dict[str, Any]:
-        """Those inputs that are parameters of this operation, as it wants them."""
-        known = members(self.service, operation)
+        """Return those inputs that are parameters of an operation, in the form of the API.
+
+        Raises:
+            OperationError: the API has no such member.
+        """
+        shapes = members(self.service, operation)
         result: dict[str, Any] = {}
         for name, value in inputs.items():
-            parameter = self.written.get(name, name).lower()
-            if name not in self.own and parameter in known:
-                spelling, shape = known[parameter]
+            parameter = self.parameter_names.get(name, name).lower()
+            if name not in self.not_parameters and parameter in shapes:
+                spelling, shape = shapes[parameter]
                 result[spelling] = to_api(value, shape)
         return result
 
     def identify(self, resource_id: str) -> dict[str, Any]:
-        """The parameters that name it for describing and deleting."""
+        """Return the parameters that name the resource when it is described or deleted."""
         return {self.key: resource_id}
 
     def create(self, inputs: Properties) -> tuple[str, Properties]:
@@ -182,33 +206,33 @@ class ApiResource(Resource):
         return parameters[self.key], self.outputs(parameters[self.key])
 
     def describe(self, resource_id: str) -> Any | None:
-        """The API's description, None when it is gone."""
+        """Return the API's description of the resource, or None if the resource does not exist."""
         answer = unless_gone(self.service, self.calls[1], **self.identify(resource_id))
-        return None if answer is None else jmespath.search(self.found, answer)
+        return None if answer is None else jmespath.search(self.answer_path, answer)
 
     def outputs(self, resource_id: str) -> Properties:
-        """What the description has beyond the inputs."""
+        """Return the properties of the description that are not inputs."""
         item = self.describe(resource_id)
-        return {name: jmespath.search(path, item) for name, path in self.shown.items()}
+        return {name: jmespath.search(path, item) for name, path in self.output_paths.items()}
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
         item = self.describe(resource_id)
         if item is None:
             return None
-        known = {name.lower(): value for name, value in item.items()}
+        described_members = {name.lower(): value for name, value in item.items()}
 
         def actual(name: str) -> Any:
             return (
-                jmespath.search(self.seen[name], item)
-                if name in self.seen
-                else known.get(self.written.get(name, name).lower())
+                jmespath.search(self.input_paths[name], item)
+                if name in self.input_paths
+                else described_members.get(self.parameter_names.get(name, name).lower())
             )
 
         described = {name: as_written(value, actual(name)) for name, value in inputs.items()}
         return State(resource_id, described, outputs | self.outputs(resource_id))
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
-        if changed(old, inputs) - self.own - {"tags"}:
+        if changed(old, inputs) - self.not_parameters - {"tags"}:
             call(self.service, self.calls[2], **self.parameters(self.calls[2], inputs))
         outputs = self.outputs(resource_id)
         if "tags" in changed(old, inputs):

@@ -12,10 +12,10 @@ class MetricAlarm(ApiResource):
     token = "aws:cloudwatch/metricAlarm:MetricAlarm"
     service = "cloudwatch"
     calls = ("put_metric_alarm", "describe_alarms", "put_metric_alarm", "delete_alarms")
-    found = "MetricAlarms[0]"
+    answer_path = "MetricAlarms[0]"
     key = "AlarmName"
-    written = {"name": key}
-    shown = {"arn": "AlarmArn"}
+    parameter_names = {"name": key}
+    output_paths = {"arn": "AlarmArn"}
     autoname = "name"
     replace = frozenset({"name"})
 

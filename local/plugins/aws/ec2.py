@@ -10,7 +10,7 @@ from local.plugins.provider import Properties, Resource, State
 
 
 class SecurityGroup(Resource):
-    """A security group without any rule: the real provider too takes away the one that lets everything out."""
+    """A security group without rules. The real provider, too, removes AWS's default rule for all outgoing traffic."""
 
     token = "aws:ec2/securityGroup:SecurityGroup"
     supported = frozenset({"description", "name", "tags", "vpcId"})
@@ -27,8 +27,8 @@ class SecurityGroup(Resource):
             VpcId=inputs["vpcId"],
         )
         group = answer["GroupId"]
-        everything = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
-        call("ec2", "revoke_security_group_egress", GroupId=group, IpPermissions=everything)
+        default_rule = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
+        call("ec2", "revoke_security_group_egress", GroupId=group, IpPermissions=default_rule)
         retag("ec2", group, {}, inputs.get("tags", {}))
         return group, self._outputs(group) or {}
 
@@ -50,7 +50,7 @@ class SecurityGroup(Resource):
 
 
 class SecurityGroupIngressRule(Resource):
-    """One rule: from one network or one group, to a range of ports."""
+    """A rule that allows traffic from one network or one security group to a range of ports."""
 
     token = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
     supported = frozenset(

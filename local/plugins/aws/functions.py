@@ -1,16 +1,16 @@
 # boto3 and jmespath have no types of their own.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""What the program looks up in the account."""
+"""The functions with which the program looks up existing resources of the account."""
 
 import jmespath
 
-from local.plugins.aws import server
+from local.plugins.aws import database_server
 from local.plugins.aws.api import call
 from local.plugins.provider import Function, OperationError, Properties
 
 
 def get_cluster(arguments: Properties) -> Properties:
-    """An EKS cluster."""
+    """Return an EKS cluster by its name."""
     cluster = call("eks", "describe_cluster", name=arguments["name"])["cluster"]
     authority = jmespath.search("certificateAuthority.data", cluster) or ""
     issuer = jmespath.search("identity.oidc.issuer", cluster) or ""
@@ -30,7 +30,7 @@ def get_cluster(arguments: Properties) -> Properties:
 
 
 def get_vpc(arguments: Properties) -> Properties:
-    """A VPC by its id."""
+    """Return a VPC by its id."""
     vpc = call("ec2", "describe_vpcs", VpcIds=[arguments["id"]])["Vpcs"][0]
     networks = [
         {
@@ -49,7 +49,7 @@ def get_vpc(arguments: Properties) -> Properties:
 
 
 def get_subnet(arguments: Properties) -> Properties:
-    """A subnet by its id."""
+    """Return a subnet by its id."""
     subnet = call("ec2", "describe_subnets", SubnetIds=[arguments["id"]])["Subnets"][0]
     return {
         "id": subnet["SubnetId"],
@@ -61,14 +61,14 @@ def get_subnet(arguments: Properties) -> Properties:
 
 
 def get_route_tables(arguments: Properties) -> Properties:
-    """The ids of a VPC's route tables."""
+    """Return the ids of a VPC's route tables."""
     filters = [{"Name": "vpc-id", "Values": [arguments["vpcId"]]}]
     tables = call("ec2", "describe_route_tables", Filters=filters)["RouteTables"]
     return {"id": arguments["vpcId"], "vpcId": arguments["vpcId"], "ids": [table["RouteTableId"] for table in tables]}
 
 
 def get_route_table(arguments: Properties) -> Properties:
-    """A route table by its id."""
+    """Return a route table by its id."""
     table = call("ec2", "describe_route_tables", RouteTableIds=[arguments["routeTableId"]])["RouteTables"][0]
     return {
         "id": table["RouteTableId"],
@@ -86,7 +86,7 @@ def get_route_table(arguments: Properties) -> Properties:
         ],
         "routes": [
             {"cidrBlock": route.get("DestinationCidrBlock", ""), "gatewayId": route.get("GatewayId", "")}
-            # The real provider leaves out the route to the VPC itself.
+            # The real provider leaves out the local route, which every table has.
             for route in table["Routes"]
             if route.get("GatewayId") != "local"
         ],
@@ -94,29 +94,37 @@ def get_route_table(arguments: Properties) -> Properties:
 
 
 def get_subnets(arguments: Properties) -> Properties:
-    """The subnets that filters choose, as ids."""
+    """Return the ids of the subnets that match the filters."""
     filters = [{"Name": wanted["name"], "Values": wanted["values"]} for wanted in arguments.get("filters") or []]
-    found = call("ec2", "describe_subnets", Filters=filters)["Subnets"]
-    return {"id": "eu-west-1", "ids": sorted(subnet["SubnetId"] for subnet in found)}
+    subnets = call("ec2", "describe_subnets", Filters=filters)["Subnets"]
+    return {"id": "eu-west-1", "ids": sorted(subnet["SubnetId"] for subnet in subnets)}
 
 
 def get_engine_version(arguments: Properties) -> Properties:
-    """The newest minor version of a PostgreSQL; moto lacks it, and the local stack has one."""
-    major = server.VERSION.partition(".")[0]
-    if arguments["engine"] != "postgres" or arguments.get("version") not in {major, server.VERSION}:
-        raise OperationError(f"no RDS engine versions match the criteria; the local stack has postgres {major} only")
+    """Return the newest minor version of PostgreSQL. moto lacks this call, and the local stack has only one version.
+
+    Raises:
+        OperationError: another engine or version is requested.
+    """
+    major = database_server.VERSION.partition(".")[0]
+    if arguments["engine"] != "postgres" or arguments.get("version") not in {major, database_server.VERSION}:
+        raise OperationError(f"no RDS engine versions match the criteria; the local stack has only postgres {major}")
     return {
-        "id": server.VERSION,
+        "id": database_server.VERSION,
         "engine": "postgres",
-        "version": server.VERSION,
-        "versionActual": server.VERSION,
+        "version": database_server.VERSION,
+        "versionActual": database_server.VERSION,
         "parameterGroupFamily": f"postgres{major}",
         "status": "available",
     }
 
 
 def get_zone(arguments: Properties) -> Properties:
-    """A hosted zone by its name."""
+    """Return a hosted zone by its name.
+
+    Raises:
+        OperationError: there is no such zone.
+    """
     name = arguments["name"].rstrip(".")
     for zone in call("route53", "list_hosted_zones_by_name", DNSName=name)["HostedZones"]:
         if zone["Name"].rstrip(".") == name:
@@ -126,7 +134,7 @@ def get_zone(arguments: Properties) -> Properties:
 
 
 def get_hosted_zone_id(arguments: Properties) -> Properties:
-    """The zone of the region's network load balancers, for alias records."""
+    """Return the id of the hosted zone of the region's network load balancers, for alias records."""
     return {"id": "Z2IFOLAFXWLO4F", "loadBalancerType": arguments.get("loadBalancerType")}
 
 
@@ -141,3 +149,4 @@ FUNCTIONS: dict[str, Function] = {
     "aws:rds/getEngineVersion:getEngineVersion": get_engine_version,
     "aws:route53/getZone:getZone": get_zone,
 }
+"""Name of a function, as the engine asks for it, to the function."""

@@ -1,7 +1,7 @@
 # ruff: noqa: D102, RUF012, S105 - `Resource` describes the methods and types the tables; a token is a type's name
 # boto3 and jmespath have no types of their own.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""IAM: roles and what they may do; EKS Pod Identity: whose they are."""
+"""IAM roles with their policies, and their EKS Pod Identity associations."""
 
 import json
 import secrets
@@ -20,10 +20,10 @@ class Role(ApiResource):
     token = "aws:iam/role:Role"
     service = "iam"
     calls = ("create_role", "get_role", "update_role", "delete_role")
-    found = "Role"
+    answer_path = "Role"
     key = "RoleName"
-    written = {"name": key, "assumeRolePolicy": "AssumeRolePolicyDocument"}
-    shown = {"arn": "Arn", "uniqueId": "RoleId"}
+    parameter_names = {"name": key, "assumeRolePolicy": "AssumeRolePolicyDocument"}
+    output_paths = {"arn": "Arn", "uniqueId": "RoleId"}
     computed = frozenset({"arn", "uniqueId"})
     autoname = "name"
     replace = frozenset({"name", "path"})
@@ -34,7 +34,7 @@ class Role(ApiResource):
 
 
 class RolePolicy(Resource):
-    """A policy inside a role."""
+    """An inline policy of a role."""
 
     token = "aws:iam/rolePolicy:RolePolicy"
     supported = frozenset({"name", "policy", "role"})
@@ -68,7 +68,7 @@ class RolePolicy(Resource):
 
 
 class RolePolicyAttachment(Resource):
-    """A policy of AWS's or of the account, on a role."""
+    """A managed policy, attached to a role."""
 
     token = "aws:iam/rolePolicyAttachment:RolePolicyAttachment"
     supported = frozenset({"policyArn", "role"})
@@ -91,7 +91,7 @@ class RolePolicyAttachment(Resource):
 
 
 class PodIdentityAssociation(Resource):
-    """Which role a service account's pods get. moto lacks it: the associations are in a file of the stack."""
+    """The role of a service account's pods. moto lacks Pod Identity, so the associations are in a file of the stack."""
 
     token = "aws:eks/podIdentityAssociation:PodIdentityAssociation"
     supported = frozenset({"clusterName", "namespace", "roleArn", "serviceAccount", "tags"})
@@ -103,28 +103,28 @@ class PodIdentityAssociation(Resource):
 
     def create(self, inputs: Properties) -> tuple[str, Properties]:
         with self._lock:
-            known = self._known()
-            mine = tuple(inputs[name] for name in sorted(self.replace))
-            if any(mine == tuple(other[name] for name in sorted(self.replace)) for other in known.values()):
+            associations = self._associations()
+            key = tuple(inputs[name] for name in sorted(self.replace))
+            if any(key == tuple(other[name] for name in sorted(self.replace)) for other in associations.values()):
                 raise OperationError(
                     f"service account {inputs['namespace']}/{inputs['serviceAccount']} has an association already"
                 )
             association = f"a-{secrets.token_hex(8)}"
-            self._write(known | {association: inputs})
+            self._write(associations | {association: inputs})
         return association, self._outputs(association, inputs)
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
-        actual = self._known().get(resource_id)
+        actual = self._associations().get(resource_id)
         return None if actual is None else State(resource_id, actual, self._outputs(resource_id, actual))
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         with self._lock:
-            self._write(self._known() | {resource_id: inputs})
+            self._write(self._associations() | {resource_id: inputs})
         return self._outputs(resource_id, inputs)
 
     def delete(self, resource_id: str, properties: Properties) -> None:
         with self._lock:
-            self._write({name: item for name, item in self._known().items() if name != resource_id})
+            self._write({name: item for name, item in self._associations().items() if name != resource_id})
 
     @staticmethod
     def _outputs(association: str, inputs: Properties) -> Properties:
@@ -133,7 +133,7 @@ class PodIdentityAssociation(Resource):
         return {"associationArn": arn, "associationId": association}
 
     @staticmethod
-    def _known() -> dict[str, Properties]:
+    def _associations() -> dict[str, Properties]:
         file = paths.stack_dir() / "pod-identity.json"
         return json.loads(file.read_text()) if file.exists() else {}
 

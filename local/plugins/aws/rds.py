@@ -1,13 +1,13 @@
 # ruff: noqa: D102, RUF012, S105 - `Resource` describes the methods and types the tables; a token is a type's name
 # boto3 and jmespath have no types of their own.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""RDS: instances, the groups they need, and event subscriptions."""
+"""RDS: instances, the groups that they need, and event subscriptions."""
 
 from typing import Any
 
-from local.plugins.aws import server
+from local.plugins.aws import database_server
 from local.plugins.aws.api import ApiResource, call, unless_gone
-from local.plugins.aws.server import DatabaseServer
+from local.plugins.aws.database_server import DatabaseServer
 from local.plugins.provider import UNKNOWN, InvalidInput, OperationError, Properties, State, changed
 
 
@@ -20,28 +20,28 @@ class SubnetGroup(ApiResource):
 
     token = "aws:rds/subnetGroup:SubnetGroup"
     service = "rds"
-    # moto loses a subnet group that is modified; creating it once more is the same to it.
+    # moto loses a subnet group when it is modified. Creating it again replaces it, so that is the modifying call here.
     calls = ("create_db_subnet_group", "describe_db_subnet_groups", "create_db_subnet_group", "delete_db_subnet_group")
-    found = "DBSubnetGroups[0]"
+    answer_path = "DBSubnetGroups[0]"
     key = "DBSubnetGroupName"
-    written = {"name": key, "description": "DBSubnetGroupDescription"}
-    seen = {"subnetIds": "Subnets[].SubnetIdentifier"}
-    shown = {"arn": "DBSubnetGroupArn", "vpcId": "VpcId"}
+    parameter_names = {"name": key, "description": "DBSubnetGroupDescription"}
+    input_paths = {"subnetIds": "Subnets[].SubnetIdentifier"}
+    output_paths = {"arn": "DBSubnetGroupArn", "vpcId": "VpcId"}
     autoname = "name"
     replace = frozenset({"name"})
 
 
 class ParameterGroup(ApiResource):
-    """A DB parameter group; a change reaches the servers that use it at once."""
+    """A DB parameter group. A change restarts the servers that use it, at once."""
 
     token = "aws:rds/parameterGroup:ParameterGroup"
     service = "rds"
     calls = _calls("db_parameter_group")
-    found = "DBParameterGroups[0]"
+    answer_path = "DBParameterGroups[0]"
     key = "DBParameterGroupName"
-    written = {"name": key, "family": "DBParameterGroupFamily"}
-    shown = {"arn": "DBParameterGroupArn"}
-    own = frozenset({"parameters"})
+    parameter_names = {"name": key, "family": "DBParameterGroupFamily"}
+    output_paths = {"arn": "DBParameterGroupArn"}
+    not_parameters = frozenset({"parameters"})
     autoname = "name"
     replace = frozenset({"name", "family", "description"})
 
@@ -60,7 +60,7 @@ class ParameterGroup(ApiResource):
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         kept = {item["name"] for item in inputs.get("parameters", [])}
-        # moto has no ResetDBParameterGroup: an empty value stands for the engine's own.
+        # moto has no ResetDBParameterGroup, so a removed parameter gets an empty value. `parameters_of` leaves those out.
         removed = [
             {"name": item["name"], "value": ""} for item in old.get("parameters", []) if item["name"] not in kept
         ]
@@ -84,20 +84,20 @@ class ParameterGroup(ApiResource):
 
 
 def parameters_of(group: str) -> dict[str, str]:
-    """What a parameter group sets."""
+    """Return the parameters that a parameter group sets."""
     answer = call("rds", "describe_db_parameters", DBParameterGroupName=group, Source="user")
     return {item["ParameterName"]: item["ParameterValue"] for item in answer["Parameters"] if item["ParameterValue"]}
 
 
 class Instance(ApiResource):
-    """A DB instance: the API's record of it, and a PostgreSQL on loopback."""
+    """A DB instance: a record in the API, and a PostgreSQL server on loopback."""
 
     token = "aws:rds/instance:Instance"
     service = "rds"
     calls = _calls("db_instance")
-    found = "DBInstances[0]"
+    answer_path = "DBInstances[0]"
     key = "DBInstanceIdentifier"
-    written = {
+    parameter_names = {
         "identifier": key,
         "instanceClass": "DBInstanceClass",
         "username": "MasterUsername",
@@ -107,7 +107,7 @@ class Instance(ApiResource):
         "enabledCloudwatchLogsExports": "EnableCloudwatchLogsExports",
         "performanceInsightsEnabled": "EnablePerformanceInsights",
     }
-    seen = {
+    input_paths = {
         "dbSubnetGroupName": "DBSubnetGroup.DBSubnetGroupName",
         "enabledCloudwatchLogsExports": "EnabledCloudwatchLogsExports",
         "iamDatabaseAuthenticationEnabled": "IAMDatabaseAuthenticationEnabled",
@@ -115,21 +115,21 @@ class Instance(ApiResource):
         "tags": "TagList",
         "vpcSecurityGroupIds": "VpcSecurityGroups[].VpcSecurityGroupId",
     }
-    shown = {"arn": "DBInstanceArn", "resourceId": "DbiResourceId", "status": "DBInstanceStatus"}
-    own = frozenset({"deleteAutomatedBackups", "finalSnapshotIdentifier", "password", "skipFinalSnapshot"})
+    output_paths = {"arn": "DBInstanceArn", "resourceId": "DbiResourceId", "status": "DBInstanceStatus"}
+    not_parameters = frozenset({"deleteAutomatedBackups", "finalSnapshotIdentifier", "password", "skipFinalSnapshot"})
     computed = frozenset({"address", "arn", "endpoint", "engineVersionActual", "port", "resourceId", "status"})
     autoname = "identifier"
     replace = frozenset({"engine", "identifier", "kmsKeyId", "storageEncrypted", "username"})
 
     def check(self, inputs: Properties) -> Properties:
-        offered = {server.VERSION, server.VERSION.partition(".")[0], UNKNOWN}
+        offered = {database_server.VERSION, database_server.VERSION.partition(".")[0], UNKNOWN}
         if inputs.get("engine") != "postgres" or inputs.get("engineVersion") not in offered:
-            raise InvalidInput("engineVersion", f"the local stack has PostgreSQL {server.VERSION} and nothing else")
+            raise InvalidInput("engineVersion", f"the local stack has only PostgreSQL {database_server.VERSION}")
         return super().check(inputs)
 
     def parameters(self, operation: str, inputs: Properties) -> dict[str, Any]:
         parameters = super().parameters(operation, inputs)
-        # The account keeps a record of its requests: the real password is between this file and the server.
+        # The account's journal records every request, so the real password goes to the server only.
         return parameters | ({"MasterUserPassword": "kept-by-the-server"} if operation == self.calls[0] else {})
 
     def create(self, inputs: Properties) -> tuple[str, Properties]:
@@ -143,17 +143,18 @@ class Instance(ApiResource):
     def outputs(self, resource_id: str) -> Properties:
         port = DatabaseServer(resource_id).port
         here = {
-            "address": server.ADDRESS,
+            "address": database_server.ADDRESS,
             "port": port,
-            "endpoint": f"{server.ADDRESS}:{port}",
-            "engineVersionActual": server.VERSION,
+            "endpoint": f"{database_server.ADDRESS}:{port}",
+            "engineVersionActual": database_server.VERSION,
         }
         return super().outputs(resource_id) | here
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
         if DatabaseServer(resource_id).exists:
             return super().read(resource_id, inputs, outputs)
-        # Its creation was interrupted half-way, or the machine has lost it: what is left of it would be nobody's.
+        # The creation was interrupted, or the supervisor has lost the server. The rest is deleted here, because after a
+        # `None` the engine forgets the instance.
         unless_gone("rds", self.calls[2], DBInstanceIdentifier=resource_id, DeletionProtection=False)
         self.delete(resource_id, {"skipFinalSnapshot": True})
         return None
@@ -172,7 +173,7 @@ class Instance(ApiResource):
     def delete(self, resource_id: str, properties: Properties) -> None:
         final = properties.get("finalSnapshotIdentifier")
         if not final and not properties.get("skipFinalSnapshot"):
-            raise OperationError("finalSnapshotIdentifier is required where skipFinalSnapshot is false")
+            raise OperationError("finalSnapshotIdentifier is missing; set it, or set skipFinalSnapshot to true")
         snapshot = (
             {"SkipFinalSnapshot": True} if properties.get("skipFinalSnapshot") else {"FinalDBSnapshotIdentifier": final}
         )
@@ -181,15 +182,15 @@ class Instance(ApiResource):
 
 
 class EventSubscription(ApiResource):
-    """What RDS tells an SNS topic."""
+    """A subscription of an SNS topic to events of RDS."""
 
     token = "aws:rds/eventSubscription:EventSubscription"
     service = "rds"
     calls = _calls("event_subscription")
-    found = "EventSubscriptionsList[0]"
+    answer_path = "EventSubscriptionsList[0]"
     key = "SubscriptionName"
-    written = {"name": key, "snsTopic": "SnsTopicArn"}
-    seen = {"eventCategories": "EventCategoriesList", "name": "CustSubscriptionId", "sourceIds": "SourceIdsList"}
-    shown = {"arn": "EventSubscriptionArn"}
+    parameter_names = {"name": key, "snsTopic": "SnsTopicArn"}
+    input_paths = {"eventCategories": "EventCategoriesList", "name": "CustSubscriptionId", "sourceIds": "SourceIdsList"}
+    output_paths = {"arn": "EventSubscriptionArn"}
     autoname = "name"
     replace = frozenset({"name", "sourceType"})

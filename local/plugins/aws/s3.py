@@ -1,7 +1,7 @@
 # ruff: noqa: D102, S105 - `Resource` describes the methods and types the tables; a token is a type's name
 # boto3 and jmespath have no types of their own.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""S3: buckets and their settings."""
+"""S3: buckets, and the settings of a bucket that are resources."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from local.plugins.provider import InvalidInput, Plain, Properties, Resource, St
 
 
 class Bucket(Resource):
-    """A bucket; `forceDestroy` empties it first."""
+    """A bucket. With `forceDestroy`, a deletion first empties it."""
 
     token = "aws:s3/bucket:Bucket"
     supported = frozenset({"bucket", "forceDestroy", "tags"})
@@ -39,9 +39,9 @@ class Bucket(Resource):
     def delete(self, resource_id: str, properties: Properties) -> None:
         if properties.get("forceDestroy"):
             for page in client("s3").get_paginator("list_object_versions").paginate(Bucket=resource_id):
-                # moto cannot delete an object whose last version is a delete marker: the markers go first.
-                found = page.get("DeleteMarkers", []) + page.get("Versions", [])
-                objects = [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in found]
+                # moto cannot delete an object whose last version is a delete marker, so the markers go first.
+                versions = page.get("DeleteMarkers", []) + page.get("Versions", [])
+                objects = [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in versions]
                 if objects:
                     call("s3", "delete_objects", Bucket=resource_id, Delete={"Objects": objects})
         unless_gone("s3", "delete_bucket", Bucket=resource_id)
@@ -58,25 +58,25 @@ class Bucket(Resource):
 
 
 class BucketSetting(Resource):
-    """One of the settings of a bucket that are resources of their own."""
+    """The base of a bucket's settings. Each is a resource with one value in the API."""
 
     replace = frozenset({"bucket"})
     inputs: ClassVar[tuple[str, ...]]
-    """Its inputs beside the bucket."""
+    """Inputs in addition to `bucket`."""
     name: ClassVar[str]
-    """What the API calls it: put_NAME, get_NAME, delete_NAME."""
+    """Name in the API's operations: put_NAME, get_NAME, delete_NAME."""
     parameter: ClassVar[str]
-    """The parameter that takes it."""
-    found: ClassVar[str]
-    """Where the answer has the inputs, as JMESPath."""
+    """Parameter of put_NAME for the value."""
+    answer_path: ClassVar[str]
+    """JMESPath of the inputs in the answer of get_NAME."""
 
     def check(self, inputs: Properties) -> Properties:
-        if strange := sorted(inputs.keys() - {"bucket", *self.inputs}):
-            raise InvalidInput(strange[0], f"the local stack's stand-in for {self.token} does not know this input")
+        if unknown := sorted(inputs.keys() - {"bucket", *self.inputs}):
+            raise InvalidInput(unknown[0], f"the local stack's stand-in for {self.token} does not know this input")
         return inputs
 
     def value(self, inputs: Properties) -> Plain:
-        """The parameter's value."""
+        """Return the parameter's value."""
         return {name: inputs[name] for name in self.inputs if name in inputs}
 
     def create(self, inputs: Properties) -> tuple[str, Properties]:
@@ -86,7 +86,7 @@ class BucketSetting(Resource):
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
         answer = unless_gone("s3", f"get_{self.name}", Bucket=resource_id)
-        actual = None if answer is None else jmespath.search(self.found, answer)
+        actual = None if answer is None else jmespath.search(self.answer_path, answer)
         if not actual:
             return None
         wanted = {name: value for name, value in inputs.items() if name != "bucket"}
@@ -100,46 +100,46 @@ class BucketSetting(Resource):
 
 
 class BucketPublicAccessBlock(BucketSetting):
-    """Refuses to make anything public."""
+    """The block of public access."""
 
     token = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
     inputs = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
     name = "public_access_block"
     parameter = "PublicAccessBlockConfiguration"
-    found = parameter
+    answer_path = parameter
 
 
 class BucketOwnershipControls(BucketSetting):
-    """Who owns what others upload."""
+    """The ownership of objects that other accounts upload."""
 
     token = "aws:s3/bucketOwnershipControls:BucketOwnershipControls"
     inputs = ("rule",)
     name = "bucket_ownership_controls"
     parameter = "OwnershipControls"
-    found = "OwnershipControls.{rule: Rules[0]}"
+    answer_path = "OwnershipControls.{rule: Rules[0]}"
 
     def value(self, inputs: Properties) -> Plain:
         return {"rules": [inputs["rule"]]}
 
 
 class BucketServerSideEncryptionConfiguration(BucketSetting):
-    """How objects are encrypted."""
+    """The default encryption of objects."""
 
     token = "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration"
     inputs = ("rules",)
     name = "bucket_encryption"
     parameter = "ServerSideEncryptionConfiguration"
-    found = parameter
+    answer_path = parameter
 
 
 class BucketVersioning(BucketSetting):
-    """Whether old versions are kept; it can be suspended but not removed."""
+    """The versioning of objects. S3 can suspend it and not remove it."""
 
     token = "aws:s3/bucketVersioning:BucketVersioning"
     inputs = ("versioningConfiguration",)
     name = "bucket_versioning"
     parameter = "VersioningConfiguration"
-    found = "Status && {versioningConfiguration: {Status: Status}}"
+    answer_path = "Status && {versioningConfiguration: {Status: Status}}"
 
     def value(self, inputs: Properties) -> Plain:
         return inputs["versioningConfiguration"]
@@ -149,26 +149,26 @@ class BucketVersioning(BucketSetting):
 
 
 class BucketLifecycleConfiguration(BucketSetting):
-    """What is deleted by itself."""
+    """The rules for deleting objects and versions after some days."""
 
     token = "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration"
     inputs = ("rules",)
     name = "bucket_lifecycle_configuration"
     parameter = "LifecycleConfiguration"
-    found = "@"
+    answer_path = "@"
 
     def delete(self, resource_id: str, properties: Properties) -> None:
         unless_gone("s3", "delete_bucket_lifecycle", Bucket=resource_id)
 
 
 class BucketPolicy(BucketSetting):
-    """Who may do what."""
+    """The bucket policy."""
 
     token = "aws:s3/bucketPolicy:BucketPolicy"
     inputs = ("policy",)
     name = "bucket_policy"
     parameter = "Policy"
-    found = "{policy: Policy}"
+    answer_path = "{policy: Policy}"
 
     def value(self, inputs: Properties) -> Plain:
         return inputs["policy"]

@@ -1,7 +1,7 @@
-"""What stands behind an RDS instance of the local stack: a real PostgreSQL with RDS's permission model.
+"""The PostgreSQL server of an RDS instance on the local stack, with RDS's roles.
 
-The superuser is `rdsadmin`, which nobody but the "service" (this file) can be; the master may create databases and roles and is a
-member of `rds_superuser`, but is no superuser. Connections are TLS only.
+As on RDS, the superuser `rdsadmin` belongs to the service; here only this file has its password. The master is a member
+of `rds_superuser` and may create databases and roles, but is not a superuser. All connections use TLS.
 """
 
 import contextlib
@@ -21,15 +21,18 @@ from local.supervisor.client import Supervisor
 from local.supervisor.spec import ProcessSpec
 
 VERSION = "17.6"
-"""The PostgreSQL that `local.tools` installs."""
+"""Version of PostgreSQL, the one that `local.tools` installs."""
 ADDRESS = "127.0.0.1"
+"""Address that the servers listen on."""
 
 _START_SECONDS = 60
+"""Seconds that a server may take until it accepts connections."""
 _CERTIFICATE_DAYS = 3650
+"""Validity of a server's certificate in days."""
 
 
 class DatabaseServer:
-    """The PostgreSQL of one instance."""
+    """The PostgreSQL server of one instance."""
 
     def __init__(self, identifier: str) -> None:
         self._process = f"rds-{identifier}"
@@ -38,19 +41,24 @@ class DatabaseServer:
 
     @property
     def exists(self) -> bool:
-        """Whether the machine runs it."""
+        """True if the supervisor runs the server."""
         return self._supervisor.get(self._process) is not None
 
     @property
     def port(self) -> int:
-        """Its TCP port."""
+        """TCP port of the server."""
         return self._supervisor.free_port(self._process)
 
     def start(self, parameters: Mapping[str, str]) -> None:
-        """Run it with these parameters, making it first where it is new."""
+        """Start or restart the server with these parameters. A new server first gets its data folder.
+
+        Raises:
+            SupervisorError: the server did not start.
+            ToolError: PostgreSQL could not be installed.
+        """
         data = self._folder / "data"
         if not data.exists():
-            self._make(data)
+            self._create(data)
         settings = {
             "hba_file": str(self._folder / "pg_hba.conf"),
             "listen_addresses": ADDRESS,
@@ -59,7 +67,7 @@ class DatabaseServer:
             "ssl_cert_file": str(self._folder / "server.crt"),
             "ssl_key_file": str(self._folder / "server.key"),
             "unix_socket_directories": "",
-            # The `rds.` parameters are RDS's own; the one that matters here is in pg_hba.conf.
+            # PostgreSQL does not know the parameters `rds.*`. `rds.force_ssl` is applied in pg_hba.conf below.
             **{name: value for name, value in parameters.items() if not name.startswith("rds.")},
         }
         kind = "host" if parameters.get("rds.force_ssl") == "0" else "hostssl"
@@ -75,7 +83,11 @@ class DatabaseServer:
         self._supervisor.keep_running(spec, _START_SECONDS)
 
     def set_master(self, name: str, password: str) -> None:
-        """Make the master user, or give it another password."""
+        """Create the master user, or change its password.
+
+        Raises:
+            psycopg.OperationalError: the server did not accept a connection within 60 seconds.
+        """
         with self._rdsadmin() as connection:
 
             def missing(role: str) -> bool:
@@ -89,23 +101,27 @@ class DatabaseServer:
             connection.execute(SQL("ALTER ROLE {} PASSWORD {}").format(Identifier(name), Literal(password)))
 
     def remove(self) -> None:
-        """Stop it and delete its data."""
+        """Stop the server and delete its data.
+
+        Raises:
+            SupervisorError: the supervisor does not run.
+        """
         self._supervisor.delete(self._process)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _make(self, data: Path) -> None:
+    def _create(self, data: Path) -> None:
         paths.make_traversable(self._folder.parent)
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        self._give(self._folder)
+        self._set_owner(self._folder)
         certificate, key = self_signed([ADDRESS], _CERTIFICATE_DAYS)
         self._write("server.crt", certificate.encode())
         self._write("server.key", key.encode())
-        fresh = tools.postgres_data()
-        self._write("rdsadmin-password", (fresh / "rdsadmin-password").read_bytes())
-        # Under another name until it is complete: a copy that was interrupted starts over.
+        template = tools.postgres_data()
+        self._write("rdsadmin-password", (template / "rdsadmin-password").read_bytes())
+        # The copy gets its final name when it is complete, so an interrupted copy starts over.
         unfinished = self._folder / "data.new"
         shutil.rmtree(unfinished, ignore_errors=True)
-        copy = ["cp", "-R", "-p", str(fresh / "data"), str(unfinished)]
+        copy = ["cp", "-R", "-p", str(template / "data"), str(unfinished)]
         self._supervisor.run(self._spec(f"{self._process}-copy", copy), _START_SECONDS)
         unfinished.rename(data)
 
@@ -123,10 +139,10 @@ class DatabaseServer:
         file = self._folder / name
         file.touch(mode=0o600)
         file.write_bytes(content)
-        self._give(file)
+        self._set_owner(file)
         return file
 
-    def _give(self, path: Path) -> None:
+    def _set_owner(self, path: Path) -> None:
         if tools.POSTGRES_USER is not None:
             shutil.chown(path, tools.POSTGRES_USER)
 
@@ -146,7 +162,7 @@ class DatabaseServer:
                 )
                 break
             except psycopg.OperationalError:
-                # It listens a moment before it lets anybody in.
+                # PostgreSQL listens a moment before it accepts logins.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
