@@ -1,1 +1,1 @@
-"""What the deployment and its tools cost in time, memory and connections: `make bench`."""
+"""The benchmark of the deployment and its tools (`make bench`): time, memory and database connections."""

@@ -1,4 +1,4 @@
-"""`python -m bench`: measure, and write artifacts/bench.md and its pictures in artifacts/bench/."""
+"""`python -m local.bench`: measure, and write artifacts/bench.md with its pictures in artifacts/bench/."""
 
 import sys
 

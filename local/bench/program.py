@@ -1,4 +1,4 @@
-"""What the program costs before it does anything: its start, a preview without changes, and how both grow."""
+"""The time of the program itself: its start, a preview without changes, and a preview of several stacks' worth of resources."""
 
 import json
 import os
@@ -18,7 +18,9 @@ from local.stack import LocalStack
 from local.supervisor.client import Supervisor
 
 COPIES = (1, 2, 4, 8)
+"""Numbers of stacks' worth of resources."""
 EMPTY_MAIN = '"""Nothing."""\n'
+"""An empty program."""
 BARE_MAIN = '''
 """The SDKs and the plugins of the program, and nothing made with them."""
 
@@ -32,10 +34,12 @@ pulumi_kubernetes.Provider("kubernetes")
 pulumi_postgresql.Provider("postgresql", host="127.0.0.1")
 pulumi_random.Provider("random")
 '''
+"""A program that imports the same SDKs, starts the same plugins and creates no resources."""
 SMALLEST = """
 for number in range({count}):
     pulumi_random.RandomId(f"number-{{number}}", byte_length=4)
 """
+"""Code that creates `count` of the smallest resource."""
 MANY_MAIN = '''
 """The program, so many times, each time with other logical names."""
 
@@ -57,6 +61,7 @@ for number in range(int(os.environ["COPIES"])):
     prefix = f"n{number}-"
     runpy.run_path(os.path.join(os.environ["CHECKOUT"], "__main__.py"), run_name="__main__")
 '''
+"""A program that runs this repository's program COPIES times, each time with a prefix for the logical names."""
 STARTED = """
 import os, runpy, sys, types
 import pulumi
@@ -79,6 +84,7 @@ pulumi.runtime.set_all_config({
 })
 runpy.run_path("__main__.py", run_name="__main__")
 """
+"""Code that runs the program up to its first registration, and prints the SDKs' modules that are loaded by then."""
 IMPORTS = """
 import importlib, os, sys
 
@@ -86,19 +92,23 @@ for name in sys.stdin.read().split():
     importlib.import_module(name)
 os._exit(0)
 """
+"""Code that imports the modules that standard input names."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Ours and what it is held against, run by run in turns, in seconds."""
+    """The times of two tasks that ran alternately."""
 
     name: str
+    """Name of the comparison."""
     ours: Sequence[float]
+    """Seconds of this program."""
     other: Sequence[float]
+    """Seconds of the other task."""
 
     @property
     def ratio(self) -> float:
-        """Of the medians."""
+        """Ratio of the medians, ours to the other."""
         return statistics.median(self.ours) / statistics.median(self.other)
 
 
@@ -110,17 +120,21 @@ def seconds(task: Callable[[], object]) -> float:
 
 
 def start(runs: int) -> Pair:
-    """The program up to its first registration, against importing the modules of the SDKs that it has imported by then."""
+    """Compare the program up to its first registration with an import of the SDKs' modules that are loaded by then."""
     modules = _python(STARTED, "").stdout
     title = "start to first registration / import of the SDKs"
     return _in_turns(title, runs, partial(_python, STARTED, ""), partial(_python, IMPORTS, modules))
 
 
 def no_change(stack: LocalStack, runs: int) -> list[Pair]:
-    """A preview and an up of the stack that is up, against three other programs.
+    """Compare a preview and an up of an unchanged stack with those of three other programs.
 
-    The first is empty. The second imports the same SDKs and starts the same plugins. The third has as many resources, too, of the
-    smallest kind there is: what is above that one is the program's own.
+    The first program is empty. The second imports the same SDKs and starts the same plugins. The third also has as many
+    resources, of the smallest type: the time above that one is the program's own.
+
+    Raises:
+        CommandError: the stack has no state that can be read.
+        RuntimeError: a pulumi command failed.
     """
     resources = json.loads(stack.pulumi("stack", "export").stdout)["deployment"]["resources"]
     count = sum(not resource["type"].startswith("pulumi:") for resource in resources)
@@ -144,7 +158,11 @@ def no_change(stack: LocalStack, runs: int) -> list[Pair]:
 
 
 def growth(stack: LocalStack, runs: int, say: Callable[[str], None]) -> dict[int, float]:
-    """Seconds (median) of the preview that creates 1, 2, 4 and 8 stacks' worth of resources."""
+    """Return the median seconds of a preview that creates 1, 2, 4 and 8 stacks' worth of resources.
+
+    Raises:
+        RuntimeError: a preview failed.
+    """
     engine = _Engine(stack, "many", MANY_MAIN)
     settings = (stack.folder / "project" / f"Pulumi.{STACK}.yaml").read_text()
     file = engine.folder / "Pulumi.many.yaml"
@@ -161,12 +179,12 @@ def growth(stack: LocalStack, runs: int, say: Callable[[str], None]) -> dict[int
 
 def _in_turns(name: str, runs: int, ours: Callable[[], object], other: Callable[[], object]) -> Pair:
     pairs = [(seconds(ours), seconds(other)) for _ in range(runs + 1)]
-    # The first of each only warms the disk's cache.
+    # The first run of each fills the disk's cache and does not count.
     return Pair(name, [first for first, _ in pairs[1:]], [second for _, second in pairs[1:]])
 
 
 class _Engine:
-    """The stack's engine, and a program of another project on it."""
+    """A stack of another project on the engine of a local stack."""
 
     def __init__(self, stack: LocalStack, name: str, main: str) -> None:
         endpoint = f"http://127.0.0.1:{Supervisor(stack.folder).free_port(aws_account.PROCESS)}"
@@ -176,7 +194,7 @@ class _Engine:
         self.folder = stack.folder / "bench" / name
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        # The settings are those of the project that they name.
+        # A setting belongs to the project in its name, so the copies of this program need this project's name.
         project = "mlflow-eks" if name == "many" else name
         (self.folder / "Pulumi.yaml").write_text(f"name: {project}\nruntime: python\n")
         (self.folder / "__main__.py").write_text(main)

@@ -1,4 +1,4 @@
-"""What was measured, as Markdown and as pictures."""
+"""The report of the benchmark, as Markdown and pictures."""
 
 import contextlib
 import os
@@ -19,18 +19,22 @@ from local.bench.stored_runs import Growth
 from local.load import MIB
 
 GIB = 1024 * MIB
+"""Bytes of a gibibyte."""
 FOLDER = paths.CHECKOUT / "artifacts" / "bench"
+"""Folder of the parts and the pictures."""
 REPORT = FOLDER.with_suffix(".md")
+"""File of the report."""
 TITLES = {
     "program": "The program",
     "serving": "The server",
     "stored-runs": "Stored runs",
     "soak": "Soak",
 }
+"""Part to its title, in the order of the report."""
 
 
 def machine() -> str:
-    """What the figures were measured on."""
+    """Return a description of this machine and of the measured versions."""
     cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
     memory = int(Path("/proc/meminfo").read_text().split()[1]) / 2**20
     return (
@@ -40,7 +44,13 @@ def machine() -> str:
 
 
 def write(part: str, lines: Sequence[str], command: str) -> None:
-    """Keep a part, and put the report together again from all the parts that there are."""
+    """Write the file of one part, and the report from the files of all parts.
+
+    Args:
+        part: name of the part, a key of `TITLES`.
+        lines: Markdown of the part.
+        command: command that measured the part.
+    """
     FOLDER.mkdir(parents=True, exist_ok=True)
     picture = [f"![{TITLES[part]}](bench/{part}.png)", ""] if (FOLDER / f"{part}.png").exists() else []
     head = [f"## {TITLES[part]}", "", f"`{command}` on {machine()}.", ""]
@@ -50,7 +60,7 @@ def write(part: str, lines: Sequence[str], command: str) -> None:
 
 
 def program(pairs: Sequence[Pair], growth: Mapping[int, float]) -> list[str]:
-    """The program's part."""
+    """Return the part about the program, and draw its picture."""
     rows = [[pair.name, _spread(pair.ours, 2), _spread(pair.other, 2), f"**{pair.ratio:.2f}**"] for pair in pairs]
     copies = [[str(count), f"{seconds:.1f}"] for count, seconds in growth.items()]
     first, last = min(growth), max(growth)
@@ -59,7 +69,7 @@ def program(pairs: Sequence[Pair], growth: Mapping[int, float]) -> list[str]:
         axis.plot(list(growth), list(growth.values()), marker="o")
         axis.set(title="preview that creates everything", xlabel="stacks' worth of resources", ylabel="seconds", ylim=0)
     return [
-        *_table(["", "ours, s", "held against, s", "ratio"], rows),
+        *_table(["", "ours, s", "compared with, s", "ratio"], rows),
         "",
         *_table(["stacks' worth of resources", "preview, s"], copies),
         "",
@@ -68,7 +78,7 @@ def program(pairs: Sequence[Pair], growth: Mapping[int, float]) -> list[str]:
 
 
 def server(rows: Sequence[Row], rounds: int, seconds: float) -> list[str]:
-    """The server's part."""
+    """Return the part about the server, and draw its picture."""
     workloads = list(rows[0].windows)
     head = ["MLflow", "configuration"]
     head += [f"{name}/s" for name in workloads] + [
@@ -98,8 +108,8 @@ def server(rows: Sequence[Row], rounds: int, seconds: float) -> list[str]:
         )
     _draw_server(rows)
     return [
-        f"{serving.CLIENTS} clients over TLS, who share the machine with everything else; {rounds} rounds in which the rows take turns, "
-        f"{seconds:.0f} s each after {serving.WARM_UP:.0f} s of warm-up; median (least-most).",
+        f"{serving.CLIENTS} clients over TLS on the same machine. {rounds} rounds, each with all rows, "
+        f"{seconds:.0f} s per workload after {serving.WARM_UP:.0f} s of warm-up. Median (minimum-maximum).",
         "",
         *_table(head, table),
         "",
@@ -120,21 +130,21 @@ def _ratios(rows: Sequence[Row], workloads: Sequence[str]) -> list[list[str]]:
         ("throughput, 2 replicas to the chart's", TWO_PODS, CHART, nothing),
         ("throughput, with the login to without", DEFAULT, NO_LOGIN, nothing),
     )
-    found = {(row.version, row.name): row for row in rows}
+    by_name = {(row.version, row.name): row for row in rows}
     result: list[list[str]] = []
     for version_ in dict.fromkeys(row.version for row in rows):
         for title, ours, other, per in wanted:
-            if (version_, ours) in found and (version_, other) in found:
-                pair = found[version_, ours], found[version_, other]
+            if (version_, ours) in by_name and (version_, other) in by_name:
+                pair = by_name[version_, ours], by_name[version_, other]
                 values = [[row.windows[name].median / per(row) for row in pair] for name in workloads]
                 result.append([version_, title, *(f"{first / second:.2f}" for first, second in values)])
     return result
 
 
-def stored(found: Sequence[Growth]) -> list[str]:
-    """The part about stored runs."""
-    counts = list(dict.fromkeys(one.runs for one in found))
-    by_key = {(one.search, one.indexed, one.runs): one for one in found}
+def stored(searches: Sequence[Growth]) -> list[str]:
+    """Return the part about stored runs, and draw its picture."""
+    counts = list(dict.fromkeys(one.runs for one in searches))
+    by_key = {(one.search, one.indexed, one.runs): one for one in searches}
     rows: list[list[str]] = []
     with _picture("stored-runs", 1) as (axis,):
         for search in stored_runs.SEARCHES:
@@ -151,14 +161,14 @@ def stored(found: Sequence[Growth]) -> list[str]:
 
 
 def endurance(hour: soak.Soak, overload: soak.Overload) -> list[str]:
-    """The soak's part."""
+    """Return the part about the soak, and draw its picture."""
     with _picture("soak", 2) as (memory, connections):
         minutes = [one.seconds / 60 for one in hour.samples]
         memory.plot(minutes, [one.memory / MIB for one in hour.samples])
         memory.set(title="memory of the pods", xlabel="minutes", ylabel="MiB (PSS)", ylim=0)
         connections.plot(minutes, [one.connections for one in hour.samples])
         connections.set(title="connections of the pods", xlabel="minutes", ylim=0)
-    return [*hour.lines(), "", "More connections wanted than there are:", "", *overload.lines()]
+    return [*hour.lines(), "", "With fewer connections than the pods want:", "", *overload.lines()]
 
 
 def _draw_server(rows: Sequence[Row]) -> None:
@@ -172,12 +182,12 @@ def _draw_server(rows: Sequence[Row]) -> None:
 
 @contextlib.contextmanager
 def _picture(part: str, axes: int, height: float = 3.5) -> Generator[list[Any]]:
-    """Axes side by side, kept as the picture of a part."""
+    """Provide axes side by side, and write them as the picture of a part."""
     figure = Figure(figsize=(5.5 * axes, height))
     yield list(figure.subplots(1, axes, squeeze=False)[0])
     figure.tight_layout()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    # matplotlib leaves the types of its files open.
+    # matplotlib gives no type to the parameter for the file.
     figure.savefig(FOLDER / f"{part}.png", dpi=110)  # pyright: ignore[reportUnknownMemberType]
 
 

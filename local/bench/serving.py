@@ -1,7 +1,7 @@
-"""MLflow's server through HAProxy on PostgreSQL: requests, latency, memory and connections, one row per configuration.
+"""Requests, latency, memory and connections of MLflow behind HAProxy, one row per configuration.
 
-All rows are releases of one local stack, so that they share the database, the ingress and the supervisor. The rows take turns in rounds:
-what changes on the machine meanwhile changes all of them.
+All rows are releases of one local stack, with the same database and Ingress. Each round measures all rows once, so that
+other load on the machine affects all of them.
 """
 
 import contextlib
@@ -24,55 +24,64 @@ from local.stack import LocalStack
 from local.supervisor.client import Supervisor
 
 CLIENTS = 8
+"""Clients of a row, unless the row has another number."""
 WARM_UP = 2.0
-"""Seconds of load before each window that counts."""
+"""Seconds of load before each measurement."""
 
 Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A row: what is changed about the release that the program makes."""
+    """A row of the report: a change to the release of the program."""
 
     name: str
+    """Name of the row."""
     change: Callable[[Values], None] = lambda _: None
+    """Function that changes the values of the release in place, default none."""
     login: bool = True
+    """True (default) if the clients log in."""
     clients: int = CLIENTS
+    """Number of clients, default 8."""
 
 
 @dataclass
 class Window:
-    """One workload on one row, over all rounds."""
+    """The measurements of one workload on one row, over all rounds."""
 
     per_second: list[float] = field(default_factory=list[float])
+    """Requests per second, one number per round."""
     latencies: list[float] = field(default_factory=list[float])
-    """Seconds."""
+    """Seconds of each request."""
     failed: int = 0
+    """Number of failed requests."""
 
     @property
     def median(self) -> float:
-        """Requests per second."""
+        """Median of the requests per second."""
         return statistics.median(self.per_second)
 
     def percentile(self, percent: int) -> float:
-        """Milliseconds within which so many of the requests were answered."""
+        """Return a percentile of the latencies in milliseconds."""
         return statistics.quantiles(self.latencies, n=100, method="inclusive")[percent - 1] * 1000
 
 
 @dataclass
 class Row:
-    """What was measured of one configuration."""
+    """The measurements of one configuration."""
 
     version: str
-    """Of MLflow."""
+    """Version of MLflow."""
     name: str
+    """Name of the configuration."""
     windows: dict[str, Window] = field(default_factory=dict[str, Window])
+    """Measurements by the name of their workload."""
     memory: list[int] = field(default_factory=list[int])
-    """Bytes (PSS) of all pods after each round's load."""
+    """Memory of all pods in bytes (PSS) after each round."""
     connections: int = 0
-    """Most that were seen at once."""
+    """Largest number of database connections in a sample."""
     probes: list[float] = field(default_factory=list[float])
-    """Seconds that the pods took to say that they are well, during the load."""
+    """Seconds that the pods took to answer the readiness probe, during the load."""
 
 
 def _workers(count: int) -> Callable[[Values], None]:
@@ -120,7 +129,7 @@ def _both(first: Callable[[Values], None], second: Callable[[Values], None]) -> 
 def _no_login(values: Values) -> None:
     del values["auth"]
     if options := values["extraArgs"].get("gunicornOpts"):
-        # The login's tables.
+        # The rest of the options loads `login_tables.py`, which only the login needs.
         values["extraArgs"]["gunicornOpts"] = options.partition(" --config=")[0]
 
 
@@ -133,7 +142,7 @@ def _jobs(values: Values) -> None:
 
 
 def _chart(values: Values) -> None:
-    """What the chart does when it is told where the database is and that there is a login, and nothing else."""
+    """Set the chart's own defaults, except for the database, the login and the addresses of the site."""
     _no_cache(values)
     _no_limit(values)
     del values["ingress"]["annotations"][SNIPPET]
@@ -147,8 +156,11 @@ CHART = "the chart's own defaults, basic auth"
 NO_LOGIN = "without login"
 TWO_PODS = "2 replicas"
 LIMIT = "haproxy.org/pod-maxconn"
+"""Annotation with the requests that a pod gets at a time."""
 SNIPPET = "haproxy.org/backend-config-snippet"
+"""Annotation with further lines of HAProxy's backend."""
 CROWD = 64
+"""Clients of the rows with many clients."""
 CONFIGURATIONS: Mapping[str, Sequence[Configuration]] = {
     "3.7.0": (
         Configuration(CHART, _chart),
@@ -189,10 +201,24 @@ def measure(
     say: Callable[[str], None],
     workloads: Sequence[Workload] = WORKLOADS,
 ) -> list[Row]:
-    """Measure these rows on a stack that is up with that MLflow, and leave the release as it was."""
+    """Measure rows on a stack with this version of MLflow, and restore its release afterwards.
+
+    Args:
+        stack: a stack that is deployed.
+        version: version of MLflow.
+        configurations: rows to measure.
+        rounds: measurements of each row.
+        seconds: seconds of a measurement.
+        say: function that prints the progress.
+        workloads: workloads to measure, default all.
+
+    Raises:
+        ClusterError: a pod of a configuration is not ready in time.
+        SupervisorError: a process of a configuration failed.
+    """
     release = _Release(stack)
     admin = ("admin", stack.password())
-    place = experiment(stack, admin, "bench")
+    experiment_id = experiment(stack, admin, "bench")
     rows = [Row(version, one.name, {workload.name: Window() for workload in workloads}) for one in configurations]
     try:
         for number in range(rounds):
@@ -201,7 +227,7 @@ def measure(
                 release.change(configuration.change)
                 login = admin if configuration.login else None
                 for workload in workloads:
-                    _one_window(stack, row, workload, place, login, configuration.clients, seconds)
+                    _one_window(stack, row, workload, experiment_id, login, configuration.clients, seconds)
                 row.memory.append(memory_of_pods(stack))
     finally:
         release.change(lambda _: None)
@@ -212,12 +238,12 @@ def _one_window(
     stack: LocalStack,
     row: Row,
     workload: Workload,
-    place: str,
+    experiment_id: str,
     login: tuple[str, str] | None,
     clients: int,
     seconds: float,
 ) -> None:
-    script = workload.script(place)
+    script = workload.script(experiment_id)
     Load(stack, login, script, clients=clients).run(WARM_UP)
     held, probes = Sampler(lambda: connections(stack), every=1.0), Sampler(lambda: _probe(stack), every=0.5)
     with held, probes:
@@ -231,7 +257,7 @@ def _one_window(
 
 
 def _probe(stack: LocalStack) -> float:
-    """Seconds until all pods, one after the other, have answered what the chart's probes ask; a minute at most for each."""
+    """Return the seconds until all pods, one after the other, have answered the readiness probe. Each may take a minute."""
     began = time.monotonic()
     for address in stack.pod_addresses():
         with contextlib.suppress(OSError):
@@ -240,18 +266,18 @@ def _probe(stack: LocalStack) -> float:
 
 
 class _Release:
-    """The release of a stack, which is changed past Pulumi: the program has no setting for what it refuses to do."""
+    """The MLflow release of a stack. It is changed without Pulumi, because the program refuses some of these values."""
 
     def __init__(self, stack: LocalStack) -> None:
         endpoint = f"http://127.0.0.1:{Supervisor(stack.folder).free_port(aws_account.PROCESS)}"
-        # What the plugins of a `pulumi up` find in their environment, and pods and HAProxy are started with.
+        # The cluster starts pods and HAProxy with these variables. In a `pulumi up` the plugins have them.
         os.environ.update(aws_account.credentials(endpoint) | stack.environment())
         self._cluster = Cluster(stack.folder)
-        found = self._cluster.objects.get("Release", "mlflow", "mlflow")
-        if found is None:
-            raise RuntimeError("there is no release to measure: bring the stack up first")
-        self._version = found["version"]
-        self._values = found["values"]
+        record = self._cluster.objects.get("Release", "mlflow", "mlflow")
+        if record is None:
+            raise RuntimeError("the stack has no MLflow release; deploy it first")
+        self._version = record["version"]
+        self._values = record["values"]
 
     def change(self, change: Callable[[Values], None]) -> None:
         values = copy.deepcopy(self._values)

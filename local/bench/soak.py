@@ -1,7 +1,7 @@
-"""An hour of mixed load on the default sizing, and then more connections than the database gives.
+"""An hour of mixed load on the default sizing, then a shortage of database connections.
 
-Nobody is to be paged for it: no request fails, memory and connections stay within a bound, and after an overload the pods go on by
-themselves.
+A good result needs no person at night: no request fails, memory and connections stay bounded, and after a shortage the
+pods recover by themselves.
 """
 
 import statistics
@@ -19,53 +19,57 @@ from local.stack import LocalStack
 from local.supervisor.client import Supervisor
 
 CLIENTS = 4
+"""Clients of the soak."""
 PAUSE = 0.1
 """Seconds between two requests of a client."""
 EVERY = 10.0
-"""Seconds between two looks at the pods and the database."""
+"""Seconds between two samples of the pods and the database."""
 SETTLED_AFTER = 1 / 6
-"""Share of the time after which memory is compared: caches and pools fill until then."""
+"""Share of the time that is not compared, because caches and pools are still filling."""
 CROWD = 64
-"""Clients of the overload, more than a pod works on at once."""
+"""Clients of the overload, more than a pod serves at once."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One look."""
+    """The state of the pods at one moment."""
 
     seconds: float
-    """Since the start."""
+    """Seconds since the start."""
     memory: int
-    """Of all pods, in bytes (PSS)."""
+    """Memory of all pods in bytes (PSS)."""
     connections: int
-    """Of the pods' role."""
+    """Database connections of the pods' role."""
     requests: int
-    """Answered so far."""
+    """Requests answered since the start."""
 
 
 @dataclass(frozen=True)
 class Soak:
-    """What an hour showed."""
+    """The result of the soak."""
 
     minutes: float
+    """Minutes that it lasted."""
     load: Load
+    """Load with its answers."""
     samples: Sequence[Sample]
+    """Samples, from the first to the last."""
 
     @property
     def settled(self) -> list[Sample]:
-        """Without the first part, in which caches and pools fill."""
+        """Samples after the first sixth, in which caches and pools fill."""
         return [one for one in self.samples if one.seconds >= self.minutes * 60 * SETTLED_AFTER]
 
     @property
     def growth(self) -> float:
-        """MiB an hour: the slope of a straight line through the memory after it has settled."""
+        """Growth of the memory in MiB per hour: the slope of a straight line through the settled samples."""
         line = statistics.linear_regression(
             [one.seconds / 3600 for one in self.settled], [one.memory / MIB for one in self.settled]
         )
         return line.slope
 
     def lines(self) -> list[str]:
-        """The result in words."""
+        """Return the result as lines of Markdown."""
         first, last = self.settled[0], self.settled[-1]
         connections = [one.connections for one in self.settled]
         return [
@@ -79,22 +83,23 @@ class Soak:
 
 @dataclass(frozen=True)
 class Overload:
-    """What happened with fewer connections than the pods wanted."""
+    """The result of a shortage of database connections."""
 
     wanted: int
-    """Connections that the pods took from a server with room."""
-    given: int
-    """Connections that they were then allowed."""
+    """Connections that the pods used without a limit."""
+    allowed: int
+    """Connections that the pods were allowed during the shortage."""
     answers: Counter[str]
-    """By status."""
+    """Number of answers by status."""
     words: Sequence[str]
-    """What failed requests were told, each once."""
+    """Texts of the failed answers, each once."""
     recovered: float | None
-    """Seconds from the end of the shortage to the first of twenty good answers in a row; None: not within two minutes."""
+    """Seconds from the end of the shortage to the first of twenty good answers in a row. None: not within two minutes."""
     restarts: int
+    """Restarts of pods since before the shortage."""
 
     def lines(self) -> list[str]:
-        """The result in words."""
+        """Return the result as lines of Markdown."""
         statuses = ", ".join(f"{count} x {answer}" for answer, count in self.answers.most_common())
         after = (
             "did not recover within two minutes"
@@ -102,14 +107,14 @@ class Overload:
             else f"recovered {self.recovered:.1f} s after its end"
         )
         return [
-            f"- {CROWD} clients took {self.wanted} connections; allowed {self.given}, they got {statuses}",
+            f"- {CROWD} clients used {self.wanted} connections; with a limit of {self.allowed} they got {statuses}",
             *(f"  - `{words}`" for words in self.words),
             f"- the pods {after}, restarted {self.restarts} times",
         ]
 
 
 def soak(stack: LocalStack, minutes: float, say: Callable[[str], None]) -> Soak:
-    """Keep up a mixed load for so long."""
+    """Send a mixed load for some minutes, and return samples of the pods."""
     login = ("admin", stack.password())
     samples: list[Sample] = []
     script = MIXED.script(experiment(stack, login, "soak"))
@@ -124,26 +129,26 @@ def soak(stack: LocalStack, minutes: float, say: Callable[[str], None]) -> Soak:
 
 
 def overload(stack: LocalStack, seconds: float, say: Callable[[str], None]) -> Overload:
-    """Allow the pods half of the connections that a crowd makes them take, for a while."""
+    """Allow the pods half of the connections that many clients make them use, for some seconds."""
     login = ("admin", stack.password())
     script = SEARCH_RUNS.script(experiment(stack, login, "soak"))
     before = _restarts(stack)
-    say("counting the connections that a crowd takes")
+    say(f"counting the connections that {CROWD} clients use")
     with Load(stack, login, script, clients=CROWD):
         time.sleep(seconds)
         wanted = connections(stack)
-    given = wanted // 2
-    say(f"{wanted} connections; now {given}")
-    with _limited(stack, given), Load(stack, login, script, clients=CROWD) as load:
+    allowed = wanted // 2
+    say(f"{wanted} connections; now a limit of {allowed}")
+    with _limited(stack, allowed), Load(stack, login, script, clients=CROWD) as load:
         time.sleep(seconds)
     ended = time.monotonic()
     words = sorted({failure.partition(" ")[2][:120] for _, failure in load.failures})
     recovered = _recovery(stack, login, ended)
-    return Overload(wanted, given, load.answers, words[:5], recovered, _restarts(stack) - before)
+    return Overload(wanted, allowed, load.answers, words[:5], recovered, _restarts(stack) - before)
 
 
 def connections(stack: LocalStack) -> int:
-    """Connections that the pods hold at this moment."""
+    """Return the number of database connections that the pods have open now."""
     role, _ = database_login(stack)
     with stack.rdsadmin() as server:
         row = server.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [role]).fetchone()
@@ -151,7 +156,11 @@ def connections(stack: LocalStack) -> int:
 
 
 def memory_of_pods(stack: LocalStack) -> int:
-    """In bytes (PSS)."""
+    """Return the memory of all pods in bytes (PSS).
+
+    Raises:
+        SupervisorError: the supervisor does not run.
+    """
     return sum(memory(leader) for leader in pods(stack).values())
 
 
@@ -172,7 +181,7 @@ def _limited(stack: LocalStack, connections: int) -> Generator[None]:
 
 
 def _recovery(stack: LocalStack, login: tuple[str, str], ended: float) -> float | None:
-    """Seconds from a moment to the first of twenty good answers in a row; None: not within two minutes."""
+    """Return the seconds from a moment to the first of twenty good answers in a row. None: not within two minutes."""
     good: list[float] = []
     while len(good) < 20:
         if time.monotonic() - ended > 120:

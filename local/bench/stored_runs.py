@@ -1,4 +1,4 @@
-"""How a search grows with the runs that are stored, and whether an index helps."""
+"""The time of a search by the number of stored runs, with and without an index."""
 
 import json
 import statistics
@@ -15,63 +15,82 @@ from local.load import database_login, send
 from local.stack import LocalStack
 
 STORED = (1_000, 10_000, 100_000)
+"""Numbers of stored runs at which the searches are measured."""
 METRICS, PARAMS = 10, 5
-"""Per run, as a small training logs them."""
+"""Metrics and parameters of a run, as many as a small training logs."""
 INDEX = "mlflow_eks_bench_runs_newest"
+"""Name of the index."""
 SEARCHES: Mapping[str, Mapping[str, object]] = {
     "newest": {},
     "metric above": {"filter": "metrics.m0 > 0.5"},
     "best metric": {"order_by": ["metrics.m0 DESC"]},
     "one parameter": {"filter": "params.p0 = '7'"},
 }
-"""What people do in the runs table, as the API's words."""
+"""Searches of the runs table in MLflow's UI: name to the fields of the API request."""
 
 
 @dataclass(frozen=True)
 class Growth:
-    """One search with so many runs in its experiment."""
+    """The times of one search at one number of stored runs."""
 
     runs: int
+    """Number of runs in the experiment."""
     search: str
+    """Name of the search, a key of `SEARCHES`."""
     indexed: bool
+    """True if the index existed."""
     milliseconds: Sequence[float]
+    """Milliseconds of each search."""
 
     @property
     def median(self) -> float:
-        """Milliseconds."""
+        """Median in milliseconds."""
         return statistics.median(self.milliseconds)
 
 
-def measure(stack: LocalStack, runs: int, say: Callable[[str], None], stored: Sequence[int] = STORED) -> list[Growth]:
-    """Time each search so often (`runs`), with and without an index on the experiment's newest runs."""
+def measure(
+    stack: LocalStack, repeats: int, say: Callable[[str], None], stored: Sequence[int] = STORED
+) -> list[Growth]:
+    """Measure each search, with and without an index on the experiment's newest runs.
+
+    Args:
+        stack: a stack that is deployed.
+        repeats: number of measured searches in each case.
+        say: function that prints the progress.
+        stored: numbers of stored runs.
+
+    Raises:
+        RuntimeError: a search failed.
+    """
     login = ("admin", stack.password())
-    place = int(experiment(stack, login, "stored-runs"))
-    found: list[Growth] = []
+    experiment_id = int(experiment(stack, login, "stored-runs"))
+    results: list[Growth] = []
     with _database(stack) as database:
-        there = 0
+        existing = 0
         for count in stored:
             say(f"{count:,} stored runs")
-            _store(database, place, there, count)
-            there = count
+            _store(database, experiment_id, existing, count)
+            existing = count
             for indexed in (False, True):
                 with _index(database, wanted=indexed):
                     for name, words in SEARCHES.items():
-                        found.append(Growth(count, name, indexed, _times(stack, login, place, words, runs)))
-    return found
+                        times = _times(stack, login, experiment_id, words, repeats)
+                        results.append(Growth(count, name, indexed, times))
+    return results
 
 
 def _times(
-    stack: LocalStack, login: tuple[str, str], place: int, words: Mapping[str, object], runs: int
+    stack: LocalStack, login: tuple[str, str], experiment_id: int, words: Mapping[str, object], repeats: int
 ) -> list[float]:
-    fields = {"experiment_ids": [str(place)], "max_results": PAGE, **words}
+    fields = {"experiment_ids": [str(experiment_id)], "max_results": PAGE, **words}
     times: list[float] = []
-    for number in range(runs + 2):
+    for number in range(repeats + 2):
         began = time.monotonic()
         answer = send(stack, "POST", "/api/2.0/mlflow/runs/search", fields, login)
         taken = (time.monotonic() - began) * 1000
         if answer.status != 200 or not json.loads(answer.body).get("runs"):
-            raise RuntimeError(f"a search of {place} failed: {answer.status} {answer.body[:300]}")
-        # The first two fill the caches of both servers.
+            raise RuntimeError(f"a search of experiment {experiment_id} failed: {answer.status} {answer.body[:300]}")
+        # The first two searches fill the caches of MLflow and PostgreSQL and do not count.
         if number >= 2:
             times.append(taken)
     return times
@@ -91,9 +110,9 @@ def _database(stack: LocalStack) -> Generator[psycopg.Connection[tuple[object, .
             yield database
 
 
-def _store(database: psycopg.Connection[tuple[object, ...]], place: int, there: int, wanted: int) -> None:
-    """Write runs as MLflow does, a thousand times faster than through its API."""
-    numbers = SQL("generate_series({}, {}) AS n").format(Literal(there + 1), Literal(wanted))
+def _store(database: psycopg.Connection[tuple[object, ...]], experiment_id: int, existing: int, wanted: int) -> None:
+    """Write the rows that MLflow would write for further runs. This is a thousand times faster than through the API."""
+    numbers = SQL("generate_series({}, {}) AS n").format(Literal(existing + 1), Literal(wanted))
     run = SQL("md5('stored-' || n)")
     moment = SQL("1700000000000 + n::bigint * 1000")
     statements = [
@@ -114,10 +133,10 @@ def _store(database: psycopg.Connection[tuple[object, ...]], place: int, there: 
             " FROM {numbers}, generate_series(0, {metrics} - 1) AS k"
         ),
     ]
-    parts = {"run": run, "moment": moment, "place": Literal(place), "numbers": numbers}
+    parts = {"run": run, "moment": moment, "place": Literal(experiment_id), "numbers": numbers}
     for statement in statements:
         database.execute(statement.format(**parts, params=Literal(PARAMS), metrics=Literal(METRICS)))
-    # What autovacuum does within a minute.
+    # Autovacuum would do this within a minute. The measurement must not depend on that moment.
     for table in ("runs", "tags", "params", "latest_metrics"):
         database.execute(SQL("ANALYZE {}").format(Identifier(table)))
 

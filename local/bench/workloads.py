@@ -1,4 +1,4 @@
-"""What the clients of a benchmark do."""
+"""The workloads of the benchmark's clients."""
 
 import json
 import time
@@ -10,31 +10,39 @@ from local.load import Request, Script, over_and_over, send
 from local.stack import LocalStack
 
 METRICS_PER_BATCH = 10
+"""Metrics in one request of `log-batch`."""
 BATCHES_PER_RUN = 10
+"""Requests of `log-batch` in one run of the mixed workload."""
 PAGE = 50
-"""Runs that a search returns: what a client or the UI shows at once."""
+"""Runs that a search returns, as many as a page of the UI."""
 
 Login = tuple[str, str] | None
+"""User and password. None: no login."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Clients of one kind."""
+    """A kind of load."""
 
     name: str
+    """Name in the report."""
     script: Callable[[str], Callable[[], Script]]
-    """From the experiment's id to what each client does."""
+    """Function from an experiment's id to the function that returns one client's requests."""
 
 
 def experiment(stack: LocalStack, login: Login, name: str) -> str:
-    """The id of an experiment of that name, which is made where it is missing."""
-    found = send(stack, "GET", f"/api/2.0/mlflow/experiments/get-by-name?experiment_name={name}", {}, login)
-    if found.status == 200:
-        return json.loads(found.body)["experiment"]["experiment_id"]
-    made = send(stack, "POST", "/api/2.0/mlflow/experiments/create", {"name": name}, login)
-    if made.status != 200:
-        raise RuntimeError(f"experiment {name}: {made.status} {made.body[:200]}")
-    return json.loads(made.body)["experiment_id"]
+    """Return the id of an experiment, which is created if it does not exist.
+
+    Raises:
+        RuntimeError: MLflow refused the experiment.
+    """
+    existing = send(stack, "GET", f"/api/2.0/mlflow/experiments/get-by-name?experiment_name={name}", {}, login)
+    if existing.status == 200:
+        return json.loads(existing.body)["experiment"]["experiment_id"]
+    created = send(stack, "POST", "/api/2.0/mlflow/experiments/create", {"name": name}, login)
+    if created.status != 200:
+        raise RuntimeError(f"MLflow refused experiment {name}: {created.status} {created.body[:200]}")
+    return json.loads(created.body)["experiment_id"]
 
 
 def _log_batch(experiment: str) -> Callable[[], Script]:
@@ -49,7 +57,7 @@ def _log_batch(experiment: str) -> Callable[[], Script]:
 
 
 def _mixed(experiment: str) -> Callable[[], Script]:
-    """A training: a run, its parameters and metrics, its end, and now and then somebody who looks."""
+    """Return the script of a training: it logs a run with parameters and metrics, ends it, reads it and searches."""
 
     def script() -> Script:
         while True:
@@ -68,7 +76,7 @@ def _mixed(experiment: str) -> Callable[[], Script]:
 
 
 def search(experiment: str, max_results: int = PAGE) -> Request:
-    """The newest runs, as the runs table asks for them."""
+    """Return the request of MLflow's runs table for the newest runs."""
     return _post("runs/search", experiment_ids=[experiment], max_results=max_results)
 
 
@@ -91,3 +99,4 @@ LOG_BATCH = Workload("log-batch", _log_batch)
 SEARCH_RUNS = Workload("search-runs", lambda experiment: over_and_over(search(experiment)))
 MIXED = Workload("mixed", _mixed)
 WORKLOADS = (CREATE_RUN, LOG_BATCH, SEARCH_RUNS, MIXED)
+"""Workloads of the benchmark, in the order of the report's columns."""
