@@ -3,7 +3,7 @@
 """moto as the API of the local account, on loopback, with a journal.
 
 moto loses all data when it ends. So each request that changes something is written to a journal before it is carried
-out, and a new moto carries out the journal again. A restarted account has the same buckets, ids and passwords.
+out, and a new moto carries out the journal again. A restarted account has the same buckets and ids.
 """
 
 import base64
