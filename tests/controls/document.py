@@ -42,21 +42,23 @@ def render() -> str:
 
 
 def _row(control: gate.Control, waivers: Sequence[gate.Waiver]) -> str:
-    given = [waiver for waiver in waivers if set(waiver.checks) & set(control.checks)]
-    marks = [_mark(control, [waiver for waiver in given if stack in waiver.stacks], stack) for stack in gate.STACKS]
-    how = " ".join([*_means(control), *(_excuse(waiver) for waiver in given)])
+    of_control = [waiver for waiver in waivers if set(waiver.checks) & set(control.checks)]
+    marks = [
+        _mark(control, [waiver for waiver in of_control if stack in waiver.stacks], stack) for stack in gate.STACKS
+    ]
+    how = " ".join([*_means(control), *(_excuse(waiver) for waiver in of_control)])
     return f"| {' | '.join([control.aws, ', '.join(control.checks), control.control, *marks, how])} |"
 
 
-def _mark(control: gate.Control, given: Sequence[gate.Waiver], stack: str) -> str:
+def _mark(control: gate.Control, waivers: Sequence[gate.Waiver], stack: str) -> str:
     if control.elsewhere:
         return "yours"
     if stack not in control.stacks:
         return "n/a"
-    if not given:
+    if not waivers:
         return "✓"
-    # Waivers for pods leave the other pods, or the other containers, as they should be.
-    of_pods = all(waiver.of_a_pod for waiver in given)
+    # A waiver for some pods or containers says nothing about the others, which meet the control.
+    of_pods = all(waiver.of_a_pod for waiver in waivers)
     return "partly" if of_pods and list(_means(control)) else "✗"
 
 
@@ -74,7 +76,7 @@ def _means(control: gate.Control) -> Iterator[str]:
 
 
 def _excuse(waiver: gate.Waiver) -> str:
-    """The reason, with where it holds unless that is everywhere."""
+    """Return the reason of a waiver, after the stacks or the chart that it is limited to."""
     of_one_chart = {"Deployment.mlflow.mlflow": ["MLflow"], "Deployment.haproxy.ha-proxy-ingress": ["HAProxy"]}
     stacks = [] if set(waiver.stacks) == set(gate.STACKS) else list(waiver.stacks)
     where = ", ".join([*stacks, *of_one_chart.get(waiver.resource, [])])

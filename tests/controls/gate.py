@@ -1,4 +1,4 @@
-"""What fails, and what may: Checkov's findings and our own, the waivers, the table of controls."""
+"""The gate of the security controls: findings of Checkov and of this project's checks, waivers, and the table of controls."""
 
 import fnmatch
 import json
@@ -16,20 +16,24 @@ from tests.controls import plan
 from tests.unit.harness import Deployment
 
 CHECKOV = "checkov==3.3.30"
-"""In an environment of its own: it wants another `packaging` than Pulumi's SDK."""
+"""Checkov's package and version. It needs another version of `packaging` than Pulumi's SDK, so it has its own environment."""
 
 FOLDER = Path(__file__).parent
 STACKS = ("prod", "dev")
+"""Stacks that are checked."""
 
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """One check of one resource."""
+    """The result of one check of one resource."""
 
     check: str
+    """Id of the check."""
     resource: str
+    """Address of the resource (`plan.address`)."""
     passed: bool
     title: str = ""
+    """Title of the check."""
 
     def __str__(self) -> str:
         return f"{self.check} {self.resource}{f': {self.title}' if self.title else ''}"
@@ -37,17 +41,20 @@ class Finding:
 
 @dataclass(frozen=True)
 class Waiver:
-    """Why checks may fail."""
+    """Checks that may fail, with the reason."""
 
     checks: Sequence[str]
+    """Ids of the checks."""
     resource: str
-    """Pattern of resources, `*` for any part."""
+    """Pattern of resource addresses. `*` stands for any text."""
     reason: str
+    """Reason, as in docs/security-controls.md."""
     stacks: Sequence[str] = STACKS
+    """Stacks in which the checks may fail, default all."""
 
     @property
     def of_a_pod(self) -> bool:
-        """True if it is about what a chart makes."""
+        """True if the waiver is about pods that a chart creates."""
         return self.resource.startswith(("Deployment.", "Pod."))
 
     def covers(self, finding: Finding) -> bool:
@@ -61,19 +68,19 @@ class Control:
     """A row of the table in docs/security-controls.md."""
 
     control: str
-    """What is the case when it is met."""
+    """The state in which the control is met."""
     aws: str = ""
     """Id in AWS Foundational Security Best Practices."""
     checks: Sequence[str] = ()
-    """Checkov's ids and those of own.py."""
+    """Ids of Checkov's checks and of those in project_checks.py."""
     by: Sequence[str] = ()
-    """What meets it, `file: text in that file`."""
+    """The code that meets the control, as `file: text in that file`."""
     chart: bool = False
-    """Met by the charts without being asked."""
+    """True if the charts meet the control by default."""
     elsewhere: str = ""
-    """Who meets it, when this program cannot."""
+    """The role or service that must meet the control, where this program cannot."""
     stacks: Sequence[str] = STACKS
-    """Where there is something to check."""
+    """Stacks that have something to check, default all."""
 
 
 def waivers() -> list[Waiver]:
@@ -81,13 +88,13 @@ def waivers() -> list[Waiver]:
 
 
 def table() -> dict[str, list[Control]]:
-    """Section to its controls."""
+    """Return the controls by section."""
     sections: dict[str, list[dict[str, Any]]] = yaml.safe_load((FOLDER / "controls.yaml").read_text())
     return {section: [Control(**row) for row in rows] for section, rows in sections.items()}
 
 
 def not_waived(findings: Sequence[Finding], waived: Sequence[Waiver]) -> list[str]:
-    """Failures that nobody gave a reason for."""
+    """Return the failures without a waiver."""
     return [
         str(finding)
         for finding in sorted(findings)
@@ -96,7 +103,7 @@ def not_waived(findings: Sequence[Finding], waived: Sequence[Waiver]) -> list[st
 
 
 def without_a_failure(findings: Sequence[Finding], waived: Sequence[Waiver]) -> list[str]:
-    """Waivers that excuse nothing: what they were for is mended or gone, and the next failure would hide behind them."""
+    """Return the waivers without a failure. Their cause is mended or gone, and they would hide the next failure."""
     return [
         f"{check} {waiver.resource}"
         for waiver in waived
@@ -106,7 +113,7 @@ def without_a_failure(findings: Sequence[Finding], waived: Sequence[Waiver]) -> 
 
 
 def checkov(uv: Path, deployment: Deployment, folder: Path) -> list[Finding]:
-    """Run Checkov over a stack; the folder receives what it reads."""
+    """Run Checkov on a stack and return its findings. Its input files are written into the folder."""
     (folder / "plan.json").write_text(json.dumps(plan.terraform_plan(deployment), indent=1))
     objects = plan.manifests(deployment) + plan.chart_manifests(deployment)
     (folder / "objects.yaml").write_text(yaml.safe_dump_all(objects))

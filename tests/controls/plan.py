@@ -1,8 +1,8 @@
-"""A stack's registrations as what Checkov reads: a Terraform plan for AWS, manifests for Kubernetes.
+"""A stack's resources in the forms that Checkov reads: a Terraform plan for AWS, manifests for Kubernetes.
 
-Both are made from the recording of the whole program, so a resource that the program gains is checked without anybody's doing, and
-one whose type is not known here is an error. References between resources become references of the plan, because Checkov's graph
-checks (CKV2_*) follow those and nothing else.
+Both are made from a recording of the whole program. So a new resource of the program is checked automatically, and one
+of an unknown type is an error. References between resources become references of the plan, because Checkov's graph
+checks (CKV2_*) follow only those.
 """
 
 import json
@@ -37,14 +37,14 @@ TYPES = {
 """Pulumi's type to Terraform's."""
 
 SINGULAR = {"aliases": "alias", "parameters": "parameter", "rules": "rule"}
-"""Terraform repeats a block where Pulumi has a list."""
+"""Pulumi's name of a list to the name of the block that Terraform repeats instead."""
 
 MAPS = {"dimensions", "tags"}
-"""Arguments whose keys belong to the user; every other object is a block."""
+"""Arguments whose keys belong to the user. Every other object is a block."""
 
 
 def terraform_plan(deployment: Deployment) -> dict[str, Any]:
-    """What `terraform show -json` would print for the AWS half of a first deployment."""
+    """Return the output of `terraform show -json` for the AWS resources of a first deployment."""
     resources = [resource for resource in deployment.resources if resource.type.startswith("aws:")]
     unknown = sorted({resource.type for resource in resources} - TYPES.keys())
     if unknown:
@@ -82,12 +82,12 @@ def terraform_plan(deployment: Deployment) -> dict[str, Any]:
 
 
 def address(resource: Resource) -> str:
-    """A resource's name in findings and waivers: Terraform's for AWS, `Kind.name` for the others."""
+    """Return a resource's address in findings and waivers: Terraform's for AWS, `Kind.name` for the others."""
     return f"{TYPES.get(resource.type, resource.type.rsplit(':', 1)[-1])}.{resource.name}"
 
 
 def _arguments(resource: Resource, addresses: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Terraform's values and, for those that come from another resource, the references."""
+    """Return Terraform's values, and the references of those that come from another resource."""
     values: dict[str, Any] = {}
     expressions: dict[str, Any] = {}
     for key, value in plain(resource.inputs).items():
@@ -95,14 +95,15 @@ def _arguments(resource: Resource, addresses: Mapping[str, str]) -> tuple[dict[s
         references = _references(json.dumps(value), resource.depends_on, addresses)
         if references:
             expressions[name] = {"references": references}
-        # A policy is text that names its resource somewhere; anything else that refers to one is unknown in a first plan.
+        # In a first plan, a value from another resource is unknown. A policy is an exception: Checkov needs its text, which
+        # only contains the name of the other resource.
         if not references or (isinstance(value, str) and value.startswith("{")):
             values[name] = converted
     return values, expressions
 
 
 def _references(value: str, depends_on: Sequence[str], addresses: Mapping[str, str]) -> list[str]:
-    """Those of the resources it depends on that the value names; the mocks put a resource's name into all that they return for it."""
+    """Return the references in a value. The mocks put a resource's name into all its outputs, so the name shows a reference."""
     named = [
         name
         for name in depends_on
@@ -121,12 +122,12 @@ def _block(value: Any) -> Any:
         return [dict(_argument(key, inner) for key, inner in value.items())]
     if isinstance(value, list):
         return [inner for item in value for inner in (_block(item) if isinstance(item, Mapping) else [item])]
-    # The engine's wire format has floating point numbers only.
+    # The engine's protocol has floating-point numbers only.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def manifests(deployment: Deployment) -> list[dict[str, Any]]:
-    """The Kubernetes objects of the program itself."""
+    """Return the Kubernetes objects that the program creates itself."""
     return [
         _whole(plain(resource.inputs))
         for resource in deployment.resources
@@ -137,7 +138,7 @@ def manifests(deployment: Deployment) -> list[dict[str, Any]]:
 
 
 def chart_manifests(deployment: Deployment) -> list[dict[str, Any]]:
-    """The Deployments that the two charts make of our values: what the values decide is ours, the rest is as Helm rendered it."""
+    """Return the two charts' Deployments: the parts that values set are this stack's, the rest is recorded from Helm."""
     return [
         _CHARTS[release["chart"]](_whole(plain(release.inputs)))
         for release in deployment.of_type("kubernetes:helm.sh/v3:Release")
@@ -183,7 +184,7 @@ def _facts(release: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _container(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """A container of the API from one of the recording, which writes environments as maps."""
+    """Return a container in the API's form. A recording has the environment as a map."""
     names = ("name", "image", "command", "args", "securityContext", "livenessProbe", "readinessProbe", "resources")
     return {name: recorded[name] for name in names if name in recorded} | {
         "env": [_variable(name, value) for name, value in recorded["env"].items()]
@@ -213,7 +214,7 @@ def _workload(
 
 
 def _whole(value: Any) -> Any:
-    """Numbers as they were before the engine's wire format, which has floating point numbers only."""
+    """Return a value with whole numbers as integers. The engine's protocol has floating-point numbers only."""
     if isinstance(value, Mapping):
         return {key: _whole(item) for key, item in value.items()}
     if isinstance(value, list):

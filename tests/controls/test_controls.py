@@ -1,4 +1,4 @@
-"""Every control that applies is met or waived, and the gate would notice."""
+"""Every control that applies is met or waived, and the gate notices one that is not."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ import pytest
 
 from local import tools
 from tests import ROOT
-from tests.controls import document, gate, own, plan
+from tests.controls import document, gate, plan, project_checks
 from tests.controls.gate import STACKS, Finding
 from tests.unit.harness import Deployment, Resource, deploy, plain, stack_config
 
@@ -20,7 +20,7 @@ Inputs = dict[str, Any]
 
 
 def changed(deployment: Deployment, name: str, change: Callable[[Inputs], Any]) -> Deployment:
-    """The deployment with other inputs of one resource."""
+    """Return the deployment with changed inputs of one resource."""
     assert deployment.named(name)
 
     def edited(resource: Resource) -> Resource:
@@ -45,7 +45,7 @@ def setting(**values: Any) -> Callable[[Inputs], None]:
 
 
 def at(path: str, value: Any) -> Callable[[Inputs], None]:
-    """Set a value deep in the inputs; JSON texts on the way are opened."""
+    """Return a change that sets a nested value of the inputs. JSON texts on the path are parsed and written again."""
 
     def change(inputs: Any, keys: Sequence[str]) -> None:
         key: Any = int(keys[0]) if isinstance(inputs, list) else keys[0]
@@ -66,7 +66,7 @@ def annotation(key: str, value: str) -> Callable[[Inputs], None]:
     return lambda inputs: inputs["values"]["controller"]["service"]["annotations"].update(annotations)
 
 
-# What Checkov must see. A misspelt argument or a lost reference in plan.py would let most of its checks pass.
+# Faults that Checkov must find. With a misspelt argument or a lost reference in plan.py, most of its checks would pass.
 BROKEN: Mapping[str, tuple[str, Callable[[Inputs], None]]] = {
     "CKV_AWS_16": ("postgres-instance", setting(storageEncrypted=False)),
     "CKV_AWS_17": ("postgres-instance", setting(publiclyAccessible=True)),
@@ -113,7 +113,7 @@ BROKEN: Mapping[str, tuple[str, Callable[[Inputs], None]]] = {
     "CKV2_K8S_6": ("mlflow-network-policy", at("spec/podSelector/matchLabels", {"app": "another"})),
 }
 
-# What our own checks must see, one at a time.
+# Faults that this project's checks must find, one at a time.
 OWN_BROKEN: Sequence[tuple[str, str, Callable[[Inputs], Any]]] = [
     ("RDS.9", "postgres-instance", setting(enabledCloudwatchLogsExports=["upgrade"])),
     ("RDS.11", "postgres-instance", setting(backupRetentionPeriod=6)),
@@ -178,7 +178,7 @@ def uv() -> Path:
 def from_checkov(
     uv: Path, deployments: dict[str, Deployment], broken: Deployment, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list[Finding]]:
-    """What Checkov says about each stack, and about a prod in which everything is wrong."""
+    """Return Checkov's findings for each stack, and for a prod with all faults of BROKEN."""
     asked = deployments | {"broken": broken}
     with ThreadPoolExecutor() as pool:
         answers = {
@@ -198,17 +198,17 @@ def judge(findings: Sequence[Finding], waivers: Sequence[gate.Waiver], stack: st
         f"{waiver} (this waiver excuses nothing any more: remove it)"
         for waiver in gate.without_a_failure(findings, waived)
     ]
-    # Through the message, because pytest shortens a long list.
+    # The message holds the list, because pytest shortens a long one.
     assert not sentences, "\n".join([f"{stack}, see tests/controls/waivers.yaml:", *sentences])
 
 
 def is_ours(waiver: gate.Waiver) -> bool:
-    return set(waiver.checks) <= own.CHECKS.keys()
+    return set(waiver.checks) <= project_checks.CHECKS.keys()
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_control_that_we_check_ourselves_is_met_or_waived(deployments: dict[str, Deployment], stack: str) -> None:
-    judge(own.findings(deployments[stack]), [waiver for waiver in gate.waivers() if is_ours(waiver)], stack)
+    judge(project_checks.findings(deployments[stack]), [waiver for waiver in gate.waivers() if is_ours(waiver)], stack)
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -220,7 +220,7 @@ def test_every_control_that_checkov_checks_is_met_or_waived(from_checkov: dict[s
 def test_every_control_of_the_table_is_checked_where_it_says(
     from_checkov: dict[str, list[Finding]], deployments: dict[str, Deployment], stack: str
 ) -> None:
-    checked = {finding.check for finding in from_checkov[stack] + own.findings(deployments[stack])}
+    checked = {finding.check for finding in from_checkov[stack] + project_checks.findings(deployments[stack])}
     table = {check for rows in gate.table().values() for row in rows for check in row.checks if stack in row.stacks}
     optional = set() if stack == "prod" else {"CKV_AWS_319"}  # comes with the alarms
     assert not table - checked - optional, (
@@ -230,7 +230,7 @@ def test_every_control_of_the_table_is_checked_where_it_says(
 
 def test_every_check_of_ours_and_every_waiver_stands_in_the_table() -> None:
     table = {check for rows in gate.table().values() for row in rows for check in row.checks}
-    assert not own.CHECKS.keys() - table
+    assert not project_checks.CHECKS.keys() - table
     assert not {check for waiver in gate.waivers() for check in waiver.checks} - table
 
 
@@ -261,7 +261,9 @@ def test_our_own_checks_would_notice(
     deployments: dict[str, Deployment], check: str, name: str, change: Callable[[Inputs], Any]
 ) -> None:
     right = deployments["prod"]
-    assert _failed(own.findings(changed(right, name, change)), check) - _failed(own.findings(right), check)
+    assert _failed(project_checks.findings(changed(right, name, change)), check) - _failed(
+        project_checks.findings(right), check
+    )
 
 
 def test_a_lost_resource_is_noticed_like_a_wrong_one(deployments: dict[str, Deployment]) -> None:
@@ -272,7 +274,9 @@ def test_a_lost_resource_is_noticed_like_a_wrong_one(deployments: dict[str, Depl
         "disruption-budget": "mlflow-disruption-budget",
     }
     missed = [
-        check for check, name in lost.items() if not _failed(own.findings(without(deployments["prod"], name)), check)
+        check
+        for check, name in lost.items()
+        if not _failed(project_checks.findings(without(deployments["prod"], name)), check)
     ]
     assert not missed
 

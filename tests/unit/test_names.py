@@ -1,11 +1,11 @@
-"""Names, types, parents and replace-forcing inputs stay as they are in `names.json`.
+"""Logical names, types, parents and replace-forcing inputs stay as they are in `logical_names.json`.
 
-A resource is what its URN says: another name, type or parent is another resource, and the engine deletes the old one. So a
-harmless-looking rename replaces a database. Where that is meant:
+Pulumi identifies a resource by its URN. With another name, type or parent it is another resource, and the engine deletes
+the old one. So a harmless-looking rename replaces a database. If that is intended:
 
-    UPDATE_NAMES=1 .venv/bin/python -m pytest tests/unit/test_names.py
+    UPDATE_LOGICAL_NAMES=1 .venv/bin/python -m pytest tests/unit/test_names.py
 
-rewrites the file, and the reviewer sees in its diff what would be replaced.
+rewrites the file, and its diff shows the reviewer what would be replaced.
 """
 
 import json
@@ -18,10 +18,10 @@ import pytest
 
 from tests.unit.harness import Deployment
 
-NAMES = Path(__file__).parent / "names.json"
+NAMES = Path(__file__).parent / "logical_names.json"
 Pins = Mapping[str, Mapping[str, Any]]
+"""Logical name to type, parent and replace-forcing inputs."""
 
-# Inputs of which a change deletes the resource and makes another, by the resource's type. A password is replaced too: by a new one.
 REPLACE_FORCING: Mapping[str, tuple[str, ...]] = {
     "aws:ec2/securityGroup:SecurityGroup": ("name", "description", "vpcId"),
     "aws:eks/podIdentityAssociation:PodIdentityAssociation": ("clusterName", "namespace", "serviceAccount"),
@@ -45,6 +45,7 @@ REPLACE_FORCING: Mapping[str, tuple[str, ...]] = {
     "random:index/randomId:RandomId": ("byteLength", "keepers"),
     "random:index/randomPassword:RandomPassword": ("length", "special", "overrideSpecial", "keepers"),
 }
+"""Type to the inputs whose change deletes the resource and creates another. A replaced password is a new password."""
 
 
 def pins(deployment: Deployment) -> dict[str, dict[str, Any]]:
@@ -60,14 +61,14 @@ def pins(deployment: Deployment) -> dict[str, dict[str, Any]]:
 
 
 def _at(inputs: Mapping[str, Any], path: str) -> Any:
-    found: Any = inputs
+    value: Any = inputs
     for key in path.split("."):
-        found = found.get(key) if found is not None else None
-    return found
+        value = value.get(key) if value is not None else None
+    return value
 
 
 def differences(pinned: Pins, now: Pins) -> list[str]:
-    """What `pulumi up` would do to a stack that was made with the pinned names, a line each."""
+    """Return the changes that `pulumi up` would make to a stack with the pinned names, one per line."""
     lines = [f"{name} ({pinned[name]['type']}) is gone: it would be deleted" for name in pinned.keys() - now.keys()]
     lines += [f"{name} ({now[name]['type']}) is new: it would be made" for name in now.keys() - pinned.keys()]
     for name in pinned.keys() & now.keys():
@@ -87,9 +88,9 @@ def differences(pinned: Pins, now: Pins) -> list[str]:
 
 
 ADVICE = (
-    "\nWhere a stack exists already, keep the old name (pulumi.Alias) or say in the change log what is lost. If it is meant:\n"
-    "  UPDATE_NAMES=1 .venv/bin/python -m pytest tests/unit/test_names.py\n"
-    "and commit tests/unit/names.json with the change."
+    "\nKeep the old name for stacks that exist (pulumi.Alias), or write into the change log what is lost. If it is intended:\n"
+    "  UPDATE_LOGICAL_NAMES=1 .venv/bin/python -m pytest tests/unit/test_names.py\n"
+    "and commit tests/unit/logical_names.json with the change."
 )
 
 
@@ -100,7 +101,7 @@ def now(dev: Deployment, prod: Deployment) -> Mapping[str, Pins]:
 
 @pytest.fixture(scope="module")
 def pinned(now: Mapping[str, Pins]) -> Mapping[str, Pins]:
-    if os.environ.get("UPDATE_NAMES"):
+    if os.environ.get("UPDATE_LOGICAL_NAMES"):
         NAMES.write_text(json.dumps(now, indent=2, sort_keys=True) + "\n")
     return json.loads(NAMES.read_text())
 
@@ -109,8 +110,8 @@ def pinned(now: Mapping[str, Pins]) -> Mapping[str, Pins]:
 def test_nothing_would_be_replaced_in_a_stack_that_exists(
     pinned: Mapping[str, Pins], now: Mapping[str, Pins], stack: str
 ) -> None:
-    found = differences(pinned[stack], now[stack])
-    assert not found, f"in {stack}:\n  " + "\n  ".join(found) + ADVICE
+    lines = differences(pinned[stack], now[stack])
+    assert not lines, f"in {stack}:\n  " + "\n  ".join(lines) + ADVICE
 
 
 def test_names_are_not_used_twice(prod: Deployment) -> None:
@@ -125,7 +126,7 @@ def test_what_holds_data_is_pinned_with_what_would_replace_it(pinned: Mapping[st
             "postgres",
             True,
         )
-        # A name of its own would be in the way when the instance is restored beside itself.
+        # A fixed identifier would collide when a snapshot is restored while the old instance still exists.
         assert instance["identifier"] is None
         assert pinned[stack]["artifacts-bucket"]["inputs"] == {"bucket": None, "bucketPrefix": None}
         assert pinned[stack]["database-database"]["inputs"]["name"] == "mlflow"

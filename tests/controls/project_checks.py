@@ -1,8 +1,8 @@
-"""Controls that Checkov lacks, or passes without looking.
+"""Checks of this project, for controls that Checkov lacks or passes without looking.
 
-CKV2_AWS_69 passes an instance without a parameter group, CKV2_AWS_30 passes any instance, CKV_AWS_129 one log of two and
-CKV_AWS_133 a backup of one day; the S3 transport check looks at ACLs only, and none knows route tables, tags or who may assume a role.
-An id is AWS's where AWS has one.
+CKV2_AWS_69 passes an instance without a parameter group, CKV2_AWS_30 any instance, CKV_AWS_129 one log of two, and
+CKV_AWS_133 a backup of one day. The S3 transport check looks at ACLs only. No check looks at route tables, tags or the
+principals of a role. A check has AWS's id where AWS has one.
 """
 
 import json
@@ -14,14 +14,16 @@ from tests.controls.plan import address
 from tests.unit.harness import Account, Deployment, Resource, plain
 
 Verdicts = Iterator[tuple[Resource, bool]]
+"""Resources, each with True if it meets the control."""
 
 BUCKET = "aws:s3/bucket:Bucket"
 INSTANCE = "aws:rds/instance:Instance"
 RELEASE = "kubernetes:helm.sh/v3:Release"
 UNTAGGABLE = {"Record", "RolePolicy", "RolePolicyAttachment"}
-"""AWS has no tags for these; parts of a bucket (BucketPolicy and so on) neither."""
+"""Types without tags in AWS. The parts of a bucket (BucketPolicy and so on) have none either."""
 EVERYWHERE = {"0.0.0.0/0", "::/0"}
 ENCRYPTED = {"require", "verify-ca", "verify-full"}
+"""Values of `sslmode` that always encrypt."""
 RECOMMENDED_TLS = {
     "ELBSecurityPolicy-TLS13-1-2-Res-2021-06",
     "ELBSecurityPolicy-TLS13-1-2-Res-FIPS-2023-04",
@@ -32,9 +34,10 @@ RECOMMENDED_TLS = {
     "ELBSecurityPolicy-TLS13-1-3-PQ-2025-09",
     "ELBSecurityPolicy-TLS13-1-3-FIPS-PQ-2025-09",
 }
-"""What ELB.17 takes, as its page lists it; ELBSecurityPolicy-TLS13-1-2-2021-06 is not among them."""
+"""TLS policies that ELB.17 accepts, as listed on its page. ELBSecurityPolicy-TLS13-1-2-2021-06 is not one of them."""
 
 CHECKS: dict[str, Callable[[Deployment], Verdicts]] = {}
+"""Id to the check. A check's function name is its title."""
 
 
 def findings(deployment: Deployment) -> list[Finding]:
@@ -59,13 +62,13 @@ def _check(name: str) -> Callable[[Callable[[Deployment], Verdicts]], Callable[[
 @_check("RDS.9")
 def both_logs_go_to_cloudwatch(deployment: Deployment) -> Verdicts:
     for instance in deployment.of_type(INSTANCE):
-        yield instance, {"postgresql", "upgrade"} <= set(_given(instance).get("enabledCloudwatchLogsExports", []))
+        yield instance, {"postgresql", "upgrade"} <= set(_inputs(instance).get("enabledCloudwatchLogsExports", []))
 
 
 @_check("RDS.11")
 def backups_reach_back_a_week(deployment: Deployment) -> Verdicts:
     for instance in deployment.of_type(INSTANCE):
-        yield instance, _given(instance).get("backupRetentionPeriod", 0) >= 7
+        yield instance, _inputs(instance).get("backupRetentionPeriod", 0) >= 7
 
 
 @_check("RDS.20")
@@ -92,13 +95,13 @@ def somebody_hears_of_db_security_groups(deployment: Deployment) -> Verdicts:
 @_check("RDS.23")
 def the_port_is_not_the_usual_one(deployment: Deployment) -> Verdicts:
     for instance in deployment.of_type(INSTANCE):
-        yield instance, _given(instance).get("port", 5432) != 5432
+        yield instance, _inputs(instance).get("port", 5432) != 5432
 
 
 @_check("RDS.25")
 def the_administrator_has_a_name_of_its_own(deployment: Deployment) -> Verdicts:
     for instance in deployment.of_type(INSTANCE):
-        yield instance, _given(instance)["username"] not in {"admin", "postgres"}
+        yield instance, _inputs(instance)["username"] not in {"admin", "postgres"}
 
 
 @_check("RDS.26")
@@ -120,7 +123,7 @@ def every_connection_is_encrypted(deployment: Deployment) -> Verdicts:
     for instance in deployment.of_type(INSTANCE):
         yield instance, _parameters(deployment, instance).get("rds.force_ssl") == "1"
     for provider in deployment.of_type("pulumi:providers:postgresql"):
-        yield provider, _given(provider).get("sslmode") in ENCRYPTED
+        yield provider, _inputs(provider).get("sslmode") in ENCRYPTED
     mlflow = _release(deployment, "mlflow")
     yield mlflow, mlflow["values"]["extraEnvVars"].get("PGSSLMODE") in ENCRYPTED
 
@@ -129,7 +132,7 @@ def every_connection_is_encrypted(deployment: Deployment) -> Verdicts:
 def its_subnets_are_private_and_in_two_zones(deployment: Deployment) -> Verdicts:
     account = Account()
     for group in deployment.of_type("aws:rds/subnetGroup:SubnetGroup"):
-        subnets = _given(group)["subnetIds"]
+        subnets = _inputs(group)["subnetIds"]
         tables = [account.own_tables.get(subnet, "rtb-main") for subnet in subnets]
         routes = [
             route
@@ -145,7 +148,7 @@ def its_subnets_are_private_and_in_two_zones(deployment: Deployment) -> Verdicts
 @_check("database-reach")
 def only_named_sources_reach_the_database_and_it_reaches_nobody(deployment: Deployment) -> Verdicts:
     for group in deployment.of_type("aws:ec2/securityGroup:SecurityGroup"):
-        inline = _given(group).keys() & {"egress", "ingress"}
+        inline = _inputs(group).keys() & {"egress", "ingress"}
         out = [
             resource
             for resource in deployment.resources
@@ -153,29 +156,29 @@ def only_named_sources_reach_the_database_and_it_reaches_nobody(deployment: Depl
         ]
         yield group, not inline and not out
     for rule in deployment.of_type("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"):
-        given = _given(rule)
-        sources = {given.get(key) for key in ("cidrIpv4", "cidrIpv6", "referencedSecurityGroupId", "prefixListId")} - {
+        inputs = _inputs(rule)
+        sources = {inputs.get(key) for key in ("cidrIpv4", "cidrIpv6", "referencedSecurityGroupId", "prefixListId")} - {
             None
         }
-        one_port = given["ipProtocol"] == "tcp" and given["fromPort"] == given["toPort"] == 5432
+        one_port = inputs["ipProtocol"] == "tcp" and inputs["fromPort"] == inputs["toPort"] == 5432
         yield rule, one_port and len(sources) == 1 and not sources & EVERYWHERE
 
 
 @_check("kept-data")
 def data_survives_a_mistake(deployment: Deployment) -> Verdicts:
     for instance in deployment.of_type(INSTANCE):
-        given = _given(instance)
-        snapshot = not given.get("skipFinalSnapshot", False) and bool(given.get("finalSnapshotIdentifier"))
-        yield instance, instance.protect and snapshot and given.get("deleteAutomatedBackups") is False
+        inputs = _inputs(instance)
+        snapshot = not inputs.get("skipFinalSnapshot", False) and bool(inputs.get("finalSnapshotIdentifier"))
+        yield instance, instance.protect and snapshot and inputs.get("deleteAutomatedBackups") is False
     for bucket in deployment.of_type(BUCKET):
-        yield bucket, bucket.protect and not _given(bucket).get("forceDestroy", False)
+        yield bucket, bucket.protect and not _inputs(bucket).get("forceDestroy", False)
     for database in deployment.of_type("postgresql:index/database:Database"):
         yield database, database.protect
 
 
 @_check("alarms")
 def somebody_is_told_before_it_hurts(deployment: Deployment) -> Verdicts:
-    alarms = [_given(alarm) for alarm in deployment.of_type("aws:cloudwatch/metricAlarm:MetricAlarm")]
+    alarms = [_inputs(alarm) for alarm in deployment.of_type("aws:cloudwatch/metricAlarm:MetricAlarm")]
     for instance in deployment.of_type(INSTANCE):
         metrics = {
             alarm["metricName"]
@@ -194,7 +197,7 @@ def every_resource_says_whose_it_is(deployment: Deployment) -> Verdicts:
         kind = resource.type.rsplit(":", 1)[-1]
         part_of_a_bucket = kind.startswith("Bucket") and kind != "Bucket"
         if resource.type.startswith("aws:") and not part_of_a_bucket and kind not in UNTAGGABLE:
-            yield resource, {"Project", "Stack"} <= _given(resource).get("tags", {}).keys()
+            yield resource, {"Project", "Stack"} <= _inputs(resource).get("tags", {}).keys()
 
 
 @_check("S3.5")
@@ -257,7 +260,7 @@ def a_service_assumes_a_role_for_this_account_only(deployment: Deployment) -> Ve
             yield role, any(key.endswith(":sub") for key in keys) if federated else "aws:SourceAccount" in keys
 
 
-# The front door
+# The load balancer and the login
 
 
 @_check("front-door")
@@ -285,7 +288,7 @@ def people_cannot_send_a_password_in_clear(deployment: Deployment) -> Verdicts:
     ingress, mlflow = _release(deployment, "kubernetes-ingress"), _release(deployment, "mlflow")
     controller = ingress["values"]["controller"]
     if "ssl-cert" in _annotations(ingress):
-        # A network load balancer that ends TLS cannot redirect.
+        # A network load balancer that terminates TLS cannot redirect HTTP, so its HTTP port must be closed.
         yield (
             ingress,
             _annotations(ingress)["ssl-ports"] == "https" and not controller["service"]["enablePorts"]["http"],
@@ -323,16 +326,16 @@ def a_login_and_the_origin_stand_before_mlflow(deployment: Deployment) -> Verdic
 @_check("pod-security")
 def namespaces_refuse_privileged_pods(deployment: Deployment) -> Verdicts:
     for namespace in deployment.of_type("kubernetes:core/v1:Namespace"):
-        level = _given(namespace)["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce")
+        level = _inputs(namespace)["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce")
         yield namespace, level in {"baseline", "restricted"}
 
 
 @_check("network-policy")
 def the_pods_talk_to_named_peers_only(deployment: Deployment) -> Verdicts:
     for policy in deployment.of_type("kubernetes:networking.k8s.io/v1:NetworkPolicy"):
-        spec = _given(policy)["spec"]
+        spec = _inputs(policy)["spec"]
         come_in = all(rule.get("from") and rule.get("ports") for rule in spec["ingress"])
-        # DNS is wherever the cluster has it.
+        # Rules for DNS name no peer, because the address of the cluster's DNS is unknown.
         go_out = all(
             rule.get("ports") and (rule.get("to") or {port["port"] for port in rule["ports"]} == {53})
             for rule in spec["egress"]
@@ -369,7 +372,7 @@ def mlflow_gets_no_token_of_the_cluster(deployment: Deployment) -> Verdicts:
     yield mlflow, mlflow["values"]["serviceAccount"].get("automount", True) is False
 
 
-def _given(resource: Resource) -> dict[str, Any]:
+def _inputs(resource: Resource) -> dict[str, Any]:
     return plain(resource.inputs)
 
 
@@ -379,7 +382,7 @@ def _release(deployment: Deployment, chart: str) -> Resource:
 
 
 def _annotations(ingress: Resource) -> dict[str, str]:
-    """What HAProxy's Service asks of the AWS load balancer, without the prefix of every key."""
+    """Return the annotations of HAProxy's Service for the AWS load balancer, without their common prefix."""
     annotations = ingress["values"]["controller"]["service"].get("annotations", {})
     return {
         key.removeprefix("service.beta.kubernetes.io/aws-load-balancer-"): value for key, value in annotations.items()
@@ -387,9 +390,9 @@ def _annotations(ingress: Resource) -> dict[str, str]:
 
 
 def _events(deployment: Deployment, source: str, name: str) -> set[str]:
-    """Categories that some subscription has for a source; one without names is for all of its kind."""
+    """Return the event categories that subscriptions have for a source. One without names is for all sources of its kind."""
     subscriptions = [
-        _given(subscription) for subscription in deployment.of_type("aws:rds/eventSubscription:EventSubscription")
+        _inputs(subscription) for subscription in deployment.of_type("aws:rds/eventSubscription:EventSubscription")
     ]
     return {
         category
@@ -405,7 +408,7 @@ def _parameters(deployment: Deployment, instance: Resource) -> dict[str, str]:
     groups = [
         group
         for group in deployment.of_type("aws:rds/parameterGroup:ParameterGroup")
-        if group.name == _given(instance).get("parameterGroupName")
+        if group.name == _inputs(instance).get("parameterGroupName")
     ]
     return {parameter["name"]: parameter["value"] for group in groups for parameter in group["parameters"]}
 
@@ -426,7 +429,7 @@ def _refuses_plain_http(statement: Mapping[str, Any], arn: str) -> bool:
 
 
 def _is_named(arn: str) -> bool:
-    """Whether only the part after the resource's name is open, as in all objects of one bucket."""
+    """Return True if an ARN has a wildcard at most after the resource's name, for example for all objects of a bucket."""
     return "*" not in arn.removesuffix("/*") and arn.startswith("arn:")
 
 

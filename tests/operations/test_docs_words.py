@@ -1,4 +1,4 @@
-"""Every command, setting, name and link in the pages is there; tests/local/test_docs_commands.py runs what can be run."""
+"""Every command, setting, name and link in the pages is there; tests/local/test_docs_commands.py runs those that can be run here."""
 
 import importlib.util
 import json
