@@ -2,8 +2,8 @@
 
     .venv/bin/python -m tests.lost_keywords
 
-Run it after a change to the wiring or to `test_every_setting_arrives.py`; it takes some ten minutes. The checkout stays as it is: each
-deletion is made in a copy.
+Run it after a change to the wiring or to `test_every_setting_arrives.py`. It takes some ten minutes. Each deletion is
+made in a copy of the checkout.
 """
 
 import ast
@@ -19,7 +19,7 @@ from pathlib import Path
 from tests import ROOT
 
 WIRING = "wiring.py"
-# The first is nearly always enough, so the second runs only for what it lets through.
+# The first file finds nearly every deletion, so the others run only for those that it misses.
 TESTS = (["tests/unit/test_every_setting_arrives.py"], ["tests/unit", "tests/contract"])
 
 
@@ -35,7 +35,7 @@ def mutants(source: str) -> Iterator[tuple[str, str]]:
 
 
 def survives(name: str, source: str) -> bool:
-    """Return whether the tests pass in a copy of the checkout with this source."""
+    """Return True if the tests pass in a copy of the checkout with this source."""
     with tempfile.TemporaryDirectory() as folder:
         tracked = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -63,10 +63,10 @@ def main() -> None:
     source = (ROOT / WIRING).read_text()
     if not survives("nothing deleted", source):
         sys.exit("error: the tests are red before anything is deleted")
-    found = list(mutants(source))
+    deletions = list(mutants(source))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        survivors = sum(pool.map(lambda mutant: survives(*mutant), found))
-    print(f"red {len(found) - survivors} of {len(found)}")
+        survivors = sum(pool.map(lambda mutant: survives(*mutant), deletions))
+    print(f"red {len(deletions) - survivors} of {len(deletions)}")
     sys.exit(survivors > 0)
 
 

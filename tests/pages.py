@@ -1,4 +1,4 @@
-"""The commands in README and docs, and which of them a test runs."""
+"""The commands in README and docs, and a table of those that a test runs."""
 
 import re
 import shlex
@@ -34,10 +34,10 @@ RUN = {
     ("docs/upgrade.md", "pg_restore"),
     ("local/README.md", "make status"),
 }
-"""Page and a word of the block: tests/local/test_docs_commands.py and test_upgrade.py run these, but for what is in NOT_RUN."""
+"""Page and a word of a block. tests/local/test_docs_commands.py and test_upgrade.py run its commands, except those in NOT_RUN."""
 
 PROGRAMS = ("make ", "pulumi ", "python ", "eval ", "kubectl ", "psql ", "pg_dump ", "pg_restore ")
-"""What the shell of those tests has; a command with another one cannot be run."""
+"""Programs of the shell in those tests. A command with another program cannot be run."""
 
 NOT_RUN = {
     ("README.md", "python3 -m venv"): "minutes of downloads; `make` installs the same pins",
@@ -77,7 +77,7 @@ NOT_RUN = {
         "helm",
     ): "the local stack has no Helm, only its releases; names are compared with the program's",
 }
-"""Page and beginning of a command: why no test runs it."""
+"""Page and beginning of a command, to the reason why no test runs it."""
 
 
 @dataclass(frozen=True)
@@ -89,51 +89,51 @@ class Block:
     text: str
 
     def commands(self) -> list[str]:
-        """Its commands, prompts taken off, each with the lines that continue it and with its here-document."""
+        """Return the commands without prompts, each with its continuation lines and its here-document."""
         if self.language not in SHELL:
             return []
-        found: list[str] = []
+        commands: list[str] = []
         open_until = ""
         for line in self.text.splitlines():
-            if open_until or (found and found[-1].endswith("\\")):
-                found[-1] += f"\n{line}"
+            if open_until or (commands and commands[-1].endswith("\\")):
+                commands[-1] += f"\n{line}"
                 open_until = "" if line == open_until else open_until
                 continue
-            found.append(line.removeprefix("$ "))
+            commands.append(line.removeprefix("$ "))
             document = re.search(r"<<'(\w+)'$", line)
             open_until = document[1] if document else ""
-        return found
+        return commands
 
     def to_run(self) -> list[str]:
-        """Its commands without those that cannot be run here."""
+        """Return the commands that can be run here."""
         return [command for command in self.commands() if not reason(self.page, command)]
 
 
 def blocks(page: str) -> list[Block]:
-    """All fenced blocks of a page."""
+    """Return all fenced blocks of a page."""
     fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-    return [Block(page, *found) for found in fence.findall((ROOT / page).read_text())]
+    return [Block(page, language, text) for language, text in fence.findall((ROOT / page).read_text())]
 
 
 def block(page: str, word: str) -> Block:
-    """The one block of a page with this word, which must be declared as run."""
-    assert (page, word) in RUN, f"{page}, {word}: declare in tests/pages.py what a test runs"
-    (found,) = [one for one in blocks(page) if one.commands() and word in one.text]
-    return found
+    """Return the only block of a page with this word. RUN must contain it."""
+    assert (page, word) in RUN, f"{page}, {word}: add it to RUN in tests/pages.py"
+    (only,) = [one for one in blocks(page) if one.commands() and word in one.text]
+    return only
 
 
 def reason(page: str, command: str) -> str:
-    """Why a command is not run, or nothing."""
+    """Return the reason why a command is not run, or an empty text."""
     return next((why for (where, start), why in NOT_RUN.items() if where == page and command.startswith(start)), "")
 
 
 def prose(page: str) -> str:
-    """A page without its fenced blocks."""
+    """Return a page without its fenced blocks."""
     return re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 def all_commands(page: str) -> Iterator[str]:
-    """Commands in fenced blocks, in comments of settings and between backticks in sentences; no here-documents."""
+    """Return the commands in fenced blocks, in comments of settings and between backticks, without here-documents."""
     programs = r"(?:make|pulumi|kubectl|helm|aws|python|eval|pg_dump|uv|\.venv/\S+) "
     for one in blocks(page):
         for command in one.commands():
@@ -144,5 +144,5 @@ def all_commands(page: str) -> Iterator[str]:
 
 
 def words(command: str) -> list[str]:
-    """What the shell makes of a command, without comments."""
+    """Return the words of a command as the shell splits it, without comments."""
     return shlex.split(command.replace("\\\n", " "), comments=True)

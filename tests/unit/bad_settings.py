@@ -1,4 +1,4 @@
-"""Wrong settings: each with the key that the message must name and a piece of what to write instead."""
+"""Wrong settings, each with the key that the message must name and a part of its advice."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, changed
 
 EMPTY = "<nothing>"
-"""A line with nothing behind its colon."""
+"""Value that stands for a line with nothing behind its colon."""
 ACM = "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555"
 
 
@@ -16,18 +16,19 @@ class Bad:
     """One wrong configuration."""
 
     what: str
-    """What is wrong with it; the test's name."""
+    """The mistake. It is also the name of the test."""
     config: Mapping[str, Any]
+    """Settings by section."""
     key: str
-    """The message must begin with it: the setting, by its path in the YAML."""
+    """Path of the setting in the YAML, with which the message must begin."""
     fix: str
-    """Must be in the message: what to write instead."""
+    """Part of the message that says what to write instead."""
     secrets: Sequence[str] = ()
     """Sections that were set with --secret."""
     hidden: Sequence[str] = ()
-    """Must not be in the message."""
+    """Texts that must not be in the message."""
     bug: str = field(default="", kw_only=True)
-    """Why the program does not refuse it, or not so, today."""
+    """Reason why the program does not refuse this configuration today, or not with this message."""
 
 
 def _on_eks(what: str, changes: Mapping[str, Any], key: str, fix: str, *, bug: str = "") -> Bad:

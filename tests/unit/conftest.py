@@ -1,4 +1,4 @@
-"""Deployments that many tests only read, made once."""
+"""Deployments that many tests only read, so each is made once."""
 
 import pytest
 
@@ -25,5 +25,5 @@ def local() -> Deployment:
 
 @pytest.fixture(scope="session")
 def any_cluster() -> Deployment:
-    """A cluster that is not EKS, and a server that exists."""
+    """A stack on a cluster that is not EKS, with an existing PostgreSQL server."""
     return deploy(ANY_CLUSTER, secrets=["postgres"])

@@ -1,4 +1,4 @@
-"""Runs the whole program without an engine and records every registration, as the engine would see it."""
+"""A harness that runs the whole program without an engine and records every registration as the engine would see it."""
 
 import asyncio
 import contextvars
@@ -30,7 +30,7 @@ UNKNOWN = rpc.UNKNOWN
 CLUSTER_SECURITY_GROUP = "sg-0c1u57e2"
 PRIVATE_A, PRIVATE_B, PUBLIC, ELSEWHERE = "subnet-0aa", "subnet-0bb", "subnet-0cc", "subnet-0dd"
 PRIVATE_C = "subnet-0ee"
-"""In the cluster's VPC, and none of the cluster's subnets."""
+"""A subnet of the cluster's VPC that is not one of the cluster's subnets."""
 
 MINIMAL: Mapping[str, Any] = {"cluster": {"name": "my-cluster"}, "mlflow": {"host": "mlflow.example.com"}}
 """The two settings that a stack needs."""
@@ -39,7 +39,7 @@ ANY_CLUSTER: Mapping[str, Any] = {
     "mlflow": {"host": "mlflow.example.com"},
     "postgres": {"existing": {"host": "db.example.com", "adminPassword": "it's 100% secret"}},
 }
-"""A cluster that is not EKS and a server that exists; deploy it with ``secrets=["postgres"]``."""
+"""A cluster that is not EKS, and an existing PostgreSQL server. Deploy it with ``secrets=["postgres"]``."""
 LDAP: Mapping[str, Any] = {
     "uri": "ldaps://ldap.example.com/dc=example,dc=com",
     "lookupBind": "uid=%s,ou=people,dc=example,dc=com",
@@ -47,11 +47,11 @@ LDAP: Mapping[str, Any] = {
     "adminGroupDn": "cn=mlflow-admins,ou=groups,dc=example,dc=com",
     "userGroupDn": "cn=mlflow,ou=groups,dc=example,dc=com",
 }
-"""A directory, with the settings that have no default."""
+"""Settings of a directory that have no default."""
 
 
 class InvokeError(grpc.RpcError):
-    """What the engine answers when a provider's function fails; anything else would take another way through the SDK."""
+    """The engine's answer when a provider's function fails. The SDK handles any other exception differently."""
 
     def code(self) -> grpc.StatusCode:
         return grpc.StatusCode.UNKNOWN
@@ -62,7 +62,7 @@ class InvokeError(grpc.RpcError):
 
 @dataclass
 class Account:
-    """The AWS account that the program finds; a test changes what it is about."""
+    """The AWS account in which the program looks things up. A test changes the field that it is about."""
 
     cluster_subnets: list[str] = field(default_factory=lambda: [PRIVATE_A, PRIVATE_B, PUBLIC])
     zones: dict[str, str] = field(
@@ -75,11 +75,11 @@ class Account:
         }
     )
     cidrs: list[str] = field(default_factory=lambda: ["10.0.0.0/16"])
-    """Networks of the cluster's VPC, the first of them with which it was made."""
+    """Networks of the cluster's VPC. The first is the primary one."""
     former_cidrs: list[str] = field(default_factory=list[str])
-    """Networks that the VPC had once; AWS goes on naming them for a while."""
+    """Networks that were removed from the VPC. AWS still lists them for a while."""
     vpcs: dict[str, str] = field(default_factory=lambda: {ELSEWHERE: "vpc-0f0e"})
-    """VPCs of the subnets that are not in the cluster's."""
+    """Subnets outside the cluster's VPC, to their VPC."""
     main_table_is_public: bool = False
     own_tables: dict[str, str] = field(
         default_factory=lambda: {
@@ -90,7 +90,7 @@ class Account:
     versions: set[str] = field(default_factory=lambda: {"15", "16", "17", "18"})
     partition: str = "aws"
     failing: Mapping[str, str] = field(default_factory=dict)
-    """What a function answers instead of a result, by the last part of its name."""
+    """Last part of a function's name to the error that the function answers."""
 
     def answer(self, token: str, args: Mapping[str, Any]) -> dict[str, Any]:
         function = token.rsplit(":", 1)[-1]
@@ -143,7 +143,7 @@ class Account:
         public = table == "rtb-public" or (table == "rtb-main" and self.main_table_is_public)
         routes = [
             {"cidrBlock": "10.0.0.0/16", "gatewayId": "local"},
-            # What a private subnet has instead: the provider leaves the gateway's id empty then.
+            # The default route of a private subnet goes to a NAT gateway, and the provider then leaves `gatewayId` empty.
             {"cidrBlock": "0.0.0.0/0", "gatewayId": "igw-01"}
             if public
             else {"cidrBlock": "0.0.0.0/0", "gatewayId": "", "natGatewayId": "nat-01"},
@@ -161,17 +161,18 @@ class Account:
 
 @dataclass(frozen=True)
 class Resource:
-    """A registration."""
+    """A registration of a resource."""
 
     type: str
     name: str
+    """Logical name."""
     inputs: dict[str, Any]
-    """As they go to the engine: secrets wrapped where they stand, see `plain` and `is_secret`; unknown ones are `UNKNOWN`."""
+    """Inputs as they go to the engine. Secrets are wrapped (`is_secret`, `plain`), and unknown values are `UNKNOWN`."""
     parent: str
-    """Name of its component; empty for what stands by itself."""
+    """Logical name of the component, empty for a resource without one."""
     protect: bool
     depends_on: Sequence[str]
-    """Names of what it waits for, through its options or through its inputs."""
+    """Logical names of the resources that it waits for, through its options or its inputs."""
     ignore_changes: Sequence[str]
     provider: str
     custom: bool
@@ -184,25 +185,30 @@ class Resource:
 
 @dataclass(repr=False)
 class Deployment:
-    """What a run of the program registered, asked, exported and said."""
+    """The result of a run of the program."""
 
     resources: list[Resource]
+    """Registered resources."""
     calls: list[str]
+    """Functions that were called."""
     outputs: dict[str, Any]
+    """Exports of the stack."""
     component_outputs: dict[str, dict[str, Any]]
-    """What a component registered as its outputs, by its name."""
+    """Logical name of a component to its registered outputs."""
     log: list[str]
+    """Messages of all levels."""
     warnings: list[str]
+    """Messages of the level warning."""
 
     def of_type(self, kind: str) -> list[Resource]:
         return [resource for resource in self.resources if resource.type == kind]
 
     def named(self, name: str) -> Resource:
-        found = [resource for resource in self.resources if resource.name == name]
-        assert len(found) == 1, (
-            f"{len(found)} resources are called {name}; there are {sorted(r.name for r in self.resources)}"
+        matching = [resource for resource in self.resources if resource.name == name]
+        assert len(matching) == 1, (
+            f"{len(matching)} resources are called {name}; there are {sorted(r.name for r in self.resources)}"
         )
-        return found[0]
+        return matching[0]
 
     @property
     def values(self) -> dict[str, Any]:
@@ -211,22 +217,22 @@ class Deployment:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Variables of the MLflow server."""
+        """Environment variables of the MLflow server."""
         return self.values["extraEnvVars"]
 
     @property
     def controller(self) -> dict[str, Any]:
-        """Values of the ingress chart, which all stand under one key."""
+        """Values of the ingress chart, which are all below the key `controller`."""
         return self.named("ingress-release")["values"]["controller"]
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """How a run of the program ended that did not get through."""
+    """The result of a run of the program that ended with an error."""
 
     error: BaseException
     deployment: Deployment
-    """What had been registered until then."""
+    """Registrations before the error."""
 
     @property
     def message(self) -> str:
@@ -234,7 +240,7 @@ class Refusal:
 
     @property
     def problems(self) -> list[str]:
-        """The lines of the list in the message."""
+        """Items of the list in the message."""
         return [line.removeprefix("  - ") for line in self.message.splitlines() if line.startswith("  - ")]
 
 
@@ -253,7 +259,7 @@ def plain(value: Any) -> Any:
 
 
 def unwrapped(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every string that stands outside a secret, with the path to it: what state, diffs and logs would show."""
+    """Return every string outside a secret, with its path. State, diffs and logs would show these strings."""
     if is_secret(value):
         return
     if isinstance(value, Mapping):
@@ -279,10 +285,10 @@ class _Provider(pulumi_mocks.Mocks):
         state = copy.deepcopy(args.inputs)
         if self.preview:
             return None, state
-        # A name that the provider would make up.
+        # The provider generates a name where the program sets none.
         state.setdefault("name", args.name)
         kind = args.typ.rsplit(":", 1)[-1]
-        # New keepers are a new password, as with the real provider.
+        # As with the real provider, new keepers give a new password.
         keepers = "".join(f"-{value}" for value in (args.inputs.get("keepers") or {}).values())
         state |= {
             "Instance": {"address": "db.local", "identifier": args.name, "arn": f"arn:aws:rds:::{args.name}"},
@@ -328,7 +334,7 @@ class _Recorder(pulumi_mocks.MockMonitor):
                 inputs=inputs,
                 parent="" if "::pulumi:pulumi:Stack::" in request.parent else _name(request.parent),
                 protect=getattr(request, "protect", False),
-                # The SDK sends a set.
+                # The SDK sends a set, whose order changes between runs.
                 depends_on=sorted(_name(urn) for urn in request.dependencies),
                 ignore_changes=list(getattr(request, "ignoreChanges", [])),
                 provider=_name(request.provider.rsplit("::", 1)[0]),
@@ -344,12 +350,12 @@ def _name(urn: str) -> str:
 
 
 def _as_sent(struct: Any) -> dict[str, Any]:
-    """Read a message without the SDK, which would move the mark of a nested secret to the whole property around it."""
+    """Return a message's content. The SDK's own function would mark the whole property around a nested secret as secret."""
     return _integers(json_format.MessageToDict(struct))
 
 
 def _integers(value: Any) -> Any:
-    # The wire knows one kind of number.
+    # The engine's protocol has floating-point numbers only.
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):
@@ -369,13 +375,13 @@ class _Log(logging.Handler):
 
 
 def stack_config(stack: str) -> dict[str, Any]:
-    """The settings of a committed stack file, without the project's prefix."""
+    """Return the settings of a committed stack file, without the project's prefix."""
     config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
     return {key.removeprefix("mlflow-eks:"): value for key, value in config.items() if key.startswith("mlflow-eks:")}
 
 
 def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of settings with some of them different, named as in messages: ``mlflow.auth.mode``; None takes one out."""
+    """Return a copy of the settings with changes. A path is written as in messages (``mlflow.auth.mode``); None removes it."""
     result: Any = copy.deepcopy(dict(config))
     for path, value in changes.items():
         *sections, last = path.split(".")
@@ -408,11 +414,11 @@ def deploy(
     Args:
         config: section to structured value.
         secrets: sections that were set with --secret.
-        account: the AWS account that it finds.
-        preview: as the first preview of a new stack: what resources would return is unknown.
+        account: the AWS account.
+        preview: True for the first preview of a new stack, in which the outputs of resources are unknown.
         stack: name of the stack.
-        as_written: sections that somebody set as a plain string.
-        program: a part of the program, where the rest has no say in what is tested.
+        as_written: sections that are set as a plain string.
+        program: function to run, default the whole program.
     """
     deployment, error = _run(program, config, secrets, account or Account(), preview, stack, as_written or {})
     if error is not None:
@@ -430,7 +436,7 @@ def refused(
     as_written: Mapping[str, str] | None = None,
     program: Callable[[], object] = whole_program,
 ) -> Refusal:
-    """Run the program, which must not get through; arguments as for `deploy`."""
+    """Run the program, which must end with an error. The arguments are those of `deploy`."""
     deployment, error = _run(program, config, secrets, account or Account(), preview, stack, as_written or {})
     assert error is not None, "the program accepted this"
     return Refusal(error, deployment)
@@ -447,20 +453,20 @@ def _run(
 ) -> tuple[Deployment, BaseException | None]:
     provider = _Provider(account, preview)
     monitor = _Recorder(provider)
-    said = _Log()
+    messages = _Log()
     logger = logging.Logger("program")
-    logger.addHandler(said)
+    logger.addHandler(messages)
     outputs: dict[str, Any] = {}
 
     def run() -> None:
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        # One thread is the engine: the order of registrations does not depend on how busy the machine is.
+        # The mock engine runs in one thread, so the order of registrations does not depend on the machine's load.
         engine = ThreadPoolExecutor(1, initializer=lambda: asyncio.set_event_loop(asyncio.new_event_loop()))
         loop.set_default_executor(engine)
-        # What a wrong setting is about reaches the person as the exception; asyncio's log of other awaiters would only repeat it.
+        # A refused setting raises an exception. asyncio would log it again for each other task that waits.
         loop.set_exception_handler(lambda _loop, _context: None)
-        # A run that was refused leaves outputs behind that nobody will ever fulfil.
+        # A refused run leaves outputs that are never resolved.
         SETTINGS.outputs.clear()  # pyright: ignore[reportAttributeAccessIssue]
         try:
             pulumi.runtime.set_mocks(
@@ -486,7 +492,7 @@ def _run(
 
             loop.run_until_complete(run_pulumi_func(in_stack))
         finally:
-            # What still waits for a run that was refused.
+            # Tasks of a refused run still wait.
             waiting = asyncio.all_tasks(loop)
             for task in waiting:
                 task.cancel()
@@ -508,7 +514,7 @@ def _run(
         calls=provider.calls,
         outputs=outputs,
         component_outputs=monitor.component_outputs,
-        log=[line for _, line in said.records],
-        warnings=[line for level, line in said.records if level == logging.WARNING],
+        log=[line for _, line in messages.records],
+        warnings=[line for level, line in messages.records if level == logging.WARNING],
     )
     return deployment, error

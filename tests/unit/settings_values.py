@@ -1,4 +1,4 @@
-"""Every setting, a stack in which it counts, and another value for it: what `test_every_setting_arrives.py` walks."""
+"""Every setting, with a stack in which it has an effect and another value for it. `test_every_setting_arrives.py` uses this."""
 
 import typing
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
 
 EKS = changed(
     MINIMAL,
-    # A class with connections to spare, so that replicas, workers and the pool can grow.
+    # This class has connections to spare, so that replicas, workers and the pool can grow.
     {"postgres": {"alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms", "instanceClass": "db.r6g.large"}},
 )
 WITH_LDAP = changed(MINIMAL, {"mlflow.auth": {"mode": "ldap", "ldap": LDAP}})
@@ -38,7 +38,7 @@ STACKS: Mapping[str, Mapping[str, Any]] = {
     "postgres.allowFrom.": LISTED,
     "postgres.existing.": ANY_CLUSTER,
 }
-"""Settings of a stack in which a setting counts, by how its name begins; the longest beginning is the one that is used."""
+"""Beginning of a setting's path to a stack in which the setting has an effect. The longest matching beginning counts."""
 
 VALUES: Mapping[str, Any] = {
     "artifacts.bucket": "another-bucket",
@@ -94,7 +94,7 @@ VALUES: Mapping[str, Any] = {
     "postgres.subnetIds": [PRIVATE_A, PRIVATE_C],
     "tags": {"Team": "another"},
 }
-"""Another valid value for each setting for which none follows from its type."""
+"""Another valid value for each setting whose type does not give one."""
 
 TOGETHER: Mapping[str, Mapping[str, Any]] = {
     "mlflow.auth.mode": {"mlflow.auth.mode": "ldap", "mlflow.auth.ldap": LDAP},
@@ -104,20 +104,21 @@ TOGETHER: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Leaf:
-    """A setting that is no section."""
+    """A setting that is not a section."""
 
     path: str
+    """Path of the setting, for example `mlflow.auth.mode`."""
     field: FieldInfo
     is_secret: bool
 
     @property
     def stack(self) -> Mapping[str, Any]:
-        """Settings of a stack in which it counts."""
+        """Settings of a stack in which this setting has an effect."""
         return STACKS[max((prefix for prefix in STACKS if self.path.startswith(prefix)), key=len)]
 
     @property
     def changes(self) -> Mapping[str, Any]:
-        """What to change in that stack, so that this setting has another value."""
+        """Changes to that stack that give this setting another value."""
         return TOGETHER.get(self.path) or {self.path: self._another()}
 
     def _another(self) -> Any:
@@ -141,7 +142,7 @@ def _kinds(annotation: Any) -> list[Any]:
 
 
 def leaves(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Leaf]:
-    """Every setting, sections opened; one that is a word or a section is both."""
+    """Return every setting, including those in sections. A setting that can be a word or a section counts as both."""
     for name, field in model.model_fields.items():
         path = f"{prefix}{field.alias or name}"
         kinds = [kind for kind in _kinds(field.annotation) if kind is not type(None)]

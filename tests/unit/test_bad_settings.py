@@ -22,10 +22,10 @@ def cases() -> list[Any]:
 
 @pytest.mark.parametrize("bad", cases())
 def test_it_is_refused_with_one_sentence_that_helps(bad: Bad) -> None:
-    # A second saved where nothing is refused: the rest of the program need not run to see that.
+    # Check the settings alone first: if they are accepted, this fails a second earlier than the whole program would.
     assert parse(bad.config, set(bad.secrets))[1] != []
     refusal = refused(bad.config, secrets=bad.secrets)
-    # Anything else would reach the person as a traceback.
+    # Any other exception would be shown with a traceback.
     assert isinstance(refusal.error, pulumi.RunError)
     assert refusal.message.startswith("Pulumi.test.yaml has 1 wrong setting:\n")
     (problem,) = refusal.problems
@@ -35,7 +35,7 @@ def test_it_is_refused_with_one_sentence_that_helps(bad: Bad) -> None:
         assert noise not in refusal.message
     for secret in bad.hidden:
         assert secret not in refusal.message
-    # Nor did anything happen: no resource, no question to AWS.
+    # The program has created no resource and called no function of AWS.
     assert refusal.deployment.resources == []
     assert refusal.deployment.calls == []
 

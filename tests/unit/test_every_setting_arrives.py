@@ -1,11 +1,11 @@
-"""Every setting changes what `places.json` says it changes, and a default that stands in two places is the same in both.
+"""Every setting changes the places that `places.json` lists, and a default that is written twice is the same in both places.
 
-A place is an input or an option of a resource, an export, or a warning. A setting that is read and handed to nobody changes none of
-them; one that was lost on one of its ways changes fewer. Where a change is meant:
+A place is an input or an option of a resource, an export, or a warning. A setting that is read and not used changes no
+place. One that is lost on one of several ways changes fewer. If a change is intended:
 
     UPDATE_PLACES=1 .venv/bin/python -m pytest tests/unit/test_every_setting_arrives.py
 
-rewrites the file, and the reviewer sees in its diff what a setting does now.
+rewrites the file, and its diff shows the reviewer what a setting does now.
 """
 
 import dataclasses
@@ -34,22 +34,22 @@ PLACES = Path(__file__).parent / "places.json"
 
 @functools.cache
 def deployed(config: str) -> Deployment:
-    """Run the program with all sections as they are where somebody set a secret in each."""
+    """Run the program with every section marked as secret, as after `pulumi config set --secret` in each of them."""
     settings = json.loads(config)
     return deploy(settings, secrets=list(settings))
 
 
 def places(deployment: Deployment) -> dict[str, str]:
     """Return everything that a setting can change, by its place."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for resource in deployment.resources:
-        found[resource.name] = resource.type
+        texts[resource.name] = resource.type
         options = dataclasses.asdict(resource)
         inputs = plain(options.pop("inputs"))
         for part, value in (*options.items(), *inputs.items()):
-            found |= {f"{resource.name}: {path}": text for path, text in _flat(part, value)}
-    found |= {f"export {name}": json.dumps(plain(value)) for name, value in deployment.outputs.items()}
-    return found | {f"warning {text.split(':')[0].split(' ')[0]}": text for text in deployment.warnings}
+            texts |= {f"{resource.name}: {path}": text for path, text in _flat(part, value)}
+    texts |= {f"export {name}": json.dumps(plain(value)) for name, value in deployment.outputs.items()}
+    return texts | {f"warning {text.split(':')[0].split(' ')[0]}": text for text in deployment.warnings}
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -63,7 +63,7 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
 def changed_places(leaf: Leaf) -> list[str]:
     before, after = (places(deployed(json.dumps(config))) for config in (leaf.stack, changed(leaf.stack, leaf.changes)))
     different = {place for place in before.keys() | after.keys() if before.get(place) != after.get(place)}
-    # A resource that is there on one side only says enough by its name.
+    # If a resource exists on one side only, its name is enough; its places are left out.
     return sorted(place for place in different if place.split(":")[0] not in different - {place})
 
 
@@ -77,23 +77,23 @@ def pinned() -> Mapping[str, list[str]]:
 
 @pytest.mark.parametrize("leaf", list(leaves()), ids=lambda leaf: leaf.path)
 def test_a_setting_changes_what_it_is_for(pinned: Mapping[str, list[str]], leaf: Leaf) -> None:
-    found = changed_places(leaf)
-    assert found
-    assert found == pinned.get(leaf.path), "see this file's first lines, where that is meant"
+    now = changed_places(leaf)
+    assert now
+    assert now == pinned.get(leaf.path), "if this is intended, see the first lines of this file"
 
 
-# Defaults that stand in `settings` and in a component's arguments
+# Defaults that are written in `settings` and in a component's arguments
 
 COMPONENTS = (ArtifactStore, DnsRecord, HaproxyIngress, MlflowDatabase, MlflowRelease, PostgresAlarms, PrivatePostgres)
 LEAST = changed(
     MINIMAL,
     {"mlflow.dnsZone": "example.com", "postgres": {"alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms"}},
 )
-"""A stack with every component, and nothing in it that has a default."""
+"""A stack with every component, in which no setting with a default is set."""
 
 
 def arguments_of_components(config: Mapping[str, Any]) -> list[Any]:
-    """Run the program and return what each component was made with."""
+    """Run the program and return the arguments of each component."""
     seen: list[Any] = []
 
     def recording(component: type[pulumi.ComponentResource]) -> Callable[..., None]:

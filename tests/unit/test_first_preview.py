@@ -1,4 +1,4 @@
-"""The first preview of a new stack, in which nothing that resources return is known, shows what `pulumi up` then does."""
+"""The first preview of a new stack, in which the outputs of all resources are unknown, shows what `pulumi up` then does."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ def both(request: pytest.FixtureRequest) -> tuple[Deployment, Deployment]:
 
 def test_a_first_preview_shows_every_resource(both: tuple[Deployment, Deployment]) -> None:
     preview, up = ({(resource.type, resource.name, resource.parent) for resource in run.resources} for run in both)
-    # What is made inside an apply appears only when the value is there: the reviewer would have approved less.
+    # A resource created inside an `apply` appears only once the value is known. The reviewer would not see it.
     assert preview == up
 
 
@@ -54,7 +54,7 @@ def test_what_the_settings_say_is_known_in_a_first_preview(both: tuple[Deploymen
         assert preview.named(name)["name"] == up.named(name)["name"]
     release = preview.named("mlflow-release")
     assert {release["chart"], release["version"], release["name"]} == {"mlflow", "1.11.5"}
-    # The reviewer reads the values; one unknown in them must not hide them all.
+    # The reviewer reads the values. One unknown value must not hide all of them.
     assert release["values"] != UNKNOWN
     assert preview.values["resources"] == up.values["resources"]
     assert preview.environment == up.environment

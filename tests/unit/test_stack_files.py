@@ -1,4 +1,4 @@
-"""The committed stack files keep what their first lines promise, and Pulumi.yaml describes the settings that there are."""
+"""The committed stack files are as their first lines say, and Pulumi.yaml describes the settings that exist."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ STACKS = ["dev", "prod", "local"]
 
 
 def loaded(stack: str) -> Settings:
-    # No section is a secret in these files: a password in one of them would be found.
+    # No section of these files is a secret, so a password in one of them would be refused here.
     settings, problems = parse(stack_config(stack), set())
     assert problems == []
     assert settings is not None
@@ -85,7 +85,7 @@ def test_prod_makes_the_safe_choices() -> None:
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_placeholders_are_recognisable(stack: str) -> None:
-    # Nobody's cluster, account or domain.
+    # These values belong to no real cluster, account or domain.
     settings = loaded(stack)
     text = (ROOT / f"Pulumi.{stack}.yaml").read_text()
     assert settings.mlflow.host.endswith(("example.com", "localhost"))
@@ -108,7 +108,7 @@ def test_the_projects_types_and_defaults_are_those_of_the_settings(project: dict
         description = project["config"][field.alias or name]
         assert description["type"] == ("boolean" if field.annotation is bool else "object")
         if not field.is_required():
-            # An empty section is the section's own defaults.
+            # An empty section means the section's defaults.
             default = {} if isinstance(field.default, BaseModel) else field.default
             assert description["default"] == default
 
