@@ -7,7 +7,7 @@ from typing import Any
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, changed, deploy, plain, stack_config
 
 LARGE = {"postgres.instanceClass": "db.m7g.large"}
-"""Connections for more than one pod."""
+"""An instance class with connections for more than one pod."""
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 ACM = "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555"
 
@@ -38,7 +38,7 @@ ON_BOTH_VERSIONS: Mapping[str, Mapping[str, Any]] = {
         },
     ),
 }
-"""Settings by name, each recorded with both versions of MLflow's chart."""
+"""Name of a case to its settings. Each is recorded with both versions of MLflow's chart."""
 
 OF_THE_INGRESS: Mapping[str, Mapping[str, Any]] = {
     "public": changed(MINIMAL, {"ingress": {"scheme": "internet-facing", "allowedCidrs": ["203.0.113.0/24"]}}),
@@ -46,10 +46,10 @@ OF_THE_INGRESS: Mapping[str, Mapping[str, Any]] = {
     "metrics": changed(MINIMAL, {"ingress": {"serviceMonitor": True}}),
     "one-controller": changed(MINIMAL, {"ingress": {"replicas": 1}}),
 }
-"""Settings by name that change the ingress chart's values only."""
+"""Name of a case to its settings, for cases that change the values of the ingress chart only."""
 
 STACKS = ("dev", "prod", "local")
-"""Stacks that are committed."""
+"""Stacks whose settings are committed."""
 
 
 def _cases() -> dict[str, Mapping[str, Any]]:
@@ -71,15 +71,15 @@ def _cases() -> dict[str, Mapping[str, Any]]:
 
 
 CASES = _cases()
-"""Settings by chart, version and name: `mlflow-1.11.5/ldap`."""
+"""Chart, version and name of a case (`mlflow-1.11.5/ldap`) to its settings."""
 
 
 @functools.cache
 def release(case: str) -> Mapping[str, Any]:
-    """Return the inputs of the case's release, without the checksums, which change with each edit of the code in the pods."""
+    """Return the inputs of a case's release. Checksums are left empty: they change with each edit of the code in the pods."""
     chart = case.split("/", maxsplit=1)[0].rsplit("-", 1)[0]
     deployment = deploy(CASES[case], secrets=["postgres"])
-    (found,) = (plain(each.inputs) for each in deployment.resources if each.inputs.get("chart") == chart)
-    annotations = found["values"].get("podAnnotations", {})
+    (inputs,) = (plain(each.inputs) for each in deployment.resources if each.inputs.get("chart") == chart)
+    annotations = inputs["values"].get("podAnnotations", {})
     annotations |= {name: "" for name in annotations if name.startswith("checksum/")}
-    return found
+    return inputs

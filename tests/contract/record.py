@@ -1,8 +1,8 @@
-"""Records what the two charts make of the program's values: ``make chart-facts``.
+"""Record the output of the two real charts for the program's values (``make chart-facts``).
 
-Helm renders the real charts, from ``CHARTS=folder`` where they are unpacked (``folder/mlflow-1.11.5/Chart.yaml``) or else from their
-repositories. Helm also checks the values against the chart's schema, so what is recorded has passed it. Facts are recorded and no
-text of a chart: of a script only the hash.
+Helm renders the charts from the folder in ``CHARTS``, where they are unpacked (``mlflow-1.11.5/Chart.yaml``), or from
+their repositories. Helm also checks the values against the chart's schema, so recorded values have passed the schema.
+Recordings contain facts and no text of a chart: for a script, only its hash.
 """
 
 import configparser
@@ -23,7 +23,7 @@ from tests.contract.cases import CASES, release
 from tests.contract.recordings import write
 
 KUBERNETES = "1.34.0"
-"""Version that the charts are told; they ask for it in places."""
+"""Kubernetes version for the charts, which render some parts differently by version."""
 
 _CONTAINER = (
     "name",
@@ -47,7 +47,7 @@ _POD = (
 
 
 def rendered(helm: str, charts: str | None, inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the objects that the chart makes of a release's values.
+    """Return the objects that the chart renders from a release's values.
 
     Raises:
         SystemExit: with Helm's own message, for example about a value that the chart's schema refuses.
@@ -75,13 +75,13 @@ def rendered(helm: str, charts: str | None, inputs: Mapping[str, Any]) -> list[d
 
 
 def facts(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Reduce rendered objects to what the local stack and the controls go by."""
+    """Reduce rendered objects to the facts that the local stack and the controls use."""
 
     def each(kind: str) -> list[Mapping[str, Any]]:
         return [item for item in items if item["kind"] == kind]
 
-    def named(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        return {item["metadata"]["name"]: item for item in found}
+    def named(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {item["metadata"]["name"]: item for item in objects}
 
     (deployment,) = each("Deployment")
     template = deployment["spec"]["template"]
@@ -154,12 +154,12 @@ def _ini(text: str) -> dict[str, dict[str, str]]:
 
 
 def fingerprint(text: str) -> str:
-    """Return a text of one line as it is, and the hash of a longer one."""
+    """Return a single line unchanged, and the hash of a longer text."""
     return text if "\n" not in text.strip() else f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def main() -> None:
-    """Record every case, and remove the recordings of cases that are gone."""
+    """Record every case, and remove the recordings of cases that no longer exist."""
     helm = shutil.which("helm")
     if not helm:
         sys.exit("error: helm is not on PATH; `make chart-facts` needs it to render the charts")

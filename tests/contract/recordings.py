@@ -1,7 +1,7 @@
-"""Recordings of what the real charts make of the program's values, a file a case.
+"""Recordings of the real charts' output for the program's values, one file per case.
 
-A chart's first case is recorded whole. Each other one is recorded as its difference from that (a JSON merge patch, RFC 7396), so a
-file says what the settings of its case change.
+A chart's first case is recorded whole. Each other case is recorded as a difference from the first (a JSON merge patch,
+RFC 7396), so its file shows what its settings change.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 
 RECORDED = Path(__file__).parent / "recorded"
 FIRST = "least"
-"""Case that a chart's other cases are compared with."""
+"""Case from which a chart's other cases are recorded as differences."""
 
 
 @functools.cache
@@ -24,19 +24,19 @@ def recording(case: str) -> Mapping[str, Any]:
         case: chart, version and name, for example `mlflow-1.11.5/ldap`.
 
     Raises:
-        AssertionError: there is no recording of it.
+        AssertionError: there is no recording of the case.
     """
     chart, name = case.split("/")
     path = RECORDED / f"{case}.json"
     assert path.is_file(), (
-        f"{case} is not recorded: run `make chart-facts`, which needs helm, and commit what it writes"
+        f"{case} is not recorded; run `make chart-facts`, which needs helm, and commit the files that it writes"
     )
     own = json.loads(path.read_text())
     return own if name == FIRST else patched(recording(f"{chart}/{FIRST}"), own)
 
 
 def write(recordings: Mapping[str, Any]) -> None:
-    """Replace all recordings by these."""
+    """Replace all recordings with these."""
     shutil.rmtree(RECORDED, ignore_errors=True)
     for case, whole in recordings.items():
         chart, name = case.split("/")
@@ -48,7 +48,7 @@ def write(recordings: Mapping[str, Any]) -> None:
 
 
 def without_null(value: Any) -> Any:
-    """Leave out what is null, for which a merge patch has no word; it means the same to Kubernetes."""
+    """Leave out null values. A merge patch cannot express them, and Kubernetes treats them as absent."""
     if isinstance(value, Mapping):
         return {key: without_null(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The local stack's idea of the ingress chart against what Helm made of the real one, and of its controller against HAProxy."""
+"""The local stack's ingress chart renders what Helm renders, and HAProxy accepts the configuration of its controller."""
 
 import subprocess
 from datetime import UTC, datetime, timedelta

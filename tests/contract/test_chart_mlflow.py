@@ -1,4 +1,4 @@
-"""The local stack's idea of the mlflow chart against what Helm made of the real one."""
+"""The local stack's mlflow chart renders what Helm renders with the real chart."""
 
 import configparser
 import copy
@@ -17,7 +17,7 @@ OF_MLFLOW = [case for case in CASES if case.startswith("mlflow-")]
 
 
 def rendered(case: str) -> tuple[Mapping[str, Any], Rendered]:
-    """Return the chart's output and the stand-in's."""
+    """Return the real chart's recorded output and the stand-in's output."""
     inputs, recorded = release(case), recording(case)
     return recorded["facts"], render(inputs["version"], inputs["name"], inputs["namespace"], recorded["values"])
 
@@ -44,7 +44,7 @@ def _mount(mount: Mount) -> dict[str, str]:
 
 
 def compared(recorded: Mapping[str, Any], ours: Container) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return both containers, the chart's without what the stand-in has no use for: nothing here enforces limits or contexts."""
+    """Return the stand-in's container, and the real one without the fields that the stand-in does not have."""
     container = as_recorded(ours)
     return container, {name: recorded[name] for name in container}
 

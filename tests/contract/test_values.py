@@ -1,4 +1,4 @@
-"""The program's values are those that the real charts accepted, and what the charts made of them is what the program means."""
+"""The program's values are those that the real charts accepted, and the charts' output is what the program intends."""
 
 import json
 import os
@@ -13,14 +13,14 @@ from tests.contract.cases import CASES, release
 from tests.contract.recordings import RECORDED, recording, without_null
 
 CHARTS = Path(os.environ.get("CHARTS", ROOT.parent / "shared" / "charts"))
-"""Charts that are at hand: `mlflow-1.11.5/values.schema.json`."""
+"""Folder with unpacked charts (`mlflow-1.11.5/values.schema.json`), where there is one."""
 OF_MLFLOW = [case for case in CASES if case.startswith("mlflow-")]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_values_are_those_that_the_chart_accepted(case: str) -> None:
     assert without_null(release(case)["values"]) == recording(case)["values"], (
-        "the real chart has not seen these values: run `make chart-facts`, which needs helm, and commit what it writes"
+        "the real chart was not rendered with these values; run `make chart-facts`, which needs helm, and commit its files"
     )
 
 
@@ -29,11 +29,11 @@ def test_the_values_fit_the_schema_of_a_chart_that_is_at_hand(case: str) -> None
     schema = CHARTS / case.split("/", maxsplit=1)[0] / "values.schema.json"
     if schema.is_file():
         jsonschema.validate(release(case)["values"], _of_a_part(json.loads(schema.read_text())))
-    # Elsewhere the test above vouches for it: Helm asks the schema before it renders what is recorded.
+    # Without a chart at hand, the test above is enough: Helm checked the schema when the values were recorded.
 
 
 def _of_a_part(schema: Any) -> Any:
-    """Leave out the rules about what has to be there: they are for the program's values over the chart's defaults, as Helm has them."""
+    """Leave out the rules about required values. They apply only after the chart's defaults are added, as Helm does."""
     if isinstance(schema, dict):
         return {key: _of_a_part(rule) for key, rule in schema.items() if key not in {"required", "allOf"}}
     return schema

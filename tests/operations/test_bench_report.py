@@ -1,4 +1,4 @@
-"""What `make bench` makes of its measurements."""
+"""The report of `make bench`."""
 
 from collections import Counter
 from pathlib import Path
@@ -67,9 +67,9 @@ def test_an_overload_that_is_not_recovered_from_is_said() -> None:
 
 
 def test_a_part_that_is_measured_again_replaces_itself_and_leaves_the_others(folder: Path) -> None:
-    report.write("soak", ["first"], "python -m bench soak")
-    report.write("program", ["second"], "python -m bench program")
-    report.write("soak", ["third"], "python -m bench soak")
+    report.write("soak", ["first"], "python -m local.bench soak")
+    report.write("program", ["second"], "python -m local.bench program")
+    report.write("soak", ["third"], "python -m local.bench soak")
     said = (folder / "bench.md").read_text()
     assert said.index("## The program") < said.index("second") < said.index("## Soak") < said.index("third")
     assert "first" not in said
@@ -82,7 +82,7 @@ def test_a_part_comes_with_its_picture(folder: Path) -> None:
         for search in SEARCHES
         for indexed in (False, True)
     ]
-    report.write("stored-runs", report.stored(found), "python -m bench stored-runs")
+    report.write("stored-runs", report.stored(found), "python -m local.bench stored-runs")
     assert (folder / "bench" / "stored-runs.png").stat().st_size > 5000
     assert "![Stored runs](bench/stored-runs.png)" in (folder / "bench.md").read_text()
     assert "| newest, with the index | 6 (5-7) | 6 (5-7) |" in (folder / "bench.md").read_text()

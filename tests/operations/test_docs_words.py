@@ -1,4 +1,4 @@
-"""Every command, setting, name and link in the pages is there; tests/local/test_docs_commands.py runs those that can be run here."""
+"""Every command, setting, name and link in the pages exists. tests/local/test_docs_commands.py runs the commands."""
 
 import importlib.util
 import json
@@ -21,7 +21,7 @@ by_page = pytest.mark.parametrize("page", PAGES)
 OF_OTHERS = {"values.yaml", "values.schema.json"}
 """Files of the charts."""
 EXAMPLE = "mlflow.gracePeriodSeconds"
-"""The setting that CONTRIBUTING.md adds to show how."""
+"""Setting that CONTRIBUTING.md adds as an example."""
 NAMESPACES_OF_OTHERS = {"kube-system", "databases"}
 FILLED_IN = "a-secret-of-sixteen-or-more"
 
@@ -61,9 +61,9 @@ def test_every_make_target_in_the_docs_exists(page: str) -> None:
 @by_page
 def test_the_settings_that_a_block_sets_are_accepted_together(page: str) -> None:
     for one in blocks(page):
-        given = [found for command in one.commands() for found in _config_set(command)]
-        if given:
-            _accepted(changed(stack_config("dev"), dict(given)))
+        settings = [setting for command in one.commands() for setting in _config_set(command)]
+        if settings:
+            _accepted(changed(stack_config("dev"), dict(settings)))
 
 
 @by_page
@@ -87,12 +87,12 @@ def test_the_settings_that_a_page_shows_are_accepted(page: str) -> None:
     for one in blocks(page):
         if one.language != "yaml":
             continue
-        found = yaml.safe_load(one.text.replace("secure: …", FILLED_IN).replace("…", "x"))
-        config = found.get("config", found)
+        document = yaml.safe_load(one.text.replace("secure: …", FILLED_IN).replace("…", "x"))
+        config = document.get("config", document)
         if any(key.startswith("mlflow-eks:") for key in config):
             shown = {key.removeprefix("mlflow-eks:"): value for key, value in config.items()}
         else:
-            # A block that begins in the middle takes the place of the same keys in the one before it.
+            # A block that begins inside a section replaces the same keys of the block before.
             _section_with(shown, set(config)).update(config)
         base = {} if "cluster" in shown else stack_config("dev")
         _accepted({**base, **shown})
@@ -143,7 +143,7 @@ def test_every_file_in_the_docs_exists(page: str) -> None:
 
 @by_page
 def test_kubectl_and_helm_name_what_the_program_makes(page: str, dev: Deployment) -> None:
-    def made(kind: str) -> set[str]:
+    def names_of(kind: str) -> set[str]:
         return {one.inputs["metadata"]["name"] for one in dev.resources if one.type.endswith(f":{kind}")}
 
     releases = {one.inputs["name"] for one in dev.resources if one.type.endswith(":Release")}
@@ -151,7 +151,7 @@ def test_kubectl_and_helm_name_what_the_program_makes(page: str, dev: Deployment
         if not command.startswith(("kubectl ", "helm ")):
             continue
         for namespace in re.findall(r" -n (\S+)", command):
-            assert namespace in made("Namespace") | NAMESPACES_OF_OTHERS, command
+            assert namespace in names_of("Namespace") | NAMESPACES_OF_OTHERS, command
         for secret, key in re.findall(r"get secret (\S+) -o jsonpath='\{\.data\.(\w+)\}'", command):
             (data,) = [
                 one.inputs["stringData"]
@@ -169,14 +169,14 @@ def test_kubectl_and_helm_name_what_the_program_makes(page: str, dev: Deployment
 def test_aws_commands_are_ones_that_the_api_describes(page: str) -> None:
     session: Any = botocore.session.get_session()
     for command in all_commands(page):
-        # Each `$(…)` is a command of its own.
+        # Each `$(…)` is a separate command.
         for text in [part.split(")")[0] for part in command.replace("\\\n", " ").split("$(")]:
             if not text.startswith("aws ") or "…" in text.split()[2]:
                 continue
-            _, service, operation, *given = text.split()
+            _, service, operation, *arguments = text.split()
             if operation == "wait":
                 waiters = session.get_waiter_model(service).waiter_names
-                assert given[0] in {xform_name(one, "-") for one in waiters}, command
+                assert arguments[0] in {xform_name(one, "-") for one in waiters}, command
                 continue
             model = session.get_service_model(service)
             names = {xform_name(one, "-"): one for one in model.operation_names}
@@ -194,14 +194,14 @@ def test_the_versions_of_the_workflow_linters_are_those_of_make_check() -> None:
 def _config_set(command: str) -> list[tuple[str, Any]]:
     if not command.startswith("pulumi config set"):
         return []
-    given = words(command)[3:]
-    key, *value = [word for word in given if not word.startswith("--")]
+    arguments = words(command)[3:]
+    key, *value = [word for word in arguments if not word.startswith("--")]
     if not key.startswith("mlflow-eks:"):
         return []
-    text = FILLED_IN if "--secret" in given else value[0].replace("…", "x")
+    text = FILLED_IN if "--secret" in arguments else value[0].replace("…", "x")
     field = _field(key.removeprefix("mlflow-eks:"))
     assert field is not None, command
-    # As pulumi does.
+    # `pulumi config set --path` writes numbers and booleans as such.
     return [(key.removeprefix("mlflow-eks:"), json.loads(text) if re.fullmatch(r"\d+|true|false", text) else text)]
 
 
@@ -212,7 +212,7 @@ def _accepted(sections: dict[str, Any]) -> None:
 
 
 def _field(key: str) -> Any:
-    """The definition of a setting in the editor's schema, which is made from the model."""
+    """Return the definition of a setting in the editor's schema, which is written from the model."""
     schema = json.loads((ROOT / "docs/settings.schema.json").read_text())
     node: Any = schema["properties"]["config"]["properties"]
     first, *rest = key.split(".")

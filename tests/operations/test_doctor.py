@@ -34,7 +34,7 @@ class Account:
 
 @pytest.fixture
 def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Account:
-    """An aws command that answers from a table; a test changes the table."""
+    """An `aws` command that answers from a table, which a test changes."""
     table = tmp_path / "answers.json"
     command = tmp_path / "aws"
     command.write_text(

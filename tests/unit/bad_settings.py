@@ -614,7 +614,7 @@ PLAIN = [
     )
 ]
 
-# Each of them breaks somewhere between the Secret and MLflow (see the design's facts on the chart).
+# Each of these characters breaks in a place between the Secret and MLflow: sed, the ini file or the database's URI.
 PASSWORDS = [
     *(
         _password(what, "mlflow.auth.adminPassword", f"correct{character}horse")

@@ -1,10 +1,10 @@
-"""With a context of the kubeconfig and a server that exists, AWS is not in play at all."""
+"""A stack with a context of the kubeconfig and an existing server calls no function of AWS."""
 
 from tests.unit.harness import ANY_CLUSTER, Deployment, changed, deploy
 
 
 def test_nothing_touches_aws(any_cluster: Deployment) -> None:
-    assert any_cluster.calls == [], "whoever runs this has no AWS account to ask"
+    assert any_cluster.calls == [], "a person with such a stack need not have an AWS account"
     packages = {resource.type.split(":")[0] for resource in any_cluster.resources}
     assert packages == {"kubernetes", "mlflow-eks", "postgresql", "pulumi", "random"}
     providers = {resource.type for resource in any_cluster.resources if resource.type.startswith("pulumi:")}
@@ -25,7 +25,7 @@ def test_what_is_left_is_the_database_the_ingress_and_mlflow(any_cluster: Deploy
 def test_the_server_that_exists_is_the_one_that_is_used(any_cluster: Deployment) -> None:
     server = any_cluster.named("database-server")
     assert (server["host"], server["username"]) == ("db.example.com", "postgres")
-    # Any character: it goes to the provider and nowhere else.
+    # This password may have any character, because it goes to the provider only.
     assert server["password"] == "it's 100% secret"
     assert any_cluster.values["backendStore"]["postgres"]["host"] == "db.example.com"
     assert any_cluster.outputs["databaseAddress"] == "db.example.com"

@@ -1,4 +1,4 @@
-"""ArtifactStore: a bucket that only the pods can use, and an identity that can use only the bucket."""
+"""ArtifactStore: a bucket that only the pods can use, and a role that can use only the bucket."""
 
 import json
 from typing import Any
@@ -35,7 +35,7 @@ def test_the_bucket_is_private(dev: Deployment) -> None:
 def test_the_bucket_is_encrypted_and_keeps_versions(dev: Deployment) -> None:
     (rule,) = dev.named("artifacts-bucket-encryption")["rules"]
     assert rule["applyServerSideEncryptionByDefault"]["sseAlgorithm"] == "aws:kms"
-    # Else each object is a call to KMS, which costs and is throttled.
+    # Without a bucket key each object is a call to KMS, which costs money and is throttled.
     assert rule["bucketKeyEnabled"] is True
     assert dev.named("artifacts-bucket-versions")["versioningConfiguration"] == {"status": "Enabled"}
 
@@ -46,7 +46,7 @@ def test_old_versions_and_broken_uploads_go_away_by_themselves(dev: Deployment) 
     assert rule["status"] == "Enabled"
     assert rule["noncurrentVersionExpiration"] == {"noncurrentDays": 30}
     assert rule["abortIncompleteMultipartUpload"]["daysAfterInitiation"] <= 7
-    # What is current stays for ever.
+    # Current versions are never deleted.
     assert "expiration" not in rule
     assert "artifacts-bucket-versions" in lifecycle.depends_on
 
@@ -109,7 +109,7 @@ def test_pod_identity_gives_the_role_to_the_charts_service_account_only(dev: Dep
         },
         "ArnLike": {"aws:SourceArn": "arn:aws:eks:*:123456789012:cluster/my-dev-cluster"},
     }
-    # The annotation is IRSA's.
+    # Only IRSA needs an annotation.
     assert "annotations" not in dev.values["serviceAccount"]
 
 
@@ -134,13 +134,13 @@ def test_a_bucket_that_exists_is_used_as_it_is(irsa: Deployment) -> None:
 
 
 def test_no_pod_starts_before_it_may_use_the_bucket(dev: Deployment, irsa: Deployment) -> None:
-    # A pod that starts without its identity runs without it until somebody restarts it.
+    # A pod that starts before its identity exists never gets the identity. It must be restarted.
     assert {"artifacts-bucket", "artifacts-policy", "artifacts-identity"} <= set(dev.named("mlflow-release").depends_on)
     assert {"artifacts-role", "artifacts-policy"} <= set(irsa.named("mlflow-release").depends_on)
 
 
 def test_pods_roll_when_the_way_to_their_identity_changes(dev: Deployment, irsa: Deployment) -> None:
-    # The passwords of the two are the same, and so is the login.
+    # Both stacks have the same passwords and the same login, so only the identity differs.
     assert dev.values["podAnnotations"] != irsa.values["podAnnotations"]
 
 

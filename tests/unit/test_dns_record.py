@@ -1,4 +1,4 @@
-"""DnsRecord: the host's name in Route 53, or what to tell whoever keeps the zone."""
+"""DnsRecord: the host's record in Route 53, or an output with the record to create elsewhere."""
 
 import pulumi
 import pytest
@@ -15,9 +15,9 @@ def test_the_host_is_an_alias_of_the_load_balancer(prod: Deployment) -> None:
     (record,) = prod.of_type(RECORD)
     assert (record["name"], record["type"], record["zoneId"]) == ("mlflow.example.com", "A", "Z0001")
     (alias,) = record["aliases"]
-    # The zone of an alias is that of network load balancers in the region, not ours.
+    # The zone of an alias is the zone of the region's network load balancers, not this host's zone.
     assert (alias["name"], alias["zoneId"]) == (LOAD_BALANCER, "Z2IFOLAFXWLO4F")
-    # A CNAME's TTL has no place in an alias: AWS refuses both together.
+    # AWS refuses an alias with a TTL.
     assert not {"ttl", "records"} & set(record.inputs)
 
 
@@ -41,7 +41,7 @@ def test_the_host_may_be_the_zone_itself_or_deep_in_it(host: str) -> None:
     assert settings is not None, problems
     args = DnsRecordArgs(host=settings.mlflow.host, zone="example.com", target=LOAD_BALANCER)
     record = deploy(MINIMAL, program=lambda: DnsRecord("dns", args)).named("dns-record")
-    # A CNAME may not stand beside the records of the zone itself; an alias may.
+    # A CNAME is not allowed at the zone apex; an alias is.
     assert (record["name"], record["type"]) == (host, "A")
 
 

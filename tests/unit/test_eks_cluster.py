@@ -1,4 +1,4 @@
-"""EksCluster: what is read of the cluster that exists, and how the deployment logs in to it."""
+"""EksCluster: the properties that are read from the existing cluster, and the deployment's login to it."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_each_subnet_is_asked_for_once(dev: Deployment) -> None:
 def test_the_kubeconfig_logs_in_through_aws_and_holds_no_credential(dev: Deployment) -> None:
     kubeconfig = json.loads(dev.named("cluster")["kubeconfig"])
     (user,) = kubeconfig["users"]
-    # State keeps the kubeconfig: a token or a key in it would be there for whoever reads state.
+    # The state contains the kubeconfig, so a token or a key in it could be read by everyone who may read the state.
     assert set(user["user"]) == {"exec"}
     login = user["user"]["exec"]
     assert login["command"] == "aws"
@@ -68,7 +68,7 @@ def test_only_another_cluster_makes_everything_anew(dev: Deployment, any_cluster
 
 
 def test_secrets_and_config_maps_are_changed_in_place(dev: Deployment, any_cluster: Deployment) -> None:
-    # Else they are deleted first and are gone for a moment. A provider's inputs travel as JSON.
+    # Without these switches the provider deletes them before it creates the new ones. A provider's inputs arrive as JSON.
     for deployment in (dev, any_cluster):
         for switch in ("enableSecretMutable", "enableConfigMapMutable"):
             assert deployment.named("cluster")[switch] in {True, "true"}
@@ -83,7 +83,7 @@ def test_a_context_of_the_kubeconfig_is_used_as_it_is(any_cluster: Deployment) -
 def test_everything_in_kubernetes_goes_to_that_cluster(dev: Deployment) -> None:
     resources = [resource for resource in dev.resources if resource.type.startswith("kubernetes:")]
     assert resources
-    # The default provider is whatever the kubeconfig of this machine points at today.
+    # The default provider uses the current context of this machine's kubeconfig, which can be another cluster.
     assert {resource.provider for resource in resources} == {"cluster"}
 
 
@@ -93,11 +93,11 @@ def test_the_region_of_the_bucket_is_the_clusters(dev: Deployment, any_cluster: 
 
 
 def test_public_subnets_of_the_cluster_are_left_to_the_load_balancer() -> None:
-    found: list[list[str]] = []
+    private: list[list[str]] = []
 
     def look_up() -> None:
         subnets = look_up_eks_cluster("my-cluster").private_subnets()
-        subnets.apply(lambda subnets: found.append([subnet.id for subnet in subnets]))
+        subnets.apply(lambda subnets: private.append([subnet.id for subnet in subnets]))
 
     deploy(MINIMAL, account=Account(cluster_subnets=[PUBLIC, PRIVATE_B, PRIVATE_A]), program=look_up)
-    assert found == [[PRIVATE_B, PRIVATE_A]]
+    assert private == [[PRIVATE_B, PRIVATE_A]]

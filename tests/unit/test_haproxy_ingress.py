@@ -1,4 +1,4 @@
-"""HaproxyIngress: what the load balancer publishes, to whom, and how TLS ends."""
+"""HaproxyIngress: the ports of the load balancer, the networks that may connect, and the end of TLS."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def published(deployment: Deployment) -> set[str]:
 
 
 def test_only_http_and_https_are_published(dev: Deployment) -> None:
-    # Left out, a port has the chart's default: QUIC, statistics and pprof on a public load balancer.
+    # The chart publishes every port that is not turned off: QUIC, statistics and pprof, on a public load balancer too.
     assert set(dev.controller["service"]["enablePorts"]) == {"http", "https", "quic", "stat", "admin"}
     assert published(dev) == {"http", "https"}
     assert dev.controller["pprof"] == {"enabled": False}
@@ -28,7 +28,7 @@ def test_only_http_and_https_are_published(dev: Deployment) -> None:
 
 
 def test_a_certificate_at_the_load_balancer_closes_port_80(prod: Deployment) -> None:
-    # A network load balancer that ends TLS cannot redirect.
+    # A network load balancer that terminates TLS cannot redirect.
     assert published(prod) == {"https"}
 
 
@@ -38,7 +38,7 @@ def test_a_certificate_at_the_load_balancer_ends_tls_there(prod: Deployment) -> 
     assert service["annotations"][f"{PREFIX}ssl-cert"] == ACM
     assert service["annotations"][f"{PREFIX}ssl-ports"] == "https"
     assert "TLS13" in service["annotations"][f"{PREFIX}ssl-negotiation-policy"]
-    # HAProxy sees plain HTTP only: a redirect would lead to itself for ever.
+    # HAProxy gets plain HTTP only, so a redirect would be redirected again for ever.
     assert prod.controller["config"]["ssl-redirect"] == "false"
 
 
@@ -47,7 +47,7 @@ def test_without_one_haproxy_ends_tls_and_redirects_to_it(dev: Deployment) -> No
     assert "targetPorts" not in service
     assert not [key for key in service["annotations"] if "ssl" in key]
     assert dev.controller["config"]["ssl-redirect"] == "true"
-    # The chart's default is 8443, a port that is not published.
+    # The chart's default is 8443, a port that the load balancer does not publish.
     assert dev.controller["config"]["ssl-redirect-port"] == "443"
 
 
@@ -93,7 +93,7 @@ def test_the_class_is_served_and_is_not_the_clusters_default(dev: Deployment) ->
 
 @pytest.mark.parametrize(("replicas", "budget"), [(1, False), (2, True)])
 def test_a_disruption_budget_keeps_one_of_several_pods_and_never_the_only_one(replicas: int, budget: bool) -> None:
-    # With the only pod under a budget no node could be drained. The chart ignores any other spelling of the key.
+    # A budget for a single pod would keep its node from being drained. The chart ignores any other spelling of the key.
     assert controller(replicas=replicas)["PodDisruptionBudget"] == {"enable": budget, "minAvailable": 1}
     assert controller(replicas=replicas)["replicaCount"] == replicas
 
@@ -101,7 +101,7 @@ def test_a_disruption_budget_keeps_one_of_several_pods_and_never_the_only_one(re
 def test_pods_are_spread_over_zones(dev: Deployment) -> None:
     (constraint,) = dev.controller["topologySpreadConstraints"]
     assert constraint["topologyKey"] == "topology.kubernetes.io/zone"
-    # The only node of a small cluster must do.
+    # Both pods must be able to run on the only node of a small cluster.
     assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
     assert (
         constraint["labelSelector"]["matchLabels"]["app.kubernetes.io/instance"] == dev.named("ingress-release")["name"]
@@ -123,7 +123,7 @@ def test_metrics_are_for_who_asks_for_them() -> None:
 def test_the_release_is_pinned_and_leaves_nothing_half_installed(dev: Deployment) -> None:
     release = dev.named("ingress-release")
     assert (release["chart"], release["version"]) == ("kubernetes-ingress", "1.52.1")
-    # A chart from a directory would be another one on every machine.
+    # A chart from a directory could differ from machine to machine.
     assert release["repositoryOpts"]["repo"].startswith("https://")
     assert release["atomic"] is True
     assert release["cleanupOnFail"] is True

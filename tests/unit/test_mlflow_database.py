@@ -1,4 +1,4 @@
-"""MlflowDatabase: who owns what, who may do what, and how a password changes while pods run."""
+"""MlflowDatabase: owners and grants, and a change of the password while pods run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ def login(deployment: Deployment, name: str) -> Resource:
 
 def test_the_provider_does_not_expect_a_superuser_and_insists_on_tls(dev: Deployment) -> None:
     server = dev.named("database-server")
-    # With the default the provider fails on RDS, after it has made the role. A provider's inputs travel as JSON.
+    # With the default the provider fails on RDS, after it has created the role. A provider's inputs arrive as JSON.
     assert server["superuser"] in {False, "false"}
     assert server["sslmode"] == "require"
     assert int(server["connectTimeout"]) <= 30
@@ -50,7 +50,7 @@ def test_everything_goes_through_the_one_connection(dev: Deployment) -> None:
 
 
 def test_the_master_owns_database_and_schema(dev: Deployment) -> None:
-    # Grants on what another role owns would succeed on RDS and do nothing.
+    # On RDS, a grant on an object of another role succeeds without an effect.
     assert "owner" not in dev.named("database-database").inputs
     assert "owner" not in dev.named("database-schema").inputs
 
@@ -76,7 +76,7 @@ def test_both_login_roles_act_as_the_one_that_holds_the_grants(dev: Deployment) 
     for name, user in {"database-user": "mlflow_user", "database-user-2": "mlflow_user_2"}.items():
         role = dev.named(name)
         assert (role["name"], role["login"]) == (user, True)
-        # Else the tables of one turn would not be the other's.
+        # Otherwise one login role could not use the tables that the other has created.
         assert role["roles"] == ["mlflow_app"]
         assert role["assumeRole"] == "mlflow_app"
 
@@ -109,7 +109,7 @@ def test_a_protected_stack_keeps_its_data(prod: Deployment) -> None:
 
 def test_a_stack_that_is_not_protected_drops_tables_too(dev: Deployment) -> None:
     assert not dev.named("database-database").protect
-    # PostgreSQL refuses to drop a schema with tables in it otherwise.
+    # Without CASCADE, PostgreSQL refuses to drop a schema that has tables.
     assert dev.named("database-schema")["dropCascade"] is True
 
 
@@ -129,7 +129,7 @@ def test_mlflow_starts_when_everything_in_the_database_is_ready(dev: Deployment)
     assert needed <= set(dev.named("mlflow-release").depends_on)
 
 
-# Rotation: the roles take turns. Deployments of two versions of the settings are compared as the engine would compare them.
+# Rotation: one login role is active, the other is standby. Deployments with two values of `rotation` are compared.
 
 
 def turn(rotation: int, **database: Any) -> Deployment:
@@ -143,7 +143,7 @@ def turns() -> Mapping[int, Deployment]:
 
 
 def credentials(deployment: Deployment) -> tuple[str, str]:
-    """With what MLflow logs in."""
+    """Return the user and the password that MLflow logs in with."""
     secret = deployment.named("mlflow-postgres-database-secret")["stringData"]
     return secret["username"], secret["password"]
 
@@ -152,9 +152,9 @@ def credentials(deployment: Deployment) -> tuple[str, str]:
 def test_a_rotation_gives_the_other_role_a_new_password(turns: Mapping[int, Deployment], rotation: int) -> None:
     (user, password), (next_user, next_password) = credentials(turns[rotation - 1]), credentials(turns[rotation])
     assert {user, next_user} == {"mlflow_user", "mlflow_user_2"}
-    known = {role.inputs["password"]["value"] for role in turns[rotation - 1].of_type(ROLE) if role["login"]}
-    assert next_password not in known, "whoever has seen the old passwords can still log in"
-    assert password in known
+    old = {role.inputs["password"]["value"] for role in turns[rotation - 1].of_type(ROLE) if role["login"]}
+    assert next_password not in old, "a person who knows the old passwords can still log in"
+    assert password in old
 
 
 @pytest.mark.parametrize("rotation", [1, 2, 3])
@@ -162,18 +162,18 @@ def test_a_rotation_leaves_the_running_roles_password_as_it_is(turns: Mapping[in
     before, after = turns[rotation - 1], turns[rotation]
     running, _ = credentials(before)
     (old,) = [role for role in before.of_type(ROLE) if role["name"] == running]
-    (resting,) = [role for role in after.of_type(ROLE) if role["name"] == running]
-    assert old.name == resting.name
-    # Both: the generated one stays, and whatever it was, the engine does not touch it.
-    assert resting["password"] == old["password"]
-    assert resting.ignore_changes == ["password"]
+    (standby,) = [role for role in after.of_type(ROLE) if role["name"] == running]
+    assert old.name == standby.name
+    # Both are needed: a generated password stays the same, and a change of a password in the settings is ignored.
+    assert standby["password"] == old["password"]
+    assert standby.ignore_changes == ["password"]
 
 
 def test_the_role_whose_turn_it_is_takes_a_new_password(turns: Mapping[int, Deployment]) -> None:
     for rotation, deployment in turns.items():
         user, password = credentials(deployment)
         (role,) = [role for role in deployment.of_type(ROLE) if role["name"] == user]
-        assert role["password"] == password, f"rotation {rotation}: MLflow would not get in"
+        assert role["password"] == password, f"rotation {rotation}: MLflow could not log in"
         assert role.ignore_changes == []
 
 

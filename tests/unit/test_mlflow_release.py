@@ -1,4 +1,4 @@
-"""MlflowRelease: the chart's values and their silent traps, the Secrets, and what the chart lacks."""
+"""MlflowRelease: the chart's values, of which it ignores wrong ones silently, the Secrets, and the objects that the chart lacks."""
 
 import configparser
 import fnmatch
@@ -23,7 +23,7 @@ def anywhere(changes: Mapping[str, Any], *secrets: str) -> Deployment:
 
 
 class Computed:
-    """What the release is told for the same settings without running the program: for one value it is not worth it."""
+    """The release's values and policy for some settings, computed without running the program, which would take longer."""
 
     def __init__(self, changes: Mapping[str, Any], base: Mapping[str, Any] = ANY_CLUSTER) -> None:
         settings, problems = parse(changed(base, changes), {"postgres"})
@@ -56,7 +56,7 @@ def open_to_all() -> Deployment:
 def test_the_release_is_pinned_and_leaves_nothing_half_installed(prod: Deployment) -> None:
     release = prod.named("mlflow-release")
     assert (release["chart"], release["version"]) == ("mlflow", "1.11.5")
-    # A chart from a directory would be another one on every machine.
+    # A chart from a directory could differ from machine to machine.
     assert release["repositoryOpts"]["repo"].startswith("https://")
     assert (release["atomic"], release["cleanupOnFail"], release["timeout"]) == (True, True, 600)
     assert (release["name"], release["namespace"]) == ("mlflow", "mlflow")
@@ -68,10 +68,10 @@ def test_the_guides_chart_and_another_timeout_can_be_chosen() -> None:
 
 
 def test_the_guides_chart_runs_under_gunicorn_and_the_default_one_does_not(any_cluster: Deployment) -> None:
-    # Under uvicorn its MLflow answers some routes to those who have not logged in.
-    given = Computed({"mlflow.chartVersion": "1.8.1"}).values["extraArgs"]["gunicornOpts"].split()
-    # One thread, gunicorn's default, would let an upload keep the kubelet's probe waiting.
-    assert set(given) == {"--threads=10", "--timeout=300", "--config=/etc/mlflow-login/login_tables.py"}
+    # Under uvicorn, the MLflow of this chart answers some routes without a login.
+    options = Computed({"mlflow.chartVersion": "1.8.1"}).values["extraArgs"]["gunicornOpts"].split()
+    # With one thread, gunicorn's default, an upload would delay the answer to the kubelet's probe.
+    assert set(options) == {"--threads=10", "--timeout=300", "--config=/etc/mlflow-login/login_tables.py"}
     assert "gunicornOpts" not in any_cluster.values["extraArgs"]
 
 
@@ -79,12 +79,12 @@ def test_the_guides_chart_runs_under_gunicorn_and_the_default_one_does_not(any_c
 
 
 def secret(deployment: Deployment, name: str) -> Mapping[str, str]:
-    (found,) = [
+    (only,) = [
         resource
         for resource in deployment.of_type("kubernetes:core/v1:Secret")
         if resource["metadata"] == {"name": name, "namespace": "mlflow"}
     ]
-    return found["stringData"]
+    return only["stringData"]
 
 
 def test_values_name_the_secrets_and_their_keys_and_nothing_else(any_cluster: Deployment) -> None:
@@ -96,9 +96,9 @@ def test_values_name_the_secrets_and_their_keys_and_nothing_else(any_cluster: De
     ]
     for reference in references:
         data = secret(any_cluster, reference["name"])
-        # A key that is not there would be a pod that never starts.
+        # A pod never starts if a key is missing.
         assert {reference["usernameKey"], reference["passwordKey"]} <= set(data)
-    # The chart's schema wants both to be there.
+    # The chart's schema requires both.
     assert values["backendStore"]["postgres"]["user"] == ""
     assert values["backendStore"]["postgres"]["password"] == ""
     assert not {"user", "password"} & set(values["auth"]["postgres"])
@@ -113,13 +113,13 @@ def test_the_secrets_hold_what_mlflow_logs_in_with(any_cluster: Deployment) -> N
 
 
 def test_the_pods_start_when_the_secrets_are_there(any_cluster: Deployment) -> None:
-    made = {"mlflow-postgres-database-secret", "mlflow-mlflow-auth"}
-    assert made <= set(any_cluster.named("mlflow-release").depends_on)
+    secrets = {"mlflow-postgres-database-secret", "mlflow-mlflow-auth"}
+    assert secrets <= set(any_cluster.named("mlflow-release").depends_on)
 
 
 def test_the_administrators_password_is_generated_in_an_alphabet_that_survives(any_cluster: Deployment) -> None:
     generated = any_cluster.named("mlflow-admin")
-    # MLflow does not start with fewer than 12.
+    # MLflow does not start with fewer than 12 characters.
     assert generated["length"] >= 24
     assert generated["special"] is False
 
@@ -146,7 +146,7 @@ def checksum(deployment: Deployment) -> str:
     ],
 )
 def test_pods_roll_when_a_secret_changes(any_cluster: Deployment, changes: Mapping[str, Any]) -> None:
-    # The chart does not watch Secrets that it did not make.
+    # The chart does not watch Secrets that it did not create.
     assert checksum(anywhere(changes, "mlflow", "database")) != checksum(any_cluster)
 
 
@@ -164,7 +164,7 @@ def test_the_checksum_changes_with_the_secrets_only(any_cluster: Deployment) -> 
 
 
 def test_the_checksum_tells_apart_what_only_looks_the_same_in_a_row() -> None:
-    # In the order of their keys, the password comes right before the name.
+    # Sorted by key, the password comes right before the name, so the two stacks differ only in where the one ends.
     one = anywhere({"mlflow.auth": {"adminUsername": "ab", "adminPassword": "correct-horse"}}, "mlflow")
     other = anywhere({"mlflow.auth": {"adminUsername": "b", "adminPassword": "correct-horsea"}}, "mlflow")
     assert checksum(one) != checksum(other)
@@ -216,7 +216,7 @@ def test_the_sites_host_and_the_name_in_the_cluster_are_let_in(any_cluster: Depl
     ],
 )
 def test_a_host_that_somebody_else_owns_is_not_let_in(any_cluster: Deployment, header: str) -> None:
-    # A page of that host could otherwise make the browser of a logged-in person read MLflow (DNS rebinding).
+    # Otherwise a page of that host could read MLflow through the browser of a logged-in user (DNS rebinding).
     assert not lets_in(any_cluster, header)
 
 
@@ -230,7 +230,7 @@ def test_hosts_from_the_settings_come_on_top() -> None:
 
 def test_only_the_sites_own_pages_may_call_the_api(prod: Deployment, any_cluster: Deployment) -> None:
     for deployment in (prod, any_cluster):
-        # The chart would derive http:// here, and every write of the UI would get 403.
+        # The chart would derive http:// here, and MLflow would answer every write of the UI with 403.
         assert origins(deployment) == ["https://mlflow.example.com"]
 
 
@@ -253,7 +253,7 @@ def test_other_origins_are_those_of_the_settings() -> None:
 
 
 def auth_ini(deployment: Told) -> Mapping[str, str]:
-    """The part of the chart's ini file that ends with the function, as its template puts it into a ConfigMap."""
+    """Return the login's ini as MLflow reads it, up to the function, after the chart's template has written it into YAML."""
     function = deployment.values["auth"]["authorizationFunction"]
     manifest = f"data:\n  basic_auth.ini: |\n    [mlflow]\n    authorization_function = {function}\n"
     ini = configparser.ConfigParser()
@@ -262,7 +262,7 @@ def auth_ini(deployment: Told) -> Mapping[str, str]:
 
 
 def test_a_checked_password_is_remembered_for_a_minute(any_cluster: Deployment) -> None:
-    # A check costs 213 ms of CPU, on every request.
+    # Without the cache, the check of a password costs 213 ms of CPU on every request.
     assert dict(auth_ini(any_cluster)) == {
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
         "auth_cache_ttl_seconds": "60",
@@ -278,10 +278,10 @@ def test_the_cache_can_be_turned_off() -> None:
 def test_users_are_kept_in_postgres(request: pytest.FixtureRequest, stack: str) -> None:
     deployment: Deployment = request.getfixturevalue(stack)
     users, runs = deployment.values["auth"]["postgres"], deployment.values["backendStore"]["postgres"]
-    # The chart's default is a SQLite file that dies with the pod.
+    # The chart's default is a SQLite file, which is deleted with the pod.
     assert users["enabled"] is True
     assert [users[key] for key in ("host", "port", "database")] == [runs[key] for key in ("host", "port", "database")]
-    # Without it SQLAlchemy looks for psycopg 3, which the image lacks.
+    # Without a driver, SQLAlchemy looks for psycopg 3, which the image lacks.
     assert users["driver"] == runs["driver"] == "psycopg2"
 
 
@@ -383,14 +383,14 @@ def test_where_nobody_logs_in_there_is_no_login_to_leak(open_to_all: Deployment)
 def test_the_server_is_told_what_the_chart_would_get_wrong(any_cluster: Deployment) -> None:
     values = any_cluster.values
     assert any_cluster.environment["PGSSLMODE"] == "require"
-    # More than a GiB for nothing that tracking needs.
+    # The job runner takes more than a GiB of memory, and tracking does not need it.
     assert any_cluster.environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
-    # On 1.8.1 it would be a second --gunicorn-opts.
+    # On chart 1.8.1 the log level would be a second --gunicorn-opts.
     assert values["log"] == {"enabled": False}
     assert values["backendStore"]["databaseMigration"] is True
-    # It waits for ever when it cannot connect, and says nothing.
+    # The chart's check waits for ever, without a message, if it cannot connect.
     assert not values["backendStore"].get("databaseConnectionCheck")
-    # Probes break behind a prefix.
+    # With a prefix, the chart's probes fail.
     assert "staticPrefix" not in values["extraArgs"]
 
 
@@ -407,7 +407,7 @@ def test_sizes_follow_the_settings_and_are_the_strings_that_the_chart_wants() ->
     assert deployment.environment["MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW"] == "0"
     assert deployment.values["resources"] == {
         "requests": {"cpu": "1", "memory": "1Gi"},
-        # A limit on CPU would only make requests slow.
+        # A CPU limit would only make requests slower.
         "limits": {"memory": "3Gi"},
     }
 
@@ -436,7 +436,7 @@ def test_the_server_and_its_policy_agree_on_the_pods(any_cluster: Deployment) ->
 
 def test_artifacts_go_through_the_server_to_the_bucket(dev: Deployment) -> None:
     root = dev.values["artifactRoot"]
-    # Without the proxy every client needs AWS credentials, and the login covers no artifact.
+    # Without the proxy, every client needs AWS credentials, and the login does not protect artifacts.
     assert root["proxiedArtifactStorage"] is True
     assert root["s3"] == {"enabled": True, "bucket": "artifacts-bucket-1234567", "path": "mlflow"}
     assert not [key for key in dev.environment if key.startswith("AWS_") and key != "AWS_DEFAULT_REGION"]
@@ -446,7 +446,7 @@ def test_without_a_bucket_artifacts_are_in_a_volume_and_still_go_through_the_ser
     root = any_cluster.values["artifactRoot"]
     assert root["proxiedArtifactStorage"] is True
     (mount,) = any_cluster.values["extraVolumeMounts"]
-    # The root file system is read-only.
+    # The root file system is read-only, so artifacts need a volume.
     assert root["defaultArtifactsDestination"] == mount["mountPath"]
     assert any_cluster.values["extraVolumes"] == [{"name": mount["name"], "emptyDir": {}}]
 
@@ -464,7 +464,7 @@ def budget(deployment: Deployment) -> bool:
 
 def spread(deployment: Deployment) -> list[str]:
     terms = deployment.values.get("affinity", {}).get("podAntiAffinity", {})
-    # Preferred: the only node of a small cluster must do.
+    # Preferred and not required: all pods must be able to run on the only node of a small cluster.
     assert set(terms) <= {"preferredDuringSchedulingIgnoredDuringExecution"}
     return [term["podAffinityTerm"]["topologyKey"] for terms in terms.values() for term in terms]
 
@@ -477,7 +477,7 @@ def test_several_pods_are_spread_and_one_of_them_stays(prod: Deployment) -> None
 
 def test_a_single_pod_may_be_moved_and_has_nothing_to_keep_away_from(dev: Deployment) -> None:
     assert dev.values["replicaCount"] == 1
-    assert not budget(dev), "its node could never be drained"
+    assert not budget(dev), "the node of the only pod could never be drained"
     assert spread(dev) == []
 
 
@@ -501,7 +501,7 @@ def test_an_autoscaler_has_its_limits_and_keeps_two(prod: Deployment) -> None:
 def test_an_autoscaler_that_may_go_down_to_one_pod_has_no_budget() -> None:
     deployment = autoscaled(1, 4)
     assert not budget(deployment)
-    assert spread(deployment), "it may be four too"
+    assert spread(deployment), "it can also run four pods"
 
 
 # The network
@@ -512,7 +512,7 @@ def policy(deployment: Deployment) -> dict[str, Any]:
 
 
 def reachable(deployment: Deployment) -> set[tuple[str, int]]:
-    """Networks and TCP ports that the pods may open connections to, beside DNS."""
+    """Return the networks and TCP ports that the pods may open connections to, in addition to DNS."""
     dns, *rules = policy(deployment)["egress"]
     assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
     return {(peer["ipBlock"]["cidr"], port["port"]) for rule in rules for peer in rule["to"] for port in rule["ports"]}
@@ -554,7 +554,7 @@ def test_a_private_registry_moves_every_image() -> None:
     deployment = anywhere({"images": {"registry": "registry.example.com/mirror", "pullSecret": "regcred"}})
     server, shell = (f"registry.example.com/mirror/{image}" for image in ("burakince/mlflow", "library/busybox"))
     assert deployment.values["image"] == {"repository": server}
-    # Three init containers, all that the chart has; the migration runs in the server's image.
+    # The chart has these three init containers. The migration runs in the server's image.
     assert deployment.values["initImages"] == {
         "dbchecker": {"repository": shell},
         "mlflowDbMigration": {"repository": server},
@@ -569,7 +569,7 @@ def test_without_one_images_are_the_charts(any_cluster: Deployment) -> None:
     assert not {"image", "initImages", "imagePullSecrets"} & set(any_cluster.values)
 
 
-# The front door
+# The Ingress
 
 
 def ingress(deployment: Told) -> dict[str, Any]:
@@ -581,7 +581,7 @@ def annotation(deployment: Told, key: str) -> str | None:
 
 
 def backend_lines(deployment: Told) -> list[str]:
-    """What HAProxy's backend says beside what the controller writes."""
+    """Return the lines of HAProxy's backend that the program adds to the controller's."""
     return (annotation(deployment, "haproxy.org/backend-config-snippet") or "").splitlines()
 
 
@@ -641,7 +641,7 @@ def test_a_person_is_told_how_to_log_in_without_being_shown_the_password(prod: D
     assert "MLFLOW_TRACKING_USERNAME=admin\n" in client
     assert prod.outputs["adminPasswordCommand"] in client
     assert plain(prod.outputs["adminPassword"]) not in client
-    # With a certificate that clients trust, or may come to trust, checking it stays on.
+    # Clients can trust this certificate, so they must check it.
     assert "INSECURE_TLS" not in client
 
 

@@ -1,4 +1,4 @@
-"""PrivatePostgres: what is made, and the subnets and versions that are refused."""
+"""PrivatePostgres: the instance with its groups, and the subnets and versions that are refused."""
 
 import json
 import re
@@ -33,15 +33,15 @@ RULE = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
 
 
 def the_instance_alone() -> PrivatePostgres:
-    """What `__main__` does as far as the instance; the rest of the program waits for it and says nothing about it."""
-    given = reader.load()
-    assert given.cluster.name
-    return PrivatePostgres("postgres", wiring.postgres(given, look_up_eks_cluster(given.cluster.name)))
+    """Create the instance as `__main__` does, and leave out the rest of the program, which these tests do not need."""
+    settings = reader.load()
+    assert settings.cluster.name
+    return PrivatePostgres("postgres", wiring.postgres(settings, look_up_eks_cluster(settings.cluster.name)))
 
 
 @pytest.fixture(scope="module")
 def chosen() -> Deployment:
-    """A stack in which somebody chose what the default would choose."""
+    """A stack that sets what the defaults would choose."""
     return deploy(
         changed(
             MINIMAL,
@@ -55,7 +55,7 @@ def chosen() -> Deployment:
             },
         ),
         secrets=["postgres"],
-        # The cluster's own subnets would not do.
+        # The only subnet of this cluster is public, so the subnets of the settings must be used.
         account=Account(cluster_subnets=[PUBLIC]),
     )
 
@@ -83,10 +83,10 @@ def test_connections_without_tls_are_refused_by_the_server(dev: Deployment) -> N
 
 
 def test_no_statement_is_logged_because_some_carry_passwords(dev: Deployment) -> None:
-    given = parameters(dev)
-    # CREATE ROLE … PASSWORD as DDL, a refused one, and one that took long.
+    actual = parameters(dev)
+    # PostgreSQL could log CREATE ROLE … PASSWORD as DDL, because it failed, or because it was slow.
     names = ("log_statement", "log_min_error_statement", "log_min_duration_statement")
-    assert [given[name] for name in names] == ["none", "panic", "-1"]
+    assert [actual[name] for name in names] == ["none", "panic", "-1"]
 
 
 def test_a_protected_stack_is_protected_everywhere_at_once(prod: Deployment) -> None:
@@ -111,7 +111,7 @@ def test_the_final_snapshots_name_is_not_taken_by_an_earlier_one(prod: Deploymen
     suffix = prod.named("postgres-final-snapshot")
     assert suffix.type == "random:index/randomId:RandomId"
     assert prod.named("postgres-instance")["finalSnapshotIdentifier"].endswith("0a0b0c0d")
-    # An instance that another user name or key replaces leaves a snapshot under the name that it had.
+    # Another user name or key replaces the instance. The old one leaves a snapshot with the old name.
     instance = prod.named("postgres-instance")
     assert suffix["keepers"] == {"username": instance["username"], "kms_key": instance["kmsKeyId"]}
 
@@ -120,17 +120,17 @@ def test_the_database_opens_no_connection_itself(dev: Deployment) -> None:
     group = dev.named("postgres-sg")
     assert not group.inputs.get("egress")
     assert not [resource for resource in dev.resources if "egress" in resource.type.lower()]
-    # The provider takes AWS's rule for everything away only where no rule is written inline.
+    # The provider removes AWS's default rule for all outgoing traffic only if no rule is written inline.
     assert "ingress" not in group.inputs
     assert dev.named("postgres-instance")["vpcSecurityGroupIds"] == ["postgres-sg-id"]
 
 
 def rules(deployment: Deployment) -> list[dict[str, Any]]:
-    found = [resource.inputs for resource in deployment.of_type(RULE)]
-    for rule in found:
+    inputs = [resource.inputs for resource in deployment.of_type(RULE)]
+    for rule in inputs:
         assert rule["securityGroupId"] == "postgres-sg-id"
         assert (rule["ipProtocol"], rule["fromPort"], rule["toPort"]) == ("tcp", 5432, 5432)
-    return found
+    return inputs
 
 
 def test_only_the_cluster_may_connect(dev: Deployment) -> None:
@@ -148,8 +148,8 @@ def test_the_whole_vpc_may_connect_where_the_settings_say_so() -> None:
 def test_the_whole_vpc_is_all_of_its_networks() -> None:
     account = Account(cidrs=["10.0.0.0/16", "100.64.0.0/16"])
     config = changed(MINIMAL, {"postgres.allowFrom": "vpc"})
-    found = rules(deploy(config, account=account, program=the_instance_alone))
-    assert {rule["cidrIpv4"] for rule in found} == {"10.0.0.0/16", "100.64.0.0/16"}
+    both = rules(deploy(config, account=account, program=the_instance_alone))
+    assert {rule["cidrIpv4"] for rule in both} == {"10.0.0.0/16", "100.64.0.0/16"}
 
 
 def test_a_network_that_the_vpc_no_longer_has_is_not_let_in() -> None:
@@ -183,7 +183,7 @@ def refused_subnets(account: Account, *subnets: str) -> Refusal:
     refusal = refused(config, account=account, program=the_instance_alone)
     assert isinstance(refusal.error, pulumi.RunError)
     assert refusal.message.startswith("subnet")
-    assert not refusal.deployment.of_type(INSTANCE), "the database was made all the same"
+    assert not refusal.deployment.of_type(INSTANCE), "the instance was created nevertheless"
     return refusal
 
 
@@ -234,7 +234,7 @@ def test_a_subnet_without_a_table_of_its_own_is_private_where_the_main_one_is() 
 def test_a_subnet_of_another_vpc_is_refused() -> None:
     message = refused_subnets(Account(), PRIVATE_A, PRIVATE_B, ELSEWHERE).message
     assert f"{ELSEWHERE} are not in vpc-0c1, the cluster's VPC" in message
-    # The way out: what could have been written.
+    # The message lists the subnets that could be written.
     assert f"name subnets of that VPC: {PRIVATE_A}, {PRIVATE_B}, {PUBLIC}" in message
 
 
@@ -265,7 +265,7 @@ def test_the_parameters_are_of_the_engines_family_and_named_by_the_provider(
 ) -> None:
     assert dev.named("postgres-parameters")["family"] == "postgres17"
     assert chosen.named("postgres-parameters")["family"] == "postgres16"
-    # With a name of its own the next family's group could not be made before this one is gone.
+    # With a fixed name, the group of the next family could not be created before this group is deleted.
     assert "name" not in dev.named("postgres-parameters").inputs
     assert dev.named("postgres-instance")["parameterGroupName"] == "postgres-parameters"
 
@@ -273,12 +273,12 @@ def test_the_parameters_are_of_the_engines_family_and_named_by_the_provider(
 def test_minor_upgrades_are_rds_business(dev: Deployment) -> None:
     instance = dev.named("postgres-instance")
     assert instance["autoMinorVersionUpgrade"] is True
-    # A minor version here would be an impossible downgrade after the first maintenance window.
+    # A minor version here would be a downgrade, which RDS refuses, after the first upgrade in a maintenance window.
     assert instance["engineVersion"] == "17"
 
 
 def test_a_new_major_version_in_the_settings_is_an_upgrade_in_place(dev: Deployment) -> None:
-    # Without it RDS refuses a change of engine_version to another major one.
+    # Without this input, RDS refuses a change of engine_version to another major version.
     assert dev.named("postgres-instance")["allowMajorVersionUpgrade"] is True
 
 
@@ -338,7 +338,7 @@ def test_rds_may_send_enhanced_monitoring(dev: Deployment) -> None:
     role = dev.named("postgres-monitoring")
     (statement,) = json.loads(role["assumeRolePolicy"])["Statement"]
     assert statement["Principal"] == {"Service": "monitoring.rds.amazonaws.com"}
-    # Whoever in whatever account asks RDS to use this role would get in otherwise.
+    # Otherwise any AWS account could make RDS use this role.
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
     assert dev.named("postgres-monitoring-policy")["policyArn"].endswith("/AmazonRDSEnhancedMonitoringRole")
     assert dev.named("postgres-instance")["monitoringRoleArn"].endswith("role/postgres-monitoring")
@@ -366,8 +366,10 @@ def test_alarms_go_to_the_topic_and_so_does_the_all_clear(prod: Deployment) -> N
     for alarm in alarms:
         assert alarm["alarmActions"] == alarm["okActions"] == [topic]
         assert alarm["dimensions"] == {"DBInstanceIdentifier": "postgres-instance"}
-        assert alarm["treatMissingData"] == "breaching", "an instance that is down would keep the alarm quiet"
-        # Fifteen minutes, as the descriptions say: a backup or a large query alone wakes nobody.
+        assert alarm["treatMissingData"] == "breaching", (
+            "an instance that is down sends no data, and the alarm would stay silent"
+        )
+        # Fifteen minutes, as the descriptions say, so that a backup or a large query raises no alarm.
         assert (alarm["statistic"], alarm["period"], alarm["evaluationPeriods"]) == ("Average", 300, 3)
     for events in prod.of_type("aws:rds/eventSubscription:EventSubscription"):
         assert events["snsTopic"] == topic
@@ -380,7 +382,7 @@ def test_alarms_go_to_the_topic_and_so_does_the_all_clear(prod: Deployment) -> N
 def test_alarms_know_the_size_of_the_instance(prod: Deployment) -> None:
     storage, connections = prod.named("postgres-alarms-storage"), prod.named("postgres-alarms-connections")
     assert (storage["comparisonOperator"], storage["threshold"]) == ("LessThanThreshold", 5 * 2**30)
-    # Four fifths of the 874 of a db.m7g.large.
+    # A db.m7g.large has 874 connections, and the alarm is at four fifths of them.
     assert (connections["comparisonOperator"], connections["threshold"]) == ("GreaterThanThreshold", 699)
 
 
@@ -411,12 +413,12 @@ def test_a_server_that_exists_is_used_and_no_other_is_made() -> None:
     deployment = deploy(config, secrets=["postgres"])
     assert not [resource for resource in deployment.resources if resource.type.startswith("aws:rds/")]
     assert deployment.outputs["databaseAddress"] == "db.example.com"
-    assert deployment.named("artifacts-bucket"), "the rest of AWS is still ours"
+    assert deployment.named("artifacts-bucket"), "other AWS resources of the program remain"
 
 
 def test_everything_in_aws_carries_the_projects_tags(prod: Deployment) -> None:
     tags = {"Project": "mlflow-eks", "Stack": "prod", "Team": "ml-platform", "CostCenter": "1234"}
-    # What AWS cannot tag: policies and attachments, a bucket's own settings, DNS records.
+    # AWS has no tags for policies and attachments, a bucket's settings, and DNS records.
     taggable = [
         resource for resource in prod.resources if resource.type.startswith("aws:") and "tags" in resource.inputs
     ]

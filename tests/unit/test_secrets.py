@@ -1,4 +1,4 @@
-"""Every password is a secret wherever it goes, and goes to few places."""
+"""Every password is a secret at every place that has it, and few places have it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from tests.unit.harness import ANY_CLUSTER, MINIMAL, Deployment, changed, deploy, is_secret, plain, unwrapped
 from tests.unit.test_settings import secret_settings
 
-# A stack that sets every password, and one for the server that exists, which leaves no instance to have a master.
+# One stack sets every password. The other has an existing server, so it has no instance with a master.
 SEEDED: Mapping[str, Mapping[str, str]] = {
     "own": {
         "postgres.masterPassword": "seed-of-the-master",
@@ -44,7 +44,7 @@ def seeded(request: pytest.FixtureRequest) -> tuple[Deployment, Mapping[str, str
 
 
 def everything(deployment: Deployment) -> dict[str, Any]:
-    """All that the engine is told: registrations, what components return, what the stack exports."""
+    """Return everything that the engine gets: inputs of resources, outputs of components, exports of the stack."""
     return {
         **{f"{resource.name}.inputs": resource.inputs for resource in deployment.resources},
         **{f"{name}.outputs": outputs for name, outputs in deployment.component_outputs.items()},
@@ -66,11 +66,11 @@ def test_a_password_from_the_settings_is_a_secret_wherever_it_goes(
     deployment, seeds = seeded
     for path, seed in seeds.items():
         shown = [where for where, text in unwrapped(everything(deployment)) if seed in text]
-        assert shown == [], f"{path} would stand in state and diffs in clear"
+        assert shown == [], f"{path} would be unencrypted in state and diffs"
 
 
 def test_a_password_from_the_settings_goes_to_where_it_is_needed(seeded: tuple[Deployment, Mapping[str, str]]) -> None:
-    # Else the test above would pass because nothing was there.
+    # Without this test, the test above would also pass if no password were anywhere.
     deployment, seeds = seeded
     goes_to = {
         path: {where for where, value in everything(deployment).items() if seed in texts(value)}
@@ -86,7 +86,7 @@ def test_a_password_from_the_settings_goes_to_where_it_is_needed(seeded: tuple[D
 
 
 def test_a_generated_password_is_a_secret_wherever_it_goes(prod: Deployment, any_cluster: Deployment) -> None:
-    # The real provider marks its result itself; here it does not, so that this shows whether the program does.
+    # The real provider marks its result as secret. The mock does not, so this shows that the program does.
     for deployment in (prod, any_cluster):
         shown = [where for where, text in unwrapped(everything(deployment)) if GENERATED in text]
         assert shown == []
@@ -95,7 +95,7 @@ def test_a_generated_password_is_a_secret_wherever_it_goes(prod: Deployment, any
 
 def test_no_password_is_in_the_values_of_a_release(seeded: tuple[Deployment, Mapping[str, str]]) -> None:
     deployment, seeds = seeded
-    # Not even as a secret: Helm keeps the values in a Secret of its own, and prints them when asked.
+    # Not even a secret value is allowed: Helm stores the values in its own Secret, and `helm get values` prints them.
     for name in ("mlflow-release", "ingress-release"):
         for text in texts(deployment.named(name).inputs):
             assert not [path for path, seed in seeds.items() if seed in text]
@@ -106,7 +106,7 @@ def test_the_values_of_a_release_can_be_reviewed(seeded: tuple[Deployment, Mappi
     deployment, _ = seeded
     for name in ("mlflow-release", "ingress-release"):
         release = deployment.named(name).inputs
-        # A secret in them would hide the whole diff, or whatever stands around it.
+        # A secret in the values would hide the whole diff, or the part around it.
         assert list(unwrapped(release)) == list(unwrapped(plain(release)))
 
 
@@ -120,7 +120,7 @@ def test_the_checksum_of_the_secrets_gives_nothing_away(own: Deployment) -> None
     checksum = own.values["podAnnotations"]["checksum/secrets"]
     assert not is_secret(own.named("mlflow-release").inputs["values"])
     assert len(checksum) == 16
-    # Keyed with something that is in no annotation: nobody can try passwords against it.
+    # The checksum has a key that no annotation contains, so it cannot be used to try passwords.
     assert own.named("mlflow-checksum").type == "random:index/randomPassword:RandomPassword"
     assert own.named("mlflow-checksum")["length"] >= 32
 

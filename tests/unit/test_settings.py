@@ -1,4 +1,4 @@
-"""Settings: what may be left out, what is refused, what is warned of; see `bad_settings.py` for the refusals one by one."""
+"""Settings: defaults, refusals and warnings. `bad_settings.py` lists the refusals one by one."""
 
 import configparser
 import fnmatch
@@ -23,7 +23,7 @@ from settings.reader import misspelt_prefixes, parse
 from settings.stack import Settings
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, changed, deploy, refused
 
-# The same examples every time: what a change broke must not depend on the day, nor on how busy the machine is.
+# Use the same examples in every run, so that a failure does not depend on chance or on the machine's load.
 EXAMPLES = hypothesis.settings(derandomize=True, database=None, deadline=None, max_examples=20)
 
 
@@ -46,7 +46,7 @@ def holds_secret(annotation: Any) -> bool:
 
 
 def secret_settings(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
-    """Every setting that is a secret, so that a new one is tested from the day it is there."""
+    """Return every setting that is a secret, so that a new one is tested without an edit here."""
     for name, field in model.model_fields.items():
         path = f"{prefix}{field.alias or name}"
         if holds_secret(field.annotation):
@@ -90,10 +90,10 @@ def test_neither_of_the_two_may_be_left_out(left_out: str) -> None:
     ],
 )
 def test_a_default_is_the_guides_value(path: str, value: Any) -> None:
-    found: Any = accepted(MINIMAL)
+    default: Any = accepted(MINIMAL)
     for attribute in path.split("."):
-        found = getattr(found, attribute)
-    assert found == value
+        default = getattr(default, attribute)
+    assert default == value
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,10 @@ def test_a_default_is_the_guides_value(path: str, value: Any) -> None:
     ],
 )
 def test_where_the_guides_value_is_unsafe_the_default_is_another(path: str, value: Any) -> None:
-    found: Any = accepted(MINIMAL)
+    default: Any = accepted(MINIMAL)
     for attribute in path.split("."):
-        found = getattr(found, attribute)
-    assert found == value
+        default = getattr(default, attribute)
+    assert default == value
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_where_the_guides_value_is_unsafe_the_default_is_another(path: str, valu
         ("mlflow.autoscaling.maxReplica", 2, "maxReplicas"),
         ("mlflow.auth.adminUser", "x", "adminUsername"),
         ("images.pullSecretName", "x", "pullSecret"),
-        # snake_case is Python's, the YAML is camelCase.
+        # Names in the YAML are in camel case.
         ("postgres.instance_class", "db.t3.micro", "instanceClass"),
     ],
 )
@@ -153,7 +153,7 @@ def test_an_unknown_key_in_a_list_of_sources_is_named_with_the_nearest_known_one
 
 
 def test_a_number_that_pulumi_config_made_of_a_string_is_taken_as_the_string() -> None:
-    # `pulumi config set --path` writes a number wherever one fits.
+    # `pulumi config set --path` writes a value that looks like a number as a number.
     config = changed(MINIMAL, {"postgres.engineVersion": 16, "mlflow.resources.cpuRequest": 0.5})
     settings = accepted(config)
     assert settings.postgres.engine_version == "16"
@@ -185,9 +185,9 @@ def test_a_secret_is_accepted_where_its_section_was_set_as_one(path: str) -> Non
         ANY_CLUSTER if "existing" in path else MINIMAL,
         {path: "hunter2-hunter2"},
     )
-    found: Any = accepted(config, {path.split(".", maxsplit=1)[0], "postgres"})
-    # Nor does the model show it, whatever prints it.
-    assert "hunter2" not in repr(found)
+    settings = accepted(config, {path.split(".", maxsplit=1)[0], "postgres"})
+    # Printing the model does not show the password.
+    assert "hunter2" not in repr(settings)
 
 
 def test_every_problem_is_in_one_message() -> None:
@@ -222,7 +222,7 @@ def test_a_rule_between_sections_is_told_beside_a_value_that_is_wrong() -> None:
 
 
 def test_what_only_follows_from_a_wrong_value_is_not_told() -> None:
-    # With the default of five it would be too many for the instance class.
+    # With five connections, the default, the pods would need more than the instance class has.
     _, problems = parse(changed(MINIMAL, {"mlflow.autoscaling": {"maxReplicas": "one"}}), set())
     assert [problem.key for problem in problems] == ["mlflow.autoscaling.maxReplicas"]
     _, problems = parse(changed(MINIMAL, {"cluster": {"name": "my cluster"}}), set())
@@ -360,7 +360,7 @@ def test_a_larger_class_has_room_for_what_a_small_one_has_not() -> None:
 def test_without_a_login_a_worker_has_one_pool_instead_of_two() -> None:
     needs_120 = changed(MINIMAL, {"mlflow.replicas": 2})
     assert parse(needs_120, set())[1] != []
-    # 60 of the 85 that a db.t3.micro has.
+    # The pods can open 60 connections, and a db.t3.micro has 85.
     accepted(changed(needs_120, {"mlflow.auth": {"mode": "none"}}))
     _, (problem,) = parse(changed(needs_120, {"mlflow.auth": {"mode": "none"}, "mlflow.replicas": 4}), set())
     assert "x 10 (pool 5 + overflow 5) x 1 (tracking) = 100" in str(problem)
@@ -370,11 +370,11 @@ def test_a_smaller_pool_makes_room_for_more_pods() -> None:
     accepted(changed(MINIMAL, {"mlflow.replicas": 3, "mlflow.pool": {"size": 3, "overflow": 2}}))
 
 
-# Whatever the rules let through must survive the places that it goes to: the rules are a promise about those.
+# A value that the rules accept must reach MLflow unchanged through all the places on its way.
 
 SAFE_CHARACTERS = string.ascii_letters + string.digits + "._-"
 HALVES = st.text(SAFE_CHARACTERS, min_size=6, max_size=30)
-# Each in turn in the middle of a password that is safe: a rule that is too wide by one character is found out.
+# Each is put in the middle of a safe password. So the tests find a rule that accepts one character too many.
 MIDDLES = ["", *string.punctuation, *" \t\n\r\0äß€☃"]
 
 
@@ -387,7 +387,7 @@ def password_is_accepted(password: str) -> bool:
 
 
 def sed_replace(text: str, placeholder: str, replacement: str) -> str:
-    """``sed "s/PLACEHOLDER/REPLACEMENT/g"`` as the chart's init container runs it."""
+    """Replace a placeholder as the chart's init container does with ``sed "s/PLACEHOLDER/REPLACEMENT/g"``."""
     assert "/" not in replacement, "ends the command"
     assert "\n" not in replacement, "ends the command"
     unescaped = re.sub(r"\\(.)|&", lambda match: match[1] or placeholder, replacement)
@@ -395,11 +395,11 @@ def sed_replace(text: str, placeholder: str, replacement: str) -> str:
 
 
 def uri_password(uri: str) -> str | None:
-    """As SQLAlchemy reads it: up to the first ``@``, then URL-decoded."""
+    """Return the password of a URI as SQLAlchemy reads it: up to the first ``@``, then URL-decoded."""
     match = re.match(
         r"[\w+]+://(?:[^:/]*)(?::(?P<password>[^@]*))?@(?P<host>[^/:?]+):(?P<port>\d+)/(?P<database>\w+)$", uri
     )
-    assert match, "no longer the URI that it was"
+    assert match, "the password has changed another part of the URI"
     return unquote(match["password"])
 
 
@@ -444,14 +444,14 @@ def allowed_hosts(host: str) -> list[str]:
 
 
 def host_is_allowed(header: str, host: str) -> bool:
-    """As MLflow does it."""
+    """Return True if MLflow accepts the Host header. It compares with `fnmatch`."""
     return any(fnmatch.fnmatch(header, pattern) for pattern in allowed_hosts(host))
 
 
 WORD = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=8)
 LABEL = st.lists(WORD, min_size=1, max_size=2).map("-".join)
 NAMES = st.lists(LABEL, min_size=1, max_size=4).map(".".join)
-# Each in turn between two names; some of them are wildcards or separators in MLflow's list.
+# Each is put between two names. Some of them are wildcards or separators in MLflow's list.
 BETWEEN = [".", *"*?[]!,: /\\_A\n"]
 
 

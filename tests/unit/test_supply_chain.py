@@ -1,4 +1,4 @@
-"""What is installed is what was reviewed: every package pinned and hashed, from the registry that its client is set up for."""
+"""Packages are installed as reviewed: pinned, with hashes, from the registry that the machine's client is configured for."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from tests import ROOT
 
-# In parts, because this file is searched as well.
+# The names are in parts, because the test searches this file, too.
 REGISTRIES = [
     ".".join(parts)
     for parts in (
@@ -32,7 +32,7 @@ INDEX_OPTIONS = re.compile(
 
 
 def tracked() -> list[Path]:
-    """The files of the repository, those that are about to be added included."""
+    """Return the files of the repository, including new ones that are not committed yet."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
     return [file for name in listed.decode().split("\0") if name and (file := ROOT / name).is_file()]
@@ -44,7 +44,7 @@ by_locked_file = pytest.mark.parametrize("file", LOCKED, ids=lambda file: file.n
 
 
 def requirements(file: Path) -> list[str]:
-    """The requirements of a file, each on one line, without comments."""
+    """Return the requirements of a file, each on one line, without comments."""
     text = re.sub(r"\\\n", " ", re.sub(r"(^|\s)#.*", "", file.read_text()))
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
@@ -83,13 +83,14 @@ def test_a_package_has_one_version_in_the_program_and_in_development() -> None:
 
 
 def test_no_file_says_where_a_package_registry_is() -> None:
-    # It is for the machine to say: a mirror, a proxy, an air gap. A host in a file would go past them, or leak one.
-    found: dict[str, list[str]] = {}
+    # Each machine configures its own registry, which can be a mirror or a proxy. A host in a file would bypass it, or
+    # publish the name of a private one.
+    named: dict[str, list[str]] = {}
     for file in tracked():
         text = file.read_bytes().decode(errors="replace").lower()
         if hosts := [host for host in REGISTRIES if host in text]:
-            found[file.relative_to(ROOT).as_posix()] = hosts
-    assert found == {}
+            named[file.relative_to(ROOT).as_posix()] = hosts
+    assert named == {}
 
 
 def test_no_file_chooses_another_package_index() -> None:

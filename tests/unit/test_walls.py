@@ -1,4 +1,4 @@
-"""The walls between the parts: what a file may import, as docs/architecture.md draws it."""
+"""The walls between the parts: the imports that docs/architecture.md allows."""
 
 import ast
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ WALLS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "stand-ins of plugins know no charts": (("local/plugins",), ("local/charts",)),
     "nothing that is shipped needs the tests": (SHIPPED, ("tests",)),
 }
-"""A sentence to the parts behind a wall and the parts that they may not import, each a path without `.py`."""
+"""Sentence to the parts behind a wall, and to the parts that they may not import. A part is a path without `.py`."""
 
 
 def files(part: str) -> Iterator[Path]:
@@ -32,7 +32,7 @@ def files(part: str) -> Iterator[Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Return what a file imports, as paths: `from local import paths` is `local` and `local/paths`."""
+    """Return the imports of a file as paths: `from local import paths` gives `local` and `local/paths`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.replace(".", "/") for alias in node.names)
@@ -62,18 +62,18 @@ def test_no_component_imports_another() -> None:
     paths = [path.relative_to(ROOT).with_suffix("") for path in files("components")]
     components = {"/".join(path.parts[:2]) for path in paths} - {"components/__init__", "components/lookups"}
     assert {"components/private_postgres", "components/mlflow_release"} <= components
-    found = [
+    between_components = [
         crossing
         for component in components
         for path in files(component)
         for crossing in crossings(path, sorted(components - {component}))
     ]
-    assert found == []
+    assert between_components == []
 
 
 def test_look_ups_import_no_component() -> None:
-    found = [name for path in files("components/lookups") for name in imports(path) if name.startswith("components/")]
-    assert [name for name in found if not name.startswith("components/lookups")] == []
+    names = [name for path in files("components/lookups") for name in imports(path) if name.startswith("components/")]
+    assert [name for name in names if not name.startswith("components/lookups")] == []
 
 
 @pytest.mark.parametrize(

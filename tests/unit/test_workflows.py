@@ -1,4 +1,4 @@
-"""What GitHub would run with this repository's rights: the parts that a wrong edit would silently weaken."""
+"""The workflows, which run on GitHub with this repository's rights: the parts that a wrong edit would weaken silently."""
 
 import os
 import re
@@ -28,7 +28,7 @@ by_file_or_action = pytest.mark.parametrize(
 
 
 def read(path: Path) -> dict[str, Any]:
-    # Every scalar as it is written: `on` is no boolean here.
+    # BaseLoader keeps every scalar as text. Other loaders read the key `on` as a boolean.
     return yaml.load(path.read_text(), Loader=yaml.BaseLoader)
 
 
@@ -58,7 +58,7 @@ def test_every_action_is_pinned_to_a_commit_and_says_its_version(path: Path) -> 
     assert used
     for reference in used:
         if reference.startswith("./"):
-            assert (ROOT / reference).exists(), f"{reference} is not here"
+            assert (ROOT / reference).exists(), f"{reference} does not exist in this repository"
         else:
             assert PIN.fullmatch(reference), (
                 f"{reference}: a tag can be moved, a commit cannot; write owner/name@<40 hex> # vX.Y.Z"
@@ -75,7 +75,9 @@ def test_an_action_has_one_version_everywhere() -> None:
 
 @by_file
 def test_a_workflow_starts_with_no_permission(path: Path) -> None:
-    assert read(path)["permissions"] == {}, "each job asks for what it needs; what is not asked for here is everything"
+    assert read(path)["permissions"] == {}, (
+        "without this line a job has all permissions; each job must list those that it needs"
+    )
 
 
 @by_job
@@ -105,7 +107,7 @@ def test_there_is_no_credential_that_outlives_the_job(path: Path) -> None:
 @by_file_or_action
 def test_no_script_is_put_together_from_an_expression(path: Path) -> None:
     for step in steps(read(path)):
-        assert "${{" not in step.get("run", ""), "its value would be run as code; hand it over through env"
+        assert "${{" not in step.get("run", ""), "the value of an expression would be run as code; pass it through env"
 
 
 @by_job
@@ -146,7 +148,7 @@ def test_every_stack_on_aws_is_watched(workflow: str) -> None:
 
 
 class Shell:
-    """Runs a step's script as a runner does, with stand-ins for the programs that would leave this machine."""
+    """A shell that runs a step's script as a runner does, with stand-ins for programs that use the network."""
 
     def __init__(self, folder: Path) -> None:
         self.temp = folder / "temp"
@@ -255,7 +257,7 @@ def test_the_comment_is_edited_not_repeated(shell: Shell, tmp_path: Path, found:
     assert ended.returncode == 0, ended.stderr
     assert f"api --silent --method {request_made} --field body=@comments/dev.md" in shell.calls()
     assert len(shell.calls()) == 2 * len(STACKS)
-    # An older comment must not go on telling what is no longer true.
+    # If a stack has no preview any more, its old comment must not stay.
     assert (tmp_path / "comments" / "prod.md").read_text().splitlines()[:2] == [
         "<!-- mlflow-eks preview prod -->",
         "## Preview of `prod`: none",
@@ -304,8 +306,8 @@ def test_a_stack_has_one_issue(
         (tmp_path / "reports" / "dev.md").write_text(report)
     ended = shell.run("workflows/drift.yml", "Open, edit or close one issue per stack", tmp_path)
     assert ended.returncode == 0, ended.stderr
-    made = [call for call in shell.calls() if "--paginate" not in call]
-    assert made == [f"api --silent --method {request}" for request in requests]
+    calls = [call for call in shell.calls() if "--paginate" not in call]
+    assert calls == [f"api --silent --method {request}" for request in requests]
 
 
 VARIABLES = {
