@@ -1,1 +1,1 @@
-"""Code that runs in MLflow's pods, with the packages of the chart's image. Here it is only read as text."""
+"""Code that runs in MLflow's pods, with the packages of the chart's image. The program reads it as text only."""

@@ -1,7 +1,7 @@
-"""LDAP login for MLflow's basic-auth app: a directory checks passwords, and two of its groups say who may enter and who is admin.
+"""LDAP login for MLflow's basic-auth app. A directory checks passwords; one of its groups may log in, another is admin.
 
-It runs in MLflow's pod, as `authorization_function = ldap_login:authenticate`, with the packages of the chart's image. That image
-has such a function too (`mlflowstack.auth.ldap`); docs/ldap.md says what was measured with it.
+It runs in MLflow's pod, as `authorization_function = ldap_login:authenticate`, with the packages of the chart's image. The
+image has a function for LDAP, too (`mlflowstack.auth.ldap`), and docs/ldap.md says why it is not used.
 """
 # The virtualenv of this checkout has none of these packages.
 # pyright: basic, reportMissingImports=false, reportMissingModuleSource=false
@@ -38,10 +38,11 @@ ADMIN_GROUP = os.environ["LDAP_GROUP_ADMIN_DN"]
 USER_GROUP = os.environ["LDAP_GROUP_USER_DN"]
 CACHE_SECONDS = int(os.environ.get("LOGIN_CACHE_SECONDS", "60"))
 TIMEOUT = 2
-"""Seconds for each step with the directory. A request thread that waits longer takes `/health`, and so the pod, down with it."""
+"""Seconds for each step with the directory. If request threads wait longer, `/health` fails and the pod is killed."""
 PAUSE = 5
-"""Seconds for which a directory that hung is not asked again, and then by one login at first."""
+"""Seconds without a request to a directory that hung. The first login after that tries alone."""
 TEMPORARY = {"busy", "unavailable", "timeLimitExceeded", "adminLimitExceeded", "operationsError", "protocolError"}
+"""LDAP results after which the directory counts as unavailable."""
 
 _logger = logging.getLogger(__name__)
 _key = secrets.token_bytes(32)
@@ -52,11 +53,11 @@ _retry_at = 0.0
 
 
 class _UnavailableError(Exception):
-    """The directory cannot say."""
+    """The directory does not answer."""
 
 
 def authenticate() -> Authorization | Response:
-    """Say who sent the current request, or refuse it. MLflow calls this several times in a request."""
+    """Return the login of the current request, or a refusal. MLflow calls this several times in a request."""
     if "ldap_login" not in g:
         g.ldap_login = _authenticate()
     return g.ldap_login
@@ -64,14 +65,15 @@ def authenticate() -> Authorization | Response:
 
 def _authenticate() -> Authorization | Response:
     given = request.authorization
-    # Without a password, LDAP's simple bind is an anonymous one, and succeeds.
+    # A simple bind without a password is an anonymous bind, and succeeds (RFC 4513, 5.1.2).
     if given is None or given.type != "basic" or not given.username or not given.password:
         return auth.make_basic_auth_response()
     name = account_name(given.username)
     if name is None:
         return auth.make_basic_auth_response()
     if name == account_name(auth.auth_config.admin_username):
-        # The first administrator stays MLflow's own: the way in when the directory is away, and nobody else's name.
+        # MLflow checks its first administrator itself. So this login works without the directory, and no person in the
+        # directory can have its name.
         return auth.authenticate_request_basic_auth()
     key = hmac.digest(_key, f"{name}\0{given.password}".encode(), "sha256")
     with _checked_lock:
@@ -86,12 +88,12 @@ def _authenticate() -> Authorization | Response:
 
 
 def _refusal(name: str, password: str) -> Response | None:
-    """Ask the directory. Whoever may enter has an account afterwards."""
+    """Check a login with the directory, and make sure that an accepted person has an account. Return a refusal or None."""
     try:
         groups = _groups_of(name, password)
     except _UnavailableError as error:
         _logger.error("the directory did not answer: %s", error)
-        # MLflow's client tries again after a 503, and gives up after a 401.
+        # MLflow's client retries after a 503 and gives up after a 401.
         response = make_response("The directory that checks passwords does not answer. Please try again.", 503)
         response.headers["Retry-After"] = str(PAUSE)
         return response
@@ -104,18 +106,21 @@ def _refusal(name: str, password: str) -> Response | None:
 
 
 def account_name(typed: str) -> str | None:
-    """Give the one spelling under which MLflow knows a person, who is one to the directory in any case and spacing."""
+    """Return the name of the account for a typed name, or None for an impossible one.
+
+    A directory ignores case and spaces in names, so all spellings of a name must lead to one account.
+    """
     name = " ".join(unicodedata.normalize("NFKC", typed).split()).lower()
     return name if name and name.isprintable() and len(name) <= 255 else None
 
 
 def normal_dn(dn: str) -> tuple[tuple[str, str], ...]:
-    """Make a DN comparable: case and the spaces around its parts do not count."""
+    """Return a comparable form of a DN, without differences in case and in spaces around its parts."""
     return tuple((attribute.lower(), value.strip().lower()) for attribute, value, _ in parse_dn(dn, strip=True))
 
 
 def _groups_of(name: str, password: str) -> set[tuple[tuple[str, str], ...]] | None:
-    """Return the DNs of the person's groups, or None where the directory refuses the password."""
+    """Return the DNs of the person's groups, or None if the directory refuses the password."""
     global _retry_at  # noqa: PLW0603  (one directory, one state)
     if time.monotonic() < _retry_at:
         raise _UnavailableError("waiting before it is asked again")
@@ -125,7 +130,7 @@ def _groups_of(name: str, password: str) -> set[tuple[tuple[str, str], ...]] | N
     try:
         groups = _ask(name, password)
     except (LDAPException, OSError) as error:
-        # Only for slowness, which no login can bring about: nobody shall be able to shut the others out.
+        # Pause only after a slow step, which a login cannot cause. Otherwise one person could lock out all others.
         if time.monotonic() - started > TIMEOUT / 2:
             _retry_at = time.monotonic() + PAUSE
         raise _UnavailableError(f"{type(error).__name__}: {error}") from error
@@ -137,17 +142,17 @@ def _ask(name: str, password: str) -> set[tuple[tuple[str, str], ...]] | None:
     encrypted = URI.scheme == "ldaps"
     tls = ldap3.Tls(validate=ssl.CERT_REQUIRED if VERIFY else ssl.CERT_NONE, ca_certs_file=CA_FILE)
     port = URI.port or (636 if encrypted else 389)
-    # Without the schema: a search for the pseudo-attribute `dn` would fail against it, and it is large.
+    # The schema is not loaded: it is large, and a search for the pseudo-attribute `dn` would fail its check.
     server = ldap3.Server(URI.hostname or "", port, encrypted, tls=tls, get_info=ldap3.NONE, connect_timeout=TIMEOUT)
-    # An e-mail-like bind name (Active Directory's) is no DN, and has no escapes.
+    # A bind name like an e-mail address (Active Directory) is not a DN, so nothing in it is escaped.
     user = LOOKUP_BIND.replace("%s", escape_rdn(name) if "=" in LOOKUP_BIND else name)
     connection = ldap3.Connection(
         server,
         user,
-        # As bytes it is sent as it was typed.
+        # ldap3 normalizes a password given as text (SASLprep). Bytes are sent unchanged.
         password.encode(),  # pyright: ignore[reportArgumentType]
         receive_timeout=TIMEOUT,
-        # A referral would send the password to whatever host the answer names.
+        # Following a referral would send the password to the host that the answer names.
         auto_referrals=False,
         read_only=True,
         check_names=False,
@@ -181,12 +186,12 @@ def _ask(name: str, password: str) -> set[tuple[tuple[str, str], ...]] | None:
 
 
 def _keep_account(name: str, is_admin: bool) -> None:
-    """Have an account of that name in MLflow's database, for permissions to hang on, as admin or not."""
-    # A page of the UI asks many things at once; only the first of them shall make the account.
+    """Create the account in MLflow's database, which permissions need, or change whether it is an admin."""
+    # A page of the UI sends many requests at once, and only the first may create the account.
     with _accounts_lock:
         if not auth.store.has_user(name):
             try:
-                # Nobody knows this password, and while the directory is asked nobody needs it.
+                # This password is never used: the directory checks the person's password. It is random and not stored.
                 auth.store.create_user(name, secrets.token_urlsafe(32), is_admin=is_admin)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":

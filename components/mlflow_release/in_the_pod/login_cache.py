@@ -1,7 +1,7 @@
-"""A memory for MLflow 3.7.0, which hashes the password of every request more than once; newer versions have one of their own.
+"""A login cache for MLflow 3.7.0, which hashes the password of every request more than once. Newer versions have a cache.
 
-It runs in MLflow's pod, as `authorization_function = login_cache:authenticate`. It remembers that a password fits the hash in the
-database, which is still read for every request, once: a new password and a removed user count at once, on every pod.
+It runs in MLflow's pod, as `authorization_function = login_cache:authenticate`. It remembers that a password fits the hash
+in the database. The hash is still read once per request, so a new password or a removed user counts at once on every pod.
 """
 # The virtualenv of this checkout has none of these packages.
 # pyright: basic, reportMissingImports=false, reportMissingModuleSource=false
@@ -25,15 +25,15 @@ _lock = threading.Lock()
 
 
 def authenticate() -> Authorization | Response:
-    """Log in who sends this request, once: MLflow asks again whenever it wants to know the name."""
+    """Return the login of the current request. MLflow calls this several times in a request, and only the first is checked."""
     if "login_cache_answer" not in g:
         g.login_cache_answer = auth.authenticate_request_basic_auth()
     return g.login_cache_answer
 
 
 def check_password_hash(stored: str, password: str) -> bool:
-    """Say whether the password fits, as the function of the same name that MLflow calls."""
-    # Neither is kept, only a fingerprint of the two with a key that ends with the process.
+    """Return True if the password fits the hash. This replaces MLflow's function of the same name."""
+    # Neither the hash nor the password is stored. Only a keyed digest of both is, and the key exists in this process only.
     pair = hmac.digest(_key, f"{stored}\0{password}".encode(), "sha256")
     with _lock:
         if pair in _fitting:
