@@ -1,4 +1,4 @@
-"""What a stack may say: each setting with its default, its reason and its rule.
+"""The settings of a stack: each with its default, its reason and its rule.
 
 Settings are structured values under ``mlflow-eks:`` in ``Pulumi.<stack>.yaml``, camelCase there and snake_case here. Two are
 required: ``cluster`` (``name`` or ``kubeContext``) and ``mlflow.host``. Everything else has a default, which is the value of the

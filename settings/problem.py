@@ -12,7 +12,7 @@ class Problem:
     """Key of the setting as it is written in messages, for example ``postgres.allowFrom.cidrs[0]``. Empty for a section itself,
     inside that section's rules."""
     sentence: str
-    """What is wrong and what to write instead; it continues the key."""
+    """The rest of the sentence after the key: the mistake, and what to write instead."""
     based_on: Sequence[str] = ()
     """Keys of other settings from which the problem follows. The problem is left out where one of them is wrong itself."""
 
