@@ -1,4 +1,4 @@
-"""What Helm does to the stand-in cluster, with the real machine and the real HAProxy, and a web server in MLflow's place."""
+"""Helm releases on the stand-in cluster, with the real supervisor, the real HAProxy, and a web server instead of MLflow."""
 
 import http.client
 import json
@@ -84,7 +84,7 @@ class SqlAlchemyStore:
 
 @pytest.fixture
 def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What is on the PATH of a pod: a `mlflow` that serves, a `python` whose mlflow notes its migrations."""
+    """The programs on a pod's PATH: `mlflow`, a web server, and `python` with an mlflow that logs its migrations."""
     folder = tmp_path / "image"
     store = folder / "lib" / "mlflow" / "store" / "model_registry" / "sqlalchemy_store.py"
     store.parent.mkdir(parents=True)
@@ -115,19 +115,19 @@ def cluster(tmp_path: Path, image: Path, ports: tuple[int, int]) -> Iterator[Clu
     supervisor = Supervisor(tmp_path / "stack")
     supervisor.start()
     try:
-        made = Cluster(tmp_path / "stack")
+        new = Cluster(tmp_path / "stack")
         for namespace in ("mlflow", "haproxy"):
-            made.objects.create(make("v1", "Namespace", "", namespace))
-        made.objects.create(make_secret("mlflow", "database", {"username": "app", "password": "s3cret"}))
-        made.objects.create(make_secret("mlflow", "admin", {"username": "root", "password": "another-s3cret"}))
-        made.install(controller())
-        yield made
+            new.objects.create(make("v1", "Namespace", "", namespace))
+        new.objects.create(make_secret("mlflow", "database", {"username": "app", "password": "s3cret"}))
+        new.objects.create(make_secret("mlflow", "admin", {"username": "root", "password": "another-s3cret"}))
+        new.install(controller())
+        yield new
     finally:
         supervisor.stop()
 
 
 def controller(**config: str) -> Release:
-    # The tests ask without TLS where they do not look at TLS.
+    # Most tests use plain HTTP, so there is no redirect.
     values = {"controller": {"service": {"type": "LoadBalancer"}, "config": {"ssl-redirect": "false", **config}}}
     return Release("ha-proxy-ingress", "haproxy", "kubernetes-ingress", "1.52.1", values, timeout=20)
 
@@ -177,7 +177,7 @@ def eventually(condition: Callable[[], object], seconds: float = 15) -> None:
 
 
 class Clients:
-    """People at work: some all the time, one who comes back to an idle connection now and then."""
+    """Clients that send requests: three all the time, and one on a connection that is idle for 4 seconds at a time."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -215,7 +215,7 @@ def test_a_release_runs_what_the_chart_would(cluster: Cluster, image: Path, port
     record = cluster.install(mlflow(extraEnvVars={"PGSSLMODE": "require"}, podAnnotations={"a": "b"}))
     assert record["status"]["status"] == "deployed"
     assert record["status"]["appVersion"] == "3.15.1"
-    # Each pod on its own, the first one before the others.
+    # Each of the two pods runs the migration.
     assert (image / "migrations.log").read_text() == "postgresql+psycopg2:// as app at db.test\n" * 2
     status, body = get(ports[0])
     served = json.loads(body)
@@ -263,7 +263,7 @@ def test_an_upgrade_loses_no_request(cluster: Cluster, ports: tuple[int, int]) -
         in_flight.start()
         for number in range(2):
             cluster.upgrade(mlflow(podAnnotations={"checksum/secrets": str(number)}))
-        # Long enough for the one with the idle connection to come back to it.
+        # Wait until the client with the idle connection has used it again.
         time.sleep(5)
         in_flight.join()
     assert clients.failures == []
@@ -332,7 +332,7 @@ def test_helm_refuses_what_helm_would(cluster: Cluster) -> None:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether its last thread has: the first may be dead already while the others still hold the sockets open."""
+    """Return True if all threads of a process have ended. Until then, the others can hold its sockets open."""
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
         return len(threads) == 1 and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -344,7 +344,7 @@ def test_a_killed_pod_is_avoided_and_comes_back(cluster: Cluster, ports: tuple[i
     cluster.install(mlflow())
     pid = json.loads(get(ports[0])[1])["pid"]
     os.kill(pid, signal.SIGKILL)
-    # A request on a connection that is just being torn down is lost with the pod; what comes after its end is not.
+    # A request on a connection that is being closed is lost with the pod. Later requests must not be lost.
     eventually(lambda: has_ended(pid))
     assert {get(ports[0])[0] for _ in range(20)} == {200}
     eventually(lambda: all(status.ready for status in cluster.ingress.supervisor.list()))
@@ -475,9 +475,9 @@ def test_objects_behave_as_the_api_does(cluster: Cluster) -> None:
         objects.create(make("v1", "Namespace", "", "mlflow"))
     with pytest.raises(ClusterError, match='namespaces "nowhere" not found'):
         objects.create(make_secret("nowhere", "a", {}))
-    made: Object = objects.create(make_secret("mlflow", "a", {"key": "value"}))
+    created: Object = objects.create(make_secret("mlflow", "a", {"key": "value"}))
     changed = objects.put(make_secret("mlflow", "a", {"key": "other"}))
-    assert changed["metadata"]["uid"] == made["metadata"]["uid"]
+    assert changed["metadata"]["uid"] == created["metadata"]["uid"]
     assert changed["data"] == {"key": b64encode(b"other").decode()}
     objects.remove("Namespace", "", "mlflow")
     assert objects.get("Secret", "mlflow", "a") is None

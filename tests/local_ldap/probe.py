@@ -1,7 +1,7 @@
-"""Asks the login function itself, in MLflow's own virtualenv but without a server: many configurations in a few seconds.
+"""Call the login function without a server, in MLflow's virtualenv: many configurations in a few seconds.
 
-Reads a list of `[environment, [[user, password], ...]]` and prints, for each of them, what every login in turn was given: the name
-of the account, or the status of the refusal.
+Standard input is a list of `[environment, [[user, password], ...]]`. The output has a list for each item, with the result
+of each login: the name of the account, or the HTTP status of the refusal.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from flask import Flask, Response
 def main() -> None:
     configurations = json.load(sys.stdin)
     os.environ.update(configurations[0][0])
-    # Both after the environment is set, which they read.
+    # Both modules read the environment when they are imported.
     auth = importlib.import_module("mlflow.server.auth")
     ldap_login = importlib.import_module("ldap_login")
     auth.store.init_db(auth.auth_config.database_uri)

@@ -1,4 +1,4 @@
-"""The servers of this folder's tests, all on loopback ports: a directory, a database, and MLflow as the release starts it."""
+"""The servers of this folder's tests, on loopback ports: a directory, a database, and MLflow as the release starts it."""
 
 import base64
 import contextlib
@@ -31,7 +31,7 @@ ADMINS = f"cn=mlflow-admins,{GROUPS}"
 USERS = f"cn=mlflow-users,{GROUPS}"
 MANAGER = f"cn=manager,{BASE}"
 LDAP3 = "2.9.1"
-"""In the chart's image, because its own LDAP function needs it."""
+"""Version of ldap3 in the chart's image, which has it for the chart's own LDAP function."""
 
 
 def dn_of(name: str) -> str:
@@ -58,7 +58,7 @@ def listens(port: int) -> bool:
 
 @contextlib.contextmanager
 def running(argv: Sequence[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[Any]]:
-    """Run a server in a process group of its own, and end that group."""
+    """Run a server in a new process group, and end the group at the end of the block."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **options
@@ -67,7 +67,7 @@ def running(argv: Sequence[str], log: Path, **options: Any) -> Iterator[subproce
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        # One that a test has stopped would not hear it.
+        # A server that a test has stopped (SIGSTOP) handles SIGTERM only after SIGCONT.
         process.send_signal(signal.SIGCONT)
         try:
             process.wait(timeout=20)
@@ -80,12 +80,13 @@ def running(argv: Sequence[str], log: Path, **options: Any) -> Iterator[subproce
 
 @dataclass(frozen=True)
 class Certificates:
-    """A certificate for the loopback address, the authority behind it, and an authority that is not."""
+    """A certificate for the loopback address, its authority, and another authority."""
 
     authority: Path
     certificate: Path
     key: Path
-    stranger: Path
+    other_authority: Path
+    """Authority that has not signed the certificate."""
 
     @classmethod
     def make(cls, folder: Path) -> "Certificates":
@@ -93,35 +94,35 @@ class Certificates:
             subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
         folder.mkdir()
-        # Python 3.13, which the image has, wants the authority's key identifier.
+        # Python 3.13, the image's version, requires the authority's key identifier.
         (folder / "extensions").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n")
         key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-        for name in ("ca", "stranger"):
+        for name in ("ca", "other-ca"):
             files = ("-keyout", f"{name}.key", "-out", f"{name}.crt")
             openssl("req", "-x509", *key, *files, "-subj", f"/CN={name}", "-days", "2")
         openssl("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=server")
         signer = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "extensions", "-days", "2")
         openssl("x509", "-req", "-in", "server.csr", "-out", "server.crt", *signer)
-        return cls(*(folder / name for name in ("ca.crt", "server.crt", "server.key", "stranger.crt")))
+        return cls(*(folder / name for name in ("ca.crt", "server.crt", "server.key", "other-ca.crt")))
 
 
 @dataclass
 class Directory:
-    """An OpenLDAP server that takes passwords over TLS only."""
+    """An OpenLDAP server that accepts passwords over TLS only."""
 
     folder: Path
     certificates: Certificates
     port: int = field(default_factory=free_port)
     tls_port: int = field(default_factory=free_port)
     referral_port: int = field(default_factory=free_port)
-    """Where it sends whoever asks for something outside its tree."""
+    """Port in the referral that it answers to a search outside its tree."""
 
     @property
     def uri(self) -> str:
         return f"ldaps://localhost:{self.tls_port}"
 
     def fill(self, people: Mapping[str, str], members: Mapping[str, Sequence[str]]) -> None:
-        """Make the database: people with their passwords, groups with the people in them."""
+        """Create the directory's database: people with their passwords, and groups with their members."""
         assert SLAPD is not None
         (self.folder / "data").mkdir(parents=True)
         (self.folder / "manager").touch(mode=0o600)
@@ -164,7 +165,7 @@ class Directory:
     def serving(self) -> Iterator[subprocess.Popen[Any]]:
         assert SLAPD is not None
         addresses = (f"ldap://127.0.0.1:{self.port}", f"ldaps://127.0.0.1:{self.tls_port}")
-        # The certificate is not for this one.
+        # The certificate is not valid for this address.
         addresses += (f"ldaps://127.0.0.2:{self.tls_port}",)
         argv = [SLAPD, "-d", "stats", "-f", str(self.folder / "slapd.conf"), "-h", " ".join(addresses)]
         with running(argv, self.log) as process:
@@ -172,8 +173,8 @@ class Directory:
             yield process
 
     def modify(self, dn: str, change: str) -> None:
-        """Change an entry: `add`, `delete` or `replace`, the attribute, and its lines."""
-        # By address: the client would look for this machine's name instead of `localhost` in the certificate.
+        """Change an entry. The change is LDIF: `add`, `delete` or `replace`, the attribute, and its lines."""
+        # For `localhost`, the client would look for this machine's name in the certificate, so this uses the address.
         login = ["-x", "-H", f"ldaps://127.0.0.1:{self.tls_port}", "-D", MANAGER, "-y", str(self.folder / "manager")]
         environment = {"PATH": os.defpath, "LDAPTLS_CACERT": str(self.certificates.authority)}
         ldif = f"dn: {dn}\nchangetype: modify\n{change}\n"
@@ -190,15 +191,16 @@ class Directory:
         return self.folder / "slapd.log"
 
     def binds(self, name: str) -> int:
-        """How often it was asked for that person's password."""
+        """Return how often a person's password was checked."""
         return self.log.read_text(errors="replace").count(f'BIND dn="{dn_of(name)}" method=128')
 
 
 @contextlib.contextmanager
 def active_directory(port: int, group: str) -> Iterator[list[bytes]]:
-    """Answer one login as Active Directory does: it binds an e-mail-like name, and the person's entry names the groups.
+    """Answer one login as Active Directory does, and provide the messages that were received.
 
-    Gives the messages that it got. OpenLDAP cannot stand in here: it binds DNs only.
+    Active Directory accepts a bind with a name like an e-mail address, and the person's entry lists the groups. OpenLDAP
+    accepts a bind with a DN only.
     """
 
     def part(tag: int, *contents: bytes) -> bytes:
@@ -207,7 +209,7 @@ def active_directory(port: int, group: str) -> Iterator[list[bytes]]:
         return bytes([tag]) + (bytes([size]) if size < 128 else bytes([0x82, size >> 8, size & 255])) + content
 
     def answers(question: bytes, *operations: bytes) -> bytes:
-        # A message begins with its tag, its size in one byte or two, and its number, which the answers repeat.
+        # A message begins with a tag, its size in one byte or two, and its number. The answers repeat the number.
         start = 2 + (question[1] == 0x81)
         number = question[start : start + 2 + question[start + 1]]
         return b"".join(part(0x30, number, operation) for operation in operations)
@@ -236,7 +238,7 @@ def active_directory(port: int, group: str) -> Iterator[list[bytes]]:
 
 @dataclass
 class Database:
-    """A PostgreSQL server that takes TLS only, and one database on it for each MLflow version."""
+    """A PostgreSQL server that accepts TLS only, with a database for each MLflow version."""
 
     folder: Path
     certificates: Certificates
@@ -277,7 +279,7 @@ class Database:
             yield self
 
     def query(self, statement: str, database: str = "postgres") -> list[list[str]]:
-        """Rows, through MLflow's own driver; this virtualenv has none."""
+        """Run a statement and return its rows. It runs in MLflow's virtualenv, which has the driver."""
         script = (
             "import json, psycopg2, sys\n"
             "connection = psycopg2.connect(''); connection.autocommit = True; cursor = connection.cursor()\n"
@@ -297,7 +299,7 @@ class Database:
 
 
 def ldap3_folder() -> Path:
-    """A folder for PYTHONPATH with the LDAP client of the chart's image."""
+    """Return a folder for PYTHONPATH with the LDAP client of the chart's image."""
     folder = paths.tools_dir() / f"ldap3-{LDAP3}"
     if not (folder / ".complete").exists():
         install = [str(tools.uv_bin()), "pip", "install", "--quiet", "--target", str(folder)]
@@ -308,15 +310,15 @@ def ldap3_folder() -> Path:
 
 @dataclass
 class Mlflow:
-    """One MLflow server, that is one pod."""
+    """An MLflow server, as in one pod."""
 
     folder: Path
     version: str
     database: Database
     values: Mapping[str, Any]
-    """The release's values for the chart."""
+    """Values of the release."""
     environment: Mapping[str, str]
-    """What is different on this machine."""
+    """Environment variables that override those of the values on this machine."""
     admin_password: str
     port: int = field(default_factory=free_port)
 
@@ -353,7 +355,7 @@ class Mlflow:
         return f"mlflow_{self.version.replace('.', '_')}"
 
     def _ini(self) -> str:
-        # As the chart renders it: the authorization function is the last line, and a second line rides along with it.
+        # The file is as the chart renders it. The authorization function is the last value and can have a second line.
         values = self.values["auth"]
         server = f"127.0.0.1:{self.database.port}/{self.database_name}"
         first, *more = values["authorizationFunction"].split("\n")
@@ -381,12 +383,12 @@ class Mlflow:
         return requests.get(f"http://127.0.0.1:{self.port}{path}", headers=_basic(login), timeout=timeout)
 
     def call(self, login: tuple[str, str] | None, path: str, **body: Any) -> requests.Response:
-        """Call one of MLflow's own methods."""
+        """Call a method of MLflow's API."""
         url = f"http://127.0.0.1:{self.port}/api/2.0/mlflow/{path}"
         return requests.post(url, headers=_basic(login), json=body, timeout=30)
 
     def status(self, user: str, password: str) -> int:
-        """What somebody with this login gets for a harmless question."""
+        """Return the status of a harmless request with this login."""
         return self.call((user, password), "experiments/search", max_results=1).status_code
 
 

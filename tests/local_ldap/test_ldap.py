@@ -1,4 +1,4 @@
-"""LDAP login, with a real directory, a real database and the MLflow of both charts: what docs/ldap.md promises."""
+"""The LDAP login is as docs/ldap.md says, with a real directory, a real database and the MLflow of both charts."""
 
 import contextlib
 import json
@@ -70,11 +70,11 @@ class Site:
     slapd: subprocess.Popen[Any]
     database: Database
     pod: Mlflow
-    """Remembers a login for a minute."""
+    """A pod that remembers a login for a minute."""
     other: Mlflow
-    """Remembers nothing. Started later, as every pod is after a restart."""
+    """A pod that remembers no login. It was started later, as every pod is after a restart."""
     experiment: str
-    """What bob has made before that."""
+    """Id of an experiment that bob created before `other` was started."""
 
     def accounts(self) -> dict[str, bool]:
         rows = self.database.query("SELECT username, is_admin FROM users", self.pod.database_name)
@@ -83,7 +83,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    # Not pytest's own: the database runs as somebody who may not enter that one.
+    # The database runs as a user who cannot enter pytest's folder.
     folder = paths.home() / f"test-ldap-{os.getpid()}"
     paths.make_traversable(folder)
     yield folder
@@ -134,13 +134,13 @@ def site(
     first, second = pod("pod", 60), pod("other", 0)
     database.query(f"CREATE DATABASE {first.database_name}")
     with first.serving():
-        made = first.call(BOB, "experiments/create", name="made before the other pod started")
+        created = first.call(BOB, "experiments/create", name="made before the other pod started")
         with second.serving():
-            yield Site(directory, slapd, database, first, second, made.json()["experiment_id"])
+            yield Site(directory, slapd, database, first, second, created.json()["experiment_id"])
 
 
 def release_values(directory: Directory, cache_seconds: int, chart_version: str = "1.11.5") -> dict[str, Any]:
-    """The values of a release with LDAP, from the component."""
+    """Return the component's values for a release with LDAP."""
     ldap = LdapArgs(
         uri=directory.uri,
         lookup_bind=f"uid=%s,{PEOPLE}",
@@ -189,7 +189,7 @@ def test_the_first_administrator_is_mlflows_own(site: Site) -> None:
     assert site.pod.call(ADMIN, "users/create", username="x" * 5, password="y" * 20).ok
     assert site.pod.status(*DIRECTORYS_ADMIN) == 401
     assert site.pod.status("Admin", DIRECTORYS_ADMIN[1]) == 401
-    # Whoever MLflow alone knows is not in the directory, so that leaving the directory is enough to be out.
+    # A user that exists in MLflow only is refused. So a person who leaves the directory cannot log in any more.
     assert site.pod.status("x" * 5, "y" * 20) == 401
 
 
@@ -271,7 +271,7 @@ def test_whoever_leaves_the_group_is_out_when_the_login_is_forgotten(site: Site)
     site.directory.leave(USERS, "erin")
     try:
         assert site.other.status(*ERIN) == 401
-        # For as long as `cacheSeconds` says.
+        # This pod remembers the login for `cacheSeconds`.
         assert site.pod.status(*ERIN) == 200
         assert site.pod.status("erin", "another password") == 401
     finally:
@@ -303,16 +303,16 @@ def test_a_directory_that_hangs_does_not_take_mlflow_down(site: Site) -> None:
     site.slapd.send_signal(signal.SIGSTOP)
     try:
         with ThreadPoolExecutor(30) as pool:
-            # Plain calls and artifacts, which newer versions serve from their event loop.
+            # Newer versions serve artifacts from their event loop, so both kinds of request are tested.
             calls = [pool.submit(site.pod.status, "carol", f"{number}") for number in range(15)]
             artifacts = [pool.submit(site.pod.get, path, ("carol", f"{number}")) for number in range(15)]
             slowest = max(_seconds(lambda: site.pod.get("/health", timeout=20)) for _ in _for_seconds(4))
-            # The kubelet waits three seconds, five times, before it ends a pod.
+            # The kubelet waits 3 seconds for an answer, and kills a container after five failures.
             assert slowest < 2.9
             assert {call.result() for call in calls} == {503}
             assert {artifact.result().status_code for artifact in artifacts} == {503}
         assert site.pod.status(*BOB) == 200, "a remembered login needs no directory"
-        assert site.pod.status(*ADMIN) == 200, "nor does the first administrator"
+        assert site.pod.status(*ADMIN) == 200, "the first administrator needs no directory either"
     finally:
         site.slapd.send_signal(signal.SIGCONT)
     eventually(lambda: site.pod.status(*CAROL) == 200, "the directory is asked again", 20)
@@ -339,20 +339,20 @@ def test_no_password_is_in_a_log(site: Site) -> None:
 
 @dataclass(frozen=True)
 class Probe:
-    """What the login function itself answered to each configuration: the account's name, or the status of the refusal."""
+    """The answers of the login function by configuration: names of accounts, or statuses of refusals."""
 
     answers: Mapping[str, list[str | int]]
     referrals_followed: int
     binds_of_frank: int
     active_directory: list[bytes]
-    """What Active Directory was asked."""
+    """Messages that Active Directory received."""
 
 
 @pytest.fixture(scope="module")
 def probe(folder: Path, directory: Directory, slapd: subprocess.Popen[Any]) -> Probe:
     active_directory_port = free_port()
     plain = {"LDAP_URI": f"ldap://localhost:{directory.port}"}
-    stranger = {"LDAP_CA": str(directory.certificates.stranger)}
+    wrong_authority = {"LDAP_CA": str(directory.certificates.other_authority)}
     person = {
         "LDAP_GROUP_SEARCH_BASE_DN": PEOPLE,
         "LDAP_GROUP_SEARCH_FILTER": "(entryDN=%s)",
@@ -360,11 +360,11 @@ def probe(folder: Path, directory: Directory, slapd: subprocess.Popen[Any]) -> P
     }
     configurations: dict[str, tuple[Mapping[str, str], list[tuple[str, str]]]] = {
         "ldaps": ({}, [BOB]),
-        "ldaps, wrong authority": (stranger, [BOB]),
-        "ldaps, wrong authority, unchecked": ({**stranger, "LDAP_TLS_VERIFY": "none"}, [BOB]),
+        "ldaps, wrong authority": (wrong_authority, [BOB]),
+        "ldaps, wrong authority, unchecked": ({**wrong_authority, "LDAP_TLS_VERIFY": "none"}, [BOB]),
         "ldaps, wrong name": ({"LDAP_URI": f"ldaps://127.0.0.2:{directory.tls_port}"}, [BOB]),
         "ldap": (plain, [BOB]),
-        "ldap, wrong authority": ({**stranger, **plain}, [BOB]),
+        "ldap, wrong authority": ({**wrong_authority, **plain}, [BOB]),
         "ldap, no TLS": ({**plain, "LDAP_START_TLS": "false"}, [BOB]),
         "groups of the person": (person, [MALLORY, BOB]),
         "group in capitals": ({"LDAP_GROUP_USER_DN": USERS.upper().replace(",", ", ")}, [BOB, MALLORY]),
@@ -390,7 +390,7 @@ def probe(folder: Path, directory: Directory, slapd: subprocess.Popen[Any]) -> P
         "[mlflow]\ndefault_permission = READ\nadmin_username = admin\nadmin_password = unused-password\n"
         f"database_uri = sqlite:///{folder}/probe.db\nauthorization_function = {LOGIN}\n"
     )
-    # As Active Directory has it in `memberOf`, in an attribute that this directory's schema knows.
+    # Active Directory has the groups in `memberOf`. This directory's schema lacks it, so `seeAlso` is used.
     directory.modify(dn_of("mallory"), f"add: seeAlso\nseeAlso: cn=other,{GROUPS}\nseeAlso: {USERS}")
     with (
         socket.create_server(("127.0.0.1", directory.referral_port)) as elsewhere,
@@ -414,7 +414,7 @@ def probe(folder: Path, directory: Directory, slapd: subprocess.Popen[Any]) -> P
 
 def test_ldaps_needs_a_certificate_that_is_right(probe: Probe) -> None:
     assert probe.answers["ldaps"] == ["bob"]
-    # One that is not right is a directory that is not there.
+    # With a wrong certificate, the directory counts as unavailable.
     assert probe.answers["ldaps, wrong authority"] == probe.answers["ldaps, wrong name"] == [503]
     assert probe.answers["ldaps, wrong authority, unchecked"] == ["bob"]
 
@@ -422,7 +422,7 @@ def test_ldaps_needs_a_certificate_that_is_right(probe: Probe) -> None:
 def test_ldap_is_encrypted_before_a_password_is_sent(probe: Probe) -> None:
     assert probe.answers["ldap"] == ["bob"]
     assert probe.answers["ldap, wrong authority"] == [503]
-    # The directory itself refuses a password that is not encrypted.
+    # The directory refuses an unencrypted password.
     assert probe.answers["ldap, no TLS"] == [401]
 
 

@@ -1,4 +1,4 @@
-"""Every AWS resource reads back as it was written, notices what others change, and is gone after its deletion."""
+"""Every AWS resource reads back as it was written, sees changes made elsewhere, and is gone after its deletion."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ TAGS = {"app": "mlflow"}
 
 
 class Server:
-    """In place of the PostgreSQL behind an instance; the real one is in test_postgresql.py."""
+    """A fake of an instance's PostgreSQL server. test_postgresql.py uses the real one."""
 
     started: ClassVar[dict[str, dict[str, str]]] = {}
     passwords: ClassVar[dict[str, str]] = {}
@@ -92,7 +92,7 @@ def bucket() -> str:
 
 
 def life(resource: Resource, inputs: Properties, change: Properties) -> None:
-    """Create, read, change in place, delete."""
+    """Create, read, change in place and delete a resource."""
     assert resource.check(inputs) == inputs
     resource_id, outputs = resource.create(inputs)
     assert resource.computed <= outputs.keys()
@@ -190,7 +190,7 @@ def test_security_group(vpc: str):
     life(group, {"name": "sg", "description": "d", "vpcId": vpc, "tags": TAGS}, {"tags": {"b": "c"}})
     resource_id, _ = group.create({"name": "sg", "vpcId": vpc})
     described = api.client("ec2").describe_security_groups(GroupIds=[resource_id])["SecurityGroups"][0]
-    assert described["IpPermissionsEgress"] == [], "nothing gets out that was not allowed"
+    assert described["IpPermissionsEgress"] == [], "outgoing traffic is allowed without a rule of the program"
 
 
 @pytest.mark.parametrize("source", ["cidrIpv4", "referencedSecurityGroupId"])
@@ -338,7 +338,7 @@ def test_a_protected_instance_is_not_deleted(instance: Properties):
 @pytest.mark.parametrize("protection", [False, True])
 def test_nothing_is_left_of_an_instance_whose_creation_was_interrupted(instance: Properties, protection: bool):
     rds.Instance().create(instance | {"deletionProtection": protection})
-    # Killed after the account's record was made and before the server was.
+    # The engine was killed after the record in the account was created and before the server was.
     Server.started.clear()
     assert rds.Instance().read("db", instance, {}) is None
     assert api.client("rds").describe_db_instances()["DBInstances"] == []

@@ -1,4 +1,4 @@
-"""The database stand-ins on a real PostgreSQL with RDS's permission model: who may do what, and what is left when all is gone."""
+"""The stand-in for `postgresql` on a real PostgreSQL with RDS's roles: rights of each role, and nothing left after deletion."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ LOGINS = {"mlflow_user": "first-password", "mlflow_user_2": "second-password"}
 
 @pytest.fixture(scope="module")
 def instance() -> Iterator[DatabaseServer]:
-    # Not below pytest's own folder: PostgreSQL's user must be able to pass through.
+    # PostgreSQL's user cannot enter pytest's folder.
     stack = Path(tempfile.mkdtemp(prefix="mlflow-eks-test-", dir="/var/tmp"))
     stack.chmod(0o711)
     supervisor = Supervisor(stack)
@@ -46,8 +46,8 @@ def instance() -> Iterator[DatabaseServer]:
 
 
 def configuration(instance: DatabaseServer, **other: str) -> Properties:
-    there = {"host": "127.0.0.1", "port": str(instance.port), "username": "master", "password": MASTER}
-    return {**there, "sslmode": "require", "superuser": "false", "connectTimeout": "5", **other}
+    address = {"host": "127.0.0.1", "port": str(instance.port), "username": "master", "password": MASTER}
+    return {**address, "sslmode": "require", "superuser": "false", "connectTimeout": "5", **other}
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def server(instance: DatabaseServer) -> Server:
 
 
 def resources(server: Server) -> dict[str, tuple[Resource, Properties]]:
-    """What the program declares, in the order of its dependencies."""
+    """Return the resources that the program declares, in the order of their dependencies."""
 
     def login(name: str) -> Properties:
         limits = {"searchPaths": ["mlflow"], "roles": ["mlflow_app"], "assumeRole": "mlflow_app"}
@@ -87,21 +87,21 @@ def resources(server: Server) -> dict[str, tuple[Resource, Properties]]:
 
 @pytest.fixture
 def deployed(server: Server) -> Iterator[dict[str, tuple[Resource, str, Properties]]]:
-    made: dict[str, tuple[Resource, str, Properties]] = {}
+    created: dict[str, tuple[Resource, str, Properties]] = {}
     for name, (resource, inputs) in resources(server).items():
         resource_id, outputs = resource.create(inputs)
         assert outputs.keys() == resource.computed
-        made[name] = resource, resource_id, inputs
-    yield made
-    # Twice, because an interrupted deletion is repeated.
-    for resource, resource_id, inputs in [*reversed(made.values())] * 2:
+        created[name] = resource, resource_id, inputs
+    yield created
+    # Delete twice, because an interrupted deletion is repeated.
+    for resource, resource_id, inputs in [*reversed(created.values())] * 2:
         resource.delete(resource_id, inputs)
-    assert [resource.read(resource_id, inputs, {}) for resource, resource_id, inputs in made.values()] == [None] * len(
-        made
-    )
+    assert [resource.read(resource_id, inputs, {}) for resource, resource_id, inputs in created.values()] == [
+        None
+    ] * len(created)
     with server.transaction() as connection:
         query = "SELECT count(*) FROM pg_auth_members WHERE member = 'master'::regrole"
-        assert connection.execute(query).fetchone() == (1,), "the master is in rds_superuser and in nothing else"
+        assert connection.execute(query).fetchone() == (1,), "the master is a member of rds_superuser only"
 
 
 class Client:
@@ -161,11 +161,11 @@ def test_a_login_may_do_nothing_else(deployed: Deployed, client: Client, stateme
 
 
 def test_nobody_else_gets_in(deployed: Deployed, client: Client, server: Server):
-    stranger = Role(server)
-    stranger.create({"name": "stranger", "login": True, "password": "stranger-password"})
+    other_role = Role(server)
+    other_role.create({"name": "stranger", "login": True, "password": "stranger-password"})
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
         client.run("stranger", "SELECT 1", password="stranger-password")
-    stranger.delete("stranger", {})
+    other_role.delete("stranger", {})
     with pytest.raises(psycopg.OperationalError, match="authentication failed"):
         client.run("mlflow_app", "SELECT 1", password="any")
 
@@ -181,7 +181,7 @@ def test_a_new_password_is_that_of_one_role(deployed: Deployed, client: Client):
         host="127.0.0.1", port=client.port, dbname="mlflow", user="mlflow_user_2", password=LOGINS["mlflow_user_2"]
     ) as old_session:
         resource.update(resource_id, inputs, inputs | {"password": "third-password"})
-        assert old_session.execute("SELECT current_user").fetchone() == ("mlflow_app",), "sessions go on"
+        assert old_session.execute("SELECT current_user").fetchone() == ("mlflow_app",), "open sessions continue"
     assert client.run("mlflow_user_2", "SELECT current_user", password="third-password") == [("mlflow_app",)]
     assert client.run("mlflow_user", "SELECT current_user") == [("mlflow_app",)]
     with pytest.raises(psycopg.OperationalError, match="authentication failed"):

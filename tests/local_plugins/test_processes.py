@@ -1,6 +1,6 @@
-"""A plugin is installed where the engine looks, starts, says its version, and ends with the engine: quietly, whatever happens.
+"""A plugin is installed where the engine looks, starts, answers with its version, and ends without output with its engine.
 
-With a nursery it is a fork, without one a process of its own, and nobody sees the difference.
+With a plugin server (a nursery) the plugin is a fork, and without one it is a new process. The engine sees no difference.
 """
 
 import os
@@ -26,14 +26,14 @@ PACKAGES = ("aws", "kubernetes", "postgresql", "random")
 
 
 class Nursery:
-    """A nursery that runs as long as the block."""
+    """A plugin server that runs until the end of the block."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __enter__(self) -> "Nursery":
         command = [sys.executable, "-m", "local.plugins.nursery", str(self.path)]
-        # With another mask than the callers'.
+        # The umask differs from the callers', so that a test can see which one a fork has.
         self.process = subprocess.Popen(command, cwd=paths.CHECKOUT, env={"PATH": os.defpath}, umask=0o077)
         eventually(self.path.exists)
         return self
@@ -43,7 +43,7 @@ class Nursery:
         self.process.wait()
 
     def plugins(self) -> list[int]:
-        """The processes that it has forked and that still run."""
+        """Return the running processes that it has forked."""
         return [
             int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         ]
@@ -57,14 +57,14 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
 
 @pytest.fixture
 def forking(nursery: Nursery, tmp_path: Path) -> Path:
-    """Where plugins are installed that a nursery forks."""
+    """A folder with installed plugins that a plugin server forks."""
     install(tmp_path / "home", tmp_path / "bin", nursery.path)
     return tmp_path
 
 
 @pytest.fixture(params=["alone", "forked"])
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Where plugins are installed."""
+    """A folder with installed plugins, which are forked or new processes."""
     if request.param == "forked":
         return request.getfixturevalue("forking")
     install(tmp_path / "home", tmp_path / "bin", tmp_path / "nursery")
@@ -79,7 +79,7 @@ def eventually(condition: Callable[[], object]) -> None:
 
 
 def command_line(pid: int) -> bytes:
-    """Empty when it has ended."""
+    """Return the command line of a process, empty if the process has ended."""
     file = Path(f"/proc/{pid}/cmdline")
     return file.read_bytes() if file.exists() else b""
 
@@ -131,7 +131,7 @@ def test_a_plugin_does_not_outlive_the_engine(home: Path):
 
 @contextmanager
 def started(home: Path, package: str) -> Generator[subprocess.Popen[str]]:
-    """That plugin, when it has said its port."""
+    """Provide a plugin that has printed its port."""
     with subprocess.Popen(
         [launcher(home, package), "127.0.0.1:1"],
         cwd=home,
@@ -141,7 +141,7 @@ def started(home: Path, package: str) -> Generator[subprocess.Popen[str]]:
     ) as process:
         try:
             assert process.stdout is not None
-            assert select.select([process.stdout], [], [], 20)[0], "nobody answers"
+            assert select.select([process.stdout], [], [], 20)[0], "the plugin printed no port within 20 s"
             assert process.stdout.readline().strip().isdigit()
             yield process
         finally:
@@ -174,7 +174,7 @@ def test_a_fork_has_the_surroundings_of_its_caller(nursery: Nursery, forking: Pa
 
 
 def test_a_fork_whose_engine_is_gone_before_it_serves_ends(nursery: Nursery, forking: Path):
-    # As its port cannot be told: an exception of the fork must not lead it back to where calls are answered.
+    # The fork cannot print its port, which raises an exception. It must end and not accept calls as a plugin server.
     with subprocess.Popen(
         [launcher(forking, "random"), "127.0.0.1:1"],
         env=os.environ | {"MLFLOW_EKS_STACK_DIR": str(forking)},

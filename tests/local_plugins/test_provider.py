@@ -1,4 +1,4 @@
-"""The base of the stand-ins answers the engine as a real provider would: nothing invented in a preview, no secret lost, clear errors."""
+"""The base of the stand-ins answers as a real provider: unknown values in previews, secrets kept, clear errors."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ class Lid(Resource):
     replace = frozenset({"size"})
     secret = frozenset({"pin"})
     autoname = "name"
-    there = True
+    exists = True
 
     def check(self, inputs: Properties) -> Properties:
         if inputs.get("colour") == "pink":
@@ -42,7 +42,7 @@ class Lid(Resource):
         return inputs["name"], {"address": "here", "pin": "1234"}
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
-        return State(resource_id, inputs | {"colour": "blue"}, outputs) if self.there else None
+        return State(resource_id, inputs | {"colour": "blue"}, outputs) if self.exists else None
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         return {"address": "moved"}
@@ -178,7 +178,7 @@ def test_the_preview_of_an_update_keeps_what_is_known(call: Callable[..., Any]):
 
 
 def test_a_resource_that_is_gone_has_no_id(call: Callable[..., Any], lid: Lid):
-    lid.there = False
+    lid.exists = False
     assert call("Read", urn=URN, id="a").id == ""
 
 
@@ -248,12 +248,12 @@ def test_the_engine_learns_what_was_made_before_a_creation_failed(
     with pytest.raises(RefusedError, match="fault injected"):
         call("Create", urn=URN, properties=struct(name="a"))
     ((key, details),) = Context.trailing
-    status, made = status_pb2.Status.FromString(details), provider_pb2.ErrorResourceInitFailed()
+    status, created = status_pb2.Status.FromString(details), provider_pb2.ErrorResourceInitFailed()
     assert key == "grpc-status-details-bin"
-    assert status.details[0].Unpack(made)
-    assert made.id == "a"
-    assert plain(made.properties) == {"name": "a", "address": "here", "pin": "1234"}
-    assert secrets_in(made.properties) == {"pin"}
+    assert status.details[0].Unpack(created)
+    assert created.id == "a"
+    assert plain(created.properties) == {"name": "a", "address": "here", "pin": "1234"}
+    assert secrets_in(created.properties) == {"pin"}
 
 
 def test_of_a_lost_answer_the_engine_learns_nothing(

@@ -1,4 +1,4 @@
-"""The local account has what the program expects to find, and keeps everything when its process is killed."""
+"""The local account has the resources that the program expects, and keeps all data when its process is killed."""
 
 import io
 import os
@@ -92,7 +92,7 @@ def test_a_killed_account_comes_back_with_the_same_ids_and_objects(client: Clien
     rule = {"IpProtocol": "tcp", "FromPort": 5432, "ToPort": 5432, "IpRanges": [{"CidrIp": "10.0.0.0/16"}]}
     ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
     iam.create_role(RoleName="role", AssumeRolePolicyDocument="{}")
-    # A read that loads a service must not change what the next request makes of its random numbers.
+    # A read that loads a service must not change the random numbers of the next request.
     rds.describe_db_instances()
     rds.create_db_instance(
         DBInstanceIdentifier="db",

@@ -1,4 +1,4 @@
-"""A resource whose creation was interrupted is looked for under the id that it would have."""
+"""A resource whose creation was interrupted is looked up under the id that it would have."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The machine keeps what is declared running, says why it cannot, and leaves nothing behind."""
+"""The supervisor keeps declared processes running, says why one cannot run, and leaves no process behind."""
 
 import os
 import signal
@@ -40,9 +40,9 @@ def alive(pid: int) -> bool:
 
 
 def status(supervisor: Supervisor, name: str) -> Status:
-    found = supervisor.get(name)
-    assert found is not None
-    return found
+    declared = supervisor.get(name)
+    assert declared is not None
+    return declared
 
 
 def pid_of(supervisor: Supervisor, name: str) -> int:
@@ -109,7 +109,7 @@ def test_a_process_that_never_answers_raises_in_time(supervisor: Supervisor) -> 
 
 def test_changed_files_are_reloaded_without_a_restart(supervisor: Supervisor, tmp_path: Path) -> None:
     config, seen = tmp_path / "etc" / "config", tmp_path / "seen"
-    # Not a shell: dash drops a signal that comes just when it has started a command.
+    # This is not a shell script, because dash loses a signal that arrives while it starts a command.
     script = (
         "import shutil, signal, sys, time\n"
         "copy = lambda *_: shutil.copyfile(*sys.argv[1:])\n"
@@ -193,7 +193,7 @@ def test_a_killed_daemon_leaves_no_process_and_the_next_starts_them_again(
     supervisor: Supervisor, tmp_path: Path, victim: str
 ) -> None:
     grandchild = tmp_path / "grandchild"
-    # The grandchild has a session of its own, as PostgreSQL's have: no process group leads to it.
+    # The grandchild starts a new session, as PostgreSQL's processes do, so it is in no process group of its parent.
     supervisor.keep_running(
         ProcessSpec("forks", ["sh", "-c", f"setsid sleep 1000 & echo $! > {grandchild}; wait"], ENV)
     )

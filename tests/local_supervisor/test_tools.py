@@ -1,4 +1,4 @@
-"""Tools are installed once, completely or not at all, and what is missing is said in a line that helps."""
+"""Tools are installed once, completely or not at all, and an error says what is missing and what to do."""
 
 import shutil
 import sys
