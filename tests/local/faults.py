@@ -1,10 +1,12 @@
-"""Faults at every operation of an `up`: after each one, a plain `make up` must lead to where an undisturbed one leads.
+"""A sweep of faults, one at every operation of an `up`. After each, a plain `make up` must complete the stack.
+
+The result must equal that of an undisturbed `up`.
 
     python -m tests.local.faults                                      # everything; hours
     python -m tests.local.faults --phase up --kind error --every 5    # the 1st, 6th, 11th … operation of a first `up`
     python -m tests.local.faults --minutes 40                         # as much of it as fits, spread evenly
 
-What was found is kept in artifacts/faults.json, so that the next call goes on from there, and shown in artifacts/faults.md.
+The results are in artifacts/faults.json, from which the next call continues, and in artifacts/faults.md.
 """
 
 import argparse
@@ -36,10 +38,10 @@ PHASES = ("up", "rotate")
 RESULTS = ROOT / "artifacts" / "faults.json"
 REPORT = ROOT / "artifacts" / "faults.md"
 NEVER = "0:error"
-"""A fault that does not happen, so that the operations are counted."""
+"""A fault that never happens. With it, operations are counted."""
 
 View = Counter[str]
-"""What there is, a line each. Two stacks that differ only in generated names, ids and passwords have equal views."""
+"""Everything that a stack consists of, one line each. Stacks that differ in generated values only have equal views."""
 
 _SECRET = "4dabf18193072939515e22adb298388d"  # the engine's mark of a secret in its state
 _GENERATED = (
@@ -49,17 +51,17 @@ _GENERATED = (
     (r"(?<=[a-z])-[0-9a-f]{7}\b", "-*"),
     (r'("checksum/secrets": )"[0-9a-f]{16}"', r'\1"*"'),
     (r'"revision": \d+', '"revision": "*"'),
-    # The ports that the machine gives to servers.
+    # Ports that the supervisor assigns.
     (r"\b2\d{4}\b", "PORT"),
 )
 
 
 def view(stack: LocalStack, rotation: int = 0) -> View:
-    """Look at everything that a run can leave behind, past the engine where there is a way.
+    """Return everything that a run can leave behind, read without the engine where possible.
 
     Args:
-        stack: it, brought up.
-        rotation: its `database.rotation`, because what is generated depends on whose turn it is and not on how often it was.
+        stack: a stack that is deployed.
+        rotation: the stack's `database.rotation`. A view does not depend on the number itself, so it is replaced.
     """
     lines = [*_state(stack), *_files(stack), *_objects(stack), *_account(stack), *_processes(stack), *_site(stack)]
     for server in sorted((stack.folder / "postgres").glob("*")):
@@ -69,12 +71,12 @@ def view(stack: LocalStack, rotation: int = 0) -> View:
 
 
 def outside(stack: LocalStack) -> View:
-    """Look at what a stack has beside its state: in the cluster, in the account and on this supervisor."""
+    """Return everything of a stack except its state: in the cluster, in the account and in the supervisor."""
     return Counter([*_files(stack), *_objects(stack), *_account(stack), *_processes(stack)])
 
 
 def differences(actual: View, expected: View) -> list[str]:
-    """What there is too much and too little."""
+    """Return the lines that are extra and those that are missing."""
     extra, missing = actual - expected, expected - actual
     return [f"extra: {line}" for line in sorted(extra.elements())] + [
         f"missing: {line}" for line in sorted(missing.elements())
@@ -157,7 +159,7 @@ def _account(stack: LocalStack) -> Iterator[str]:
         yield f"aws: rule in {rule['GroupId']} {rule['IsEgress']} {rule['FromPort']}"
     for bucket in s3.list_buckets()["Buckets"]:
         yield f"aws: bucket {bucket['Name']}"
-        for setting, found in {
+        for setting, member in {
             "public_access_block": "PublicAccessBlockConfiguration",
             "bucket_ownership_controls": "OwnershipControls",
             "bucket_encryption": "ServerSideEncryptionConfiguration",
@@ -167,7 +169,7 @@ def _account(stack: LocalStack) -> Iterator[str]:
         }.items():
             with contextlib.suppress(s3.exceptions.ClientError):
                 answer = getattr(s3, f"get_{setting}")(Bucket=bucket["Name"])
-                yield f"aws: {setting} of {bucket['Name']}: {_text(answer.get(found))}"
+                yield f"aws: {setting} of {bucket['Name']}: {_text(answer.get(member))}"
     for role in iam.list_roles()["Roles"]:
         name = role["RoleName"]
         yield f"aws: role {name}"
@@ -189,7 +191,7 @@ def _postgres(stack: LocalStack, server: Path) -> Iterator[str]:
         "sslmode": "require",
         "autocommit": True,
     }
-    # In an order of their own: that of the grants, which the engine gives side by side.
+    # Sort the privileges: PostgreSQL lists them in the order of the grants, which the engine makes in parallel.
     acl = "ARRAY(SELECT unnest({})::text ORDER BY 1)"
     of_server = {
         "role": """SELECT rolname, rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolpassword IS NOT NULL, setconfig
@@ -216,15 +218,15 @@ def _postgres(stack: LocalStack, server: Path) -> Iterator[str]:
 def _processes(stack: LocalStack) -> Iterator[str]:
     for status in Supervisor(stack.folder).list():
         yield f"process: {status.name} {'ready' if status.ready else 'not ready'}"
-    # Plugins see at once a second whether their engine is gone.
+    # A plugin needs a moment to notice that its engine has ended.
     deadline = time.monotonic() + 20
-    while (found := list(strays(stack.folder))) and time.monotonic() < deadline:
+    while (commands := list(strays(stack.folder))) and time.monotonic() < deadline:
         time.sleep(0.5)
-    yield from (f"process: stray {command}" for command in found)
+    yield from (f"process: stray {command}" for command in commands)
 
 
 def strays(folder: Path) -> Iterator[str]:
-    """What works for that stack and is not a process of its supervisor."""
+    """Return the commands of processes that belong to a stack and not to its supervisor."""
     parents: dict[int, int] = {}
     commands: dict[int, str] = {}
     for process in Path("/proc").glob("[0-9]*"):
@@ -235,12 +237,12 @@ def strays(folder: Path) -> Iterator[str]:
             environment = (process / "environ").read_bytes().decode(errors="replace")
             if pid != os.getpid() and re.search(rf"{re.escape(str(folder))}(?![\w-])", command + environment):
                 commands[pid] = command
-    of_machine = {pid for pid, command in commands.items() if "local.supervisor" in command}
+    of_supervisor = {pid for pid, command in commands.items() if "local.supervisor" in command}
     for pid, command in commands.items():
-        line = pid
-        while line > 1 and line not in of_machine:
-            line = parents.get(line, 0)
-        if line not in of_machine:
+        ancestor = pid
+        while ancestor > 1 and ancestor not in of_supervisor:
+            ancestor = parents.get(ancestor, 0)
+        if ancestor not in of_supervisor:
             yield command
 
 
@@ -255,25 +257,30 @@ def _site(stack: LocalStack) -> Iterator[str]:
 
 
 def secret_data(stack: LocalStack, name: str) -> dict[str, str]:
-    """What a Secret of MLflow's namespace holds."""
+    """Return the data of a Secret in MLflow's namespace."""
     return Objects(stack.folder / "cluster" / "objects").secret_data("mlflow", name)
 
 
 @dataclass
 class Round:
-    """One fault and what came of it."""
+    """A fault and its result."""
 
     phase: str
+    """Phase, one of PHASES."""
     kind: str
+    """Kind of fault, one of KINDS."""
     number: int
+    """Number of the operation, from 1. 0: the operation was chosen by a resource's name."""
     operation: str = ""
-    """What it hit."""
+    """Type and name of the resource that the fault hit."""
     happened: bool = False
-    """Whether the command failed, as it has to."""
+    """True if the command with the fault failed, as it must."""
     said: str = ""
-    """The end of what the command said that did not do as it should: meet the fault, or, being the next one, succeed."""
+    """End of the output of a command that behaved wrongly: the fault did not happen, or the next `up` failed."""
     differences: list[str] = field(default_factory=list)
+    """Differences from an undisturbed stack after the next `up`."""
     seconds: int = 0
+    """Seconds of both commands together."""
 
     @property
     def converged(self) -> bool:
@@ -281,35 +288,35 @@ class Round:
 
 
 def new_stack(name: str) -> LocalStack:
-    """A stack in a folder and on ports of its own; not up yet."""
+    """Return a stack that is not deployed yet, with its own folder and ports."""
     return LocalStack(paths.home() / "stacks" / f"{name}-{os.getpid()}", *free_ports())
 
 
 def remove(stack: LocalStack) -> None:
-    """End and delete it without asking the engine."""
+    """Stop and delete a stack without the engine."""
     stack.command("down", "--force", ok=False)
     shutil.rmtree(stack.folder, ignore_errors=True)
 
 
 def up_arguments(rotation: int) -> list[str]:
-    """`make up` with that rotation among its settings."""
+    """Return the arguments of `make up` with this `database.rotation`."""
     return ["up", "--config-path", "--config", f"mlflow-eks:database.rotation={rotation}"] if rotation else ["up"]
 
 
 def operations(stack: LocalStack) -> list[str]:
-    """What the last run that counted did things to, in that order."""
+    """Return the types and names of the resources that the last counted run acted on, in order."""
     file = stack.folder / "fault-count"
     return [urn.rpartition("$")[2] for urn in file.read_text().splitlines()[1:]] if file.exists() else []
 
 
 def strike(stack: LocalStack, fault: str, rotation: int = 0) -> Round:
-    """Bring the stack up with a fault, which must make that fail."""
-    which, _, kind = fault.rpartition(":")
-    result = Round("rotate" if rotation else "up", kind, int(which) if which.isdigit() else 0)
+    """Run an `up` with a fault, which must make it fail."""
+    place, _, kind = fault.rpartition(":")
+    result = Round("rotate" if rotation else "up", kind, int(place) if place.isdigit() else 0)
     (stack.folder / "fault-count").unlink(missing_ok=True)
     failed = stack.command(*up_arguments(rotation), ok=False, MLFLOW_EKS_FAULT=fault)
     done = operations(stack)
-    hit = [urn for urn in done if urn.rpartition("::")[2] == which] if result.number == 0 else done[result.number - 1 :]
+    hit = [urn for urn in done if urn.rpartition("::")[2] == place] if result.number == 0 else done[result.number - 1 :]
     result.operation = hit[0] if hit else ""
     result.happened = failed.returncode != 0 and bool(hit)
     if not result.happened:
@@ -322,7 +329,7 @@ def _end_of(command: subprocess.CompletedProcess[str]) -> str:
 
 
 def disturbed(stack: LocalStack, fault: str, expected: View, rotation: int = 0) -> Round:
-    """Bring the stack up with a fault and then without, and compare what is there with what is expected."""
+    """Run an `up` with a fault and then one without, and compare the stack with the expected view."""
     started = time.monotonic()
     result = strike(stack, fault, rotation)
     again = stack.command(*up_arguments(rotation), ok=False)
@@ -335,23 +342,23 @@ def disturbed(stack: LocalStack, fault: str, expected: View, rotation: int = 0) 
 
 
 class Sweep:
-    """The rounds of a phase, one stack after the other or one stack for many."""
+    """The rounds of all phases. A round of `up` has a new stack; rounds of `rotate` share one until a round fails."""
 
     def __init__(self) -> None:
-        known = (
+        saved = (
             json.loads(RESULTS.read_text()) if RESULTS.exists() else {"expected": {}, "operations": {}, "rounds": []}
         )
-        self.expected: dict[str, View] = {name: Counter(lines) for name, lines in known["expected"].items()}
-        self.operations: dict[str, int] = known["operations"]
-        self.rounds = [Round(**values) for values in known["rounds"]]
+        self.expected: dict[str, View] = {name: Counter(lines) for name, lines in saved["expected"].items()}
+        self.operations: dict[str, int] = saved["operations"]
+        self.rounds = [Round(**values) for values in saved["rounds"]]
         self.rotating: tuple[LocalStack, int] | None = None
 
-    def known(self, phase: str, kind: str, number: int) -> bool:
-        """Whether this round was made already."""
+    def is_done(self, phase: str, kind: str, number: int) -> bool:
+        """Return True if this round has a result."""
         return any((done.phase, done.kind, done.number) == (phase, kind, number) for done in self.rounds)
 
     def prepare(self, phase: str) -> None:
-        """Find out where undisturbed runs lead, and with how many operations."""
+        """Make undisturbed runs of a phase, and save their views and numbers of operations."""
         if phase in self.operations:
             return
         if phase == "up":
@@ -363,7 +370,7 @@ class Sweep:
                 remove(stack)
         else:
             stack = self._rotating_stack()
-            # Its turn after the other's is what all later rotations look like, for each of the two.
+            # From the second rotation on, each login role has been active before, as in all later rotations.
             for rotation in (1, 2, 3):
                 stack.command(*up_arguments(rotation), MLFLOW_EKS_FAULT=NEVER)
                 self.expected[f"rotate {rotation % 2}"] = view(stack, rotation)
@@ -372,7 +379,7 @@ class Sweep:
         self.save()
 
     def run(self, phase: str, kind: str, number: int) -> Round:
-        """Make one round."""
+        """Make one round and save its result."""
         if phase == "up":
             stack = new_stack("faults")
             try:
@@ -392,13 +399,13 @@ class Sweep:
         return result
 
     def close(self) -> None:
-        """Remove the stack that rotates."""
+        """Remove the stack of the rotations."""
         if self.rotating:
             remove(self.rotating[0])
             self.rotating = None
 
     def save(self) -> None:
-        """Keep everything, and write the report."""
+        """Write the results and the report."""
         RESULTS.parent.mkdir(exist_ok=True)
         values = {"expected": self.expected, "operations": self.operations}
         RESULTS.write_text(json.dumps({**values, "rounds": [asdict(done) for done in self.rounds]}, indent=1))
@@ -413,7 +420,7 @@ class Sweep:
 
 
 def spread(total: int, every: int) -> list[int]:
-    """1 to `total` in steps of `every`: far apart first, then what is between."""
+    """Return the numbers from 1 to `total` in steps of `every`, in an order that begins far apart and fills the gaps."""
     numbers = list(range(1, total + 1, every))
     ordered: list[int] = []
     for step in (16, 8, 4, 2, 1):
@@ -422,7 +429,7 @@ def spread(total: int, every: int) -> list[int]:
 
 
 def report(rounds: list[Round], totals: Mapping[str, int]) -> str:
-    """The rounds as Markdown."""
+    """Return the report as Markdown."""
     lines = ["# Faults", ""]
     lines += [f"An undisturbed `{phase}` has {total} operations." for phase, total in totals.items()]
     lines += ["", "| Phase | Kind | Tried | Converged |", "|---|---|---|---|"]
@@ -441,26 +448,28 @@ def report(rounds: list[Round], totals: Mapping[str, int]) -> str:
 
 
 def main() -> None:
-    """Sweep."""
+    """Run the sweep."""
     parser = argparse.ArgumentParser(prog="python -m tests.local.faults", description="Faults at every operation.")
     parser.add_argument("--phase", choices=PHASES, action="append", help="a first up, or a rotation; default: both")
     parser.add_argument("--kind", choices=KINDS, action="append", help="default: all")
-    parser.add_argument("--every", type=int, default=1, help="only every so manieth operation")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no round after that time")
-    given = parser.parse_args()
-    end = time.monotonic() + given.minutes * 60
+    parser.add_argument("--every", type=int, default=1, help="distance between two operations; default: 1, all of them")
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="begin no round after that time; default: no limit"
+    )
+    options = parser.parse_args()
+    end = time.monotonic() + options.minutes * 60
     sweep = Sweep()
     try:
-        for phase in given.phase or PHASES:
+        for phase in options.phase or PHASES:
             sweep.prepare(phase)
         todo = [
             (place, phase, kind, number)
-            for phase in given.phase or PHASES
-            for kind in given.kind or KINDS
-            for place, number in enumerate(spread(sweep.operations[phase], given.every))
-            if not sweep.known(phase, kind, number)
+            for phase in options.phase or PHASES
+            for kind in options.kind or KINDS
+            for place, number in enumerate(spread(sweep.operations[phase], options.every))
+            if not sweep.is_done(phase, kind, number)
         ]
-        # All kinds at the first number before any at the second.
+        # All kinds of fault at one number come before the next number.
         for _, phase, kind, number in sorted(todo, key=lambda item: item[0]):
             if time.monotonic() > end:
                 break

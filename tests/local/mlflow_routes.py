@@ -1,8 +1,8 @@
 # pyright: reportMissingImports=false
-"""Prints every route of the MLflow that runs this, as JSON: [path, methods, framework]. For that MLflow's own interpreter.
+"""Print every route of an MLflow as JSON: [path, methods, framework]. It runs in that MLflow's virtualenv.
 
-The app is `mlflow server --app-name=basic-auth` under uvicorn, Flask's routes inside FastAPI's: the one that a pod serves, and for
-3.7.0, which a pod serves under gunicorn, one that has more.
+The routes are those of `mlflow server --app-name=basic-auth` under uvicorn, with Flask's routes inside FastAPI's. A pod
+with 3.7.0 runs under gunicorn and has only some of them.
 """
 
 import json
@@ -42,7 +42,7 @@ def collect(routes, prefix=""):
         elif hasattr(route, "methods"):
             found.append((prefix + route.path, sorted(route.methods), "fastapi"))
         elif getattr(route, "path", None) != "":
-            # The empty path is the mount of Flask's routes, which are listed already.
+            # The route with the empty path is the mount point of Flask's routes, which are listed above.
             sys.exit(f"{route!r} is a kind of route that this script does not know")
 
 

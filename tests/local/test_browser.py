@@ -1,4 +1,4 @@
-"""A real browser logs in through HAProxy and sees what a client logged."""
+"""A real browser logs in through HAProxy and shows the run that a client has logged."""
 
 import shutil
 
@@ -35,9 +35,9 @@ def test_a_person_logs_in_and_sees_the_experiment(stack: LocalStack) -> None:
                 "--disable-sync",
             ],
         )
-        stranger = browser.new_context(ignore_https_errors=True).new_page()
+        anonymous = browser.new_context(ignore_https_errors=True).new_page()
         with pytest.raises(Error, match="ERR_INVALID_AUTH_CREDENTIALS"):
-            stranger.goto(stack.url)
+            anonymous.goto(stack.url)
         context = browser.new_context(
             ignore_https_errors=True,
             http_credentials={"username": "admin", "password": stack.password()},

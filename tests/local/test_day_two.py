@@ -1,6 +1,6 @@
-"""What happens to a deployment after its first day: passwords change, a pod dies, files are large, clients are many.
+"""Events after the first day of a deployment: passwords change, a pod dies, files are large, many clients connect.
 
-Every number goes to artifacts/day-two.md. No test asserts a time.
+The measurements are written to artifacts/day-two.md. No test asserts a time.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from tests import ROOT
 pytestmark = pytest.mark.local
 
 TESTS = "tests"
-"""What the tests' own connections to the database are called there."""
+"""Application name of the tests' connections to the database."""
 CREATE = "/ajax-api/2.0/mlflow/experiments/create"
 UPLOAD = """
 import hashlib, os, tempfile, time
@@ -52,7 +52,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[LocalStack]:
-    """A stack whose settings these tests change, in the order in which they are written."""
+    """A stack whose settings these tests change. They run in the order in which they are written."""
     with new_stack("day-two") as stack:
         stack.up()
         yield stack
@@ -65,14 +65,14 @@ def admin(site: LocalStack) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def experiment(site: LocalStack, admin: tuple[str, str]) -> str:
-    """An experiment to write to."""
+    """Id of an experiment to write to."""
     answer = send(site, "POST", "/api/2.0/mlflow/experiments/create", {"name": "load"}, admin)
     return answer.body.split('"')[3]
 
 
 @pytest.fixture(scope="module")
 def two_pods(site: LocalStack) -> LocalStack:
-    # Smaller pools, because the default ones of two pods are more than the smallest instance has room for.
+    # With the default pools, two pods could open more connections than the smallest instance class has.
     site.up(mlflow__replicas=2, mlflow__pool__overflow=5)
     return site
 
@@ -116,7 +116,7 @@ def test_a_rotation_loses_no_request_and_the_next_one_retires_the_password_befor
             second = _rotate(site, server, 1, admin, experiment)
             assert second[0] == "mlflow_user_2"
             assert held.execute("SELECT count(*) FROM experiments").fetchone()
-        # Pods of the turn before may still start a connection.
+        # Old pods can still open a connection with the first login, so it must not be refused yet.
         assert _can_log_in(server, *first)
 
         assert site.changes(database__rotation=2) == {
@@ -183,7 +183,7 @@ def test_a_new_admin_password_works_at_once_and_the_old_one_ends_with_the_cache(
     new = admin[0], secrets.token_hex(16)
 
     def statuses(login: tuple[str, str]) -> Counter[int]:
-        # Each on a connection of its own, so that both pods are asked.
+        # Each request has a new connection, so that both pods get some.
         return Counter(two_pods.get(search, login=login).status for _ in range(6))
 
     assert statuses(admin) == {200: 6}
@@ -192,7 +192,7 @@ def test_a_new_admin_password_works_at_once_and_the_old_one_ends_with_the_cache(
     try:
         assert statuses(new) == {200: 6}
         entered = 0.0
-        # The pods' minute of load, so that it needs no minute of its own.
+        # The wait of a minute is also the load for the measurement of memory below.
         with Load(two_pods, new, over_and_over(Request.create_run(experiment))) as load:
             while time.monotonic() - changed < 63:
                 if statuses(admin)[200]:
@@ -217,7 +217,9 @@ def test_the_login_cache_saves_the_hash_on_every_request(two_pods: LocalStack, a
     with_cache = Load(two_pods, admin, over_and_over(search)).run(5)
     running = pods(two_pods)
     two_pods.up(mlflow__auth__cacheSeconds=0)
-    assert not running.keys() & pods(two_pods).keys(), "the setting is in a file that pods read at their start"
+    assert not running.keys() & pods(two_pods).keys(), (
+        "pods read this setting from a file when they start, so a change must replace them"
+    )
     without = Load(two_pods, admin, over_and_over(search)).run(5)
     assert with_cache.failed == without.failed == 0
     report(
@@ -228,7 +230,7 @@ def test_the_login_cache_saves_the_hash_on_every_request(two_pods: LocalStack, a
 
 
 def test_a_page_of_the_site_can_write_and_its_plain_twin_cannot(site: LocalStack, admin: tuple[str, str]) -> None:
-    # MLflow lets every localhost origin in, whatever the setting, so only another name shows that the setting works.
+    # MLflow accepts every origin on localhost, so only another name shows that the setting works.
     origin = f"https://mlflow.example.com:{site.https_port}"
     site.up(mlflow__host="mlflow.example.com", mlflow__url=origin)
     host = {"Host": f"mlflow.example.com:{site.https_port}"}
@@ -246,7 +248,7 @@ def _rotate(
     experiment: str,
     how: str = "with a generated password",
 ) -> tuple[str, str]:
-    """Raise the rotation while clients write; return the login that pods have then."""
+    """Raise the rotation while clients write, and return the login of the new pods."""
     old = database_login(site)
     runs = _runs(server, old)
     connected = (
@@ -258,11 +260,11 @@ def _rotate(
         Load(site, admin, over_and_over(Request.create_run(experiment)), pause=0.05) as load,
     ):
         site.up(database__rotation=rotation)
-        # Some more requests, all answered by the new pods.
+        # Only the new pods answer the requests of these two seconds.
         time.sleep(2)
     new = database_login(site)
     both = [one for one in seen.seen if {old[0], new[0]} <= one.keys()]
-    assert both, "the pods of both turns were never connected at once"
+    assert both, "old and new pods were never connected at the same time"
     assert seen.seen[-1].keys() == {new[0]}
     assert load.failed == 0, load.failures[:3]
     assert _runs(server, new) - runs == load.total
@@ -274,7 +276,7 @@ def _rotate(
 
 
 def _runs(server: psycopg.Connection[Any], login: tuple[str, str]) -> int:
-    # The master may not read MLflow's tables.
+    # The master has no right to read MLflow's tables.
     with _log_in(server, *login) as database:
         (count,) = database.execute("SELECT count(*) FROM runs").fetchone() or (0,)
     return count
@@ -309,7 +311,7 @@ def _can_log_in(server: psycopg.Connection[Any], user: str, password: str) -> bo
 
 
 def _set_secret(site: LocalStack, key: str, value: str) -> None:
-    # Through standard input, as a person does it: an argument would show in the process list.
+    # The password goes through standard input, as a person's does: an argument is visible in the process list.
     subprocess.run(
         [PYTHON, "-m", "local", "run", "config", "set", "--secret", "--path", f"mlflow-eks:{key}"],
         cwd=ROOT,

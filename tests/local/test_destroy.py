@@ -1,4 +1,4 @@
-"""A protected stack refuses to go, and goes whole when it is told to in the documented way: docs/stuck-states.md."""
+"""A protected stack refuses to be destroyed. The way in docs/stuck-states.md destroys it completely."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_a_protected_stack_stays_and_one_that_is_not_leaves_nothing_behind(own_s
     assert faults.differences(faults.outside(own_stack), whole) == []
     assert own_stack.changes() == {}
 
-    # Without a preview the engine takes away all that is not protected itself, and still no data.
+    # Without a preview, the engine deletes every resource that is not protected. No data may be deleted even then.
     refused = own_stack.pulumi("destroy", "--yes", "--skip-preview", ok=False)
     assert refused.returncode != 0
     own_stack.pulumi("up", "--yes", "--skip-preview")

@@ -1,6 +1,6 @@
-"""The pages' commands on a local stack, taken from the pages: README, first stack, day two and what to do when something is stuck.
+"""The pages' commands run on a local stack as they are written: README, first stack, day two, stuck states.
 
-The tests are steps of one way, in the order in which they are written. docs/upgrade.md and the dump are in test_upgrade.py.
+The tests are steps that run in the order in which they are written. test_upgrade.py runs docs/upgrade.md and the dump.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ def site() -> Iterator[LocalStack]:
 
 @pytest.fixture(scope="module")
 def shell(site: LocalStack) -> Shell:
-    # The local stack's certificate is one that no client knows.
+    # The local stack's certificate is self-signed, so clients must not check it.
     return Shell(site, MLFLOW_TRACKING_INSECURE_TLS="true")
 
 
@@ -52,13 +52,13 @@ def test_the_first_commands_of_the_readme_bring_mlflow_up_and_show_no_change(sit
     said = shell.run(up).stdout
     assert f"URL          {site.url}" in said
     assert re.search(r"^Resources:\n +\d+ unchanged$", shell.run(preview).stdout, re.MULTILINE)
-    assert down.startswith("make down"), "the last test runs it"
+    assert down.startswith("make down"), "the last test runs this command"
 
 
 def test_the_lines_that_make_up_prints_are_enough_to_log_a_run(shell: Shell) -> None:
     lines = shell.run("make up").stdout.partition("For an MLflow client")[2].splitlines()
     exported = [line for line in lines if line.startswith("export ")]
-    # Without the variable of the fixture.
+    # The printed lines must set this variable, so the fixture's is removed.
     shell.run("unset MLFLOW_TRACKING_INSECURE_TLS", *exported, LOG_A_RUN)
 
 
@@ -80,11 +80,11 @@ def test_the_first_stack_is_made_as_the_workflows_want_it(
         shutil.copy(ROOT / file, tmp_path)
     (tmp_path / "state").mkdir()
     environment = {
-        # The engine itself: a stack of its own, not the local one.
+        # These commands make another stack than the local one, so they need the real `pulumi`.
         "PATH": f"{site.folder / 'bin'}:{os.environ['PATH']}",
         "PULUMI_HOME": str(tmp_path / "home"),
         "PULUMI_BACKEND_URL": f"file://{tmp_path / 'state'}",
-        # Of the README's stack, which has no key.
+        # The README's stack is encrypted with a passphrase and not with a key.
         "PULUMI_CONFIG_PASSPHRASE": secrets.token_hex(16),
         **aws_account.credentials(_endpoint(site)),
     }
@@ -95,7 +95,7 @@ def test_the_first_stack_is_made_as_the_workflows_want_it(
     if page == "README.md":
         assert "encryptionsalt" in written
     else:
-        # What the workflows look for: see .github/actions/open-stack.
+        # .github/actions/open-stack requires these two entries.
         assert written["secretsprovider"] == words(commands[0])[-1]
         assert written["encryptedkey"]
 
@@ -166,7 +166,7 @@ def test_a_first_up_through_a_tunnel_goes_in_the_two_steps_of_the_page() -> None
         assert refused.returncode != 0
         assert "onnection refused" in refused.stdout + refused.stderr
         assert "database-owner" in refused.stdout
-        # What the page's tunnel asks for is an output already.
+        # The output that the page's tunnel needs exists after the failed `up`.
         (server,) = (one for one in Supervisor(stack.folder).list() if one.name.startswith("rds-"))
         assert shell.run("pulumi stack output databaseAddress").stdout.strip() == "127.0.0.1"
         with tunnel(port, Supervisor(stack.folder).free_port(server.name)):
@@ -200,7 +200,7 @@ def test_a_bucket_that_is_there_is_adopted_and_not_replaced(tmp_path: Path) -> N
 
 @contextlib.contextmanager
 def tunnel(port: int, target: int) -> Iterator[None]:
-    """Forward a port of this supervisor, as a session of AWS's session manager does."""
+    """Forward a loopback port to another, as a session of AWS Session Manager does."""
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -220,7 +220,7 @@ def tunnel(port: int, target: int) -> Iterator[None]:
     with socket.create_server(("127.0.0.1", port)) as listener:
         threading.Thread(target=accept, args=(listener,), daemon=True).start()
         yield
-        # Else the thread that waits in accept keeps the port.
+        # Without this, the thread that waits in `accept` would keep the port open.
         listener.shutdown(socket.SHUT_RDWR)
 
 

@@ -1,6 +1,6 @@
-"""What breaks is told in a line, and a plain `make up` puts it right; what only dies comes back by itself.
+"""An error is reported in one line, and a plain `make up` repairs the stack. A process that dies is started again.
 
-That a fault at every operation converges is the sweep's work, `python -m tests.local.faults`; here is a sample of it.
+These tests inject faults at a sample of the operations. `python -m tests.local.faults` does so at every operation.
 """
 
 import contextlib
@@ -39,8 +39,10 @@ SAMPLE = (
     "mlflow-postgres-database-secret",
     "mlflow-release",
 )
-"""The first of AWS, the server, a role and the schema on it, a Secret, the release: each needs the one before, so that a failure
-there cannot let it be made beside."""
+"""Resources with a fault. Each depends on the one before, so a failure of one keeps the next from being created meanwhile.
+
+They are the first resource on AWS, the server, a role and the schema on it, a Secret, and the release.
+"""
 LOG_UNTIL_REFUSED = """
 import mlflow
 from mlflow.entities import Metric
@@ -65,13 +67,13 @@ def undisturbed(stack: LocalStack) -> View:
 
 @pytest.fixture(scope="module")
 def battered() -> Iterator[LocalStack]:
-    """A stack that is up, and that tests break and put right again."""
-    made = faults.new_stack("test-battered")
+    """A stack that is deployed. Each test breaks it and repairs it."""
+    new = faults.new_stack("test-battered")
     try:
-        made.up()
-        yield made
+        new.up()
+        yield new
     finally:
-        faults.remove(made)
+        faults.remove(new)
 
 
 @pytest.mark.parametrize(
@@ -97,21 +99,22 @@ def test_after_ctrl_c_in_the_middle_a_plain_up_completes_the_stack(own_stack: Lo
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # A terminal sends Ctrl-C to the whole group, and what a shell runs in the background ignores it.
+        # A terminal sends Ctrl-C to the whole group, so the command needs its own. A process that a shell runs in the
+        # background ignores SIGINT, so the handler is set here.
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     ) as running:
         wait_until(lambda: len(faults.operations(own_stack)) >= 25)
         os.killpg(running.pid, signal.SIGINT)
-        said, _ = running.communicate(timeout=300)
+        output, _ = running.communicate(timeout=300)
     assert running.returncode != 0
-    assert "Traceback" not in said
+    assert "Traceback" not in output
     own_stack.command("up")
     assert faults.differences(faults.view(own_stack), undisturbed) == []
 
 
 def test_the_state_is_in_files_that_are_put_in_place_whole(stack: LocalStack) -> None:
-    # The engine truncates and then writes these, and a kill in between leaves a state that cannot be read.
+    # The engine truncates an attributes file and then writes it. A kill in between would leave a state that cannot be read.
     assert list((stack.folder / "backend").rglob("local.json"))
     assert not list((stack.folder / "backend").rglob("*.attrs"))
 
@@ -152,7 +155,7 @@ def test_a_master_password_that_is_wrong_is_told_and_a_new_one_puts_it_right(bat
     told = [line for line in (failed.stdout + failed.stderr).splitlines() if "cannot connect to PostgreSQL" in line]
     assert told
     assert all(f"127.0.0.1:{port}/" in line and "password authentication failed" in line for line in told), told
-    # The pods go on: their login is another.
+    # The pods have another login, so they keep working.
     assert logs_in(battered)
     new = secrets.token_hex(16)
     battered.pulumi("config", "set", "--path", "--secret", "mlflow-eks:postgres.masterPassword", new)
@@ -161,7 +164,7 @@ def test_a_master_password_that_is_wrong_is_told_and_a_new_one_puts_it_right(bat
         host="127.0.0.1", port=port, user="postgres", password=new, dbname="mlflow", sslmode="require"
     ):
         pass
-    # Back to the settings of the checkout: a generated password again, and the first role's turn.
+    # Return to the settings of the checkout: a generated password, and the first login role active.
     battered.command("up")
     assert faults.differences(faults.view(battered), before) == []
 
@@ -213,13 +216,13 @@ def test_after_a_full_disk_the_database_goes_on_when_there_is_space_again(batter
         wait_until(lambda: logs_a_metric(battered))
 
 
-# What the tests do to a stack, and how they look at it.
+# Helpers of the tests
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, "it did not come to that"
+        assert time.monotonic() < deadline, f"the condition was not met within {seconds:.0f} s"
         time.sleep(0.2)
 
 
@@ -228,8 +231,8 @@ def servers(stack: LocalStack) -> list[Path]:
 
 
 def process(stack: LocalStack, name: str) -> Any:
-    (found,) = [status for status in Supervisor(stack.folder).list() if status.name.startswith(name)]
-    return found
+    (only,) = [status for status in Supervisor(stack.folder).list() if status.name.startswith(name)]
+    return only
 
 
 def kill(stack: LocalStack, name: str) -> None:
@@ -237,13 +240,13 @@ def kill(stack: LocalStack, name: str) -> None:
 
 
 def processes_of(stack: LocalStack) -> list[int]:
-    """Everything whose command names the stack's folder."""
-    found: list[int] = []
+    """Return the ids of processes whose command contains the stack's folder."""
+    pids: list[int] = []
     for command in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             if f"{stack.folder}/" in command.read_bytes().replace(b"\0", b" ").decode(errors="replace"):
-                found.append(int(command.parent.name))
-    return found
+                pids.append(int(command.parent.name))
+    return pids
 
 
 def logs_in(stack: LocalStack) -> bool:
@@ -255,7 +258,7 @@ def logs_in(stack: LocalStack) -> bool:
 
 
 def logs_a_metric(stack: LocalStack) -> bool:
-    # MLflow has connections in store, and each that died with the server costs the request that takes it out an answer.
+    # MLflow's pool still has connections that died with the server. Each makes one request fail.
     with contextlib.suppress(CommandError):
         return stack.client(LOG_A_METRIC) == "logged"
     return False
@@ -263,7 +266,7 @@ def logs_a_metric(stack: LocalStack) -> bool:
 
 @contextlib.contextmanager
 def load(stack: LocalStack) -> Iterator[Counter[int]]:
-    """Four clients that ask without a pause; the answers by status, 0 for none."""
+    """Run four clients without a pause, and provide the number of answers by status. Status 0: no answer."""
     answers: Counter[int] = Counter()
     admin = faults.secret_data(stack, faults.ADMIN_SECRET)
     login = (admin["admin-user"], admin["admin-password"])
@@ -291,7 +294,7 @@ def load(stack: LocalStack) -> Iterator[Counter[int]]:
 
 @contextlib.contextmanager
 def small_disk(stack: LocalStack) -> Iterator[Path]:
-    """The database's files on a disk of 300 MB; skips where that cannot be had."""
+    """Move the database's files to a disk of 300 MB for the block. Skip the test where such a disk cannot be mounted."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
     (server,) = servers(stack)
@@ -321,5 +324,5 @@ def small_disk(stack: LocalStack) -> Iterator[Path]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """With owners and modes, which PostgreSQL insists on."""
+    """Copy a folder with owners and modes, which PostgreSQL checks."""
     subprocess.run(["cp", "-a", f"{source}/." if target.exists() else source, target], check=True)

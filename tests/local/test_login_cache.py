@@ -1,4 +1,4 @@
-"""The login cache of the older chart, asked in MLflow 3.7.0's own virtualenv without a server."""
+"""The login cache of the older chart, called in the virtualenv of MLflow 3.7.0 without a server."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from mlflow.server.auth import sqlalchemy_store
 
 hashed, looked_up = [], []
 plain = sqlalchemy_store.check_password_hash
-sqlalchemy_store.check_password_hash = lambda *given: hashed.append(given) or plain(*given)
+sqlalchemy_store.check_password_hash = lambda *args: hashed.append(args) or plain(*args)
 user_of = auth.store._get_user
 auth.store._get_user = lambda session, name: looked_up.append(name) or user_of(session, name)
 authenticate = auth.get_auth_func(auth.auth_config.authorization_function)
@@ -61,7 +61,7 @@ print(json.dumps(answers))
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str | int, int]]:
-    """Who was let in, or the status of the refusal; and how many passwords were hashed for it, or how many users looked up."""
+    """Results by case: the user or the status of the refusal, and the number of passwords hashed or users looked up."""
     folder = tmp_path_factory.mktemp("login")
     tools.ensure(tools.mlflow("3.7.0"))
     (folder / "auth.ini").write_text(
@@ -75,8 +75,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str 
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
         "LOGIN_CACHE_SECONDS": "2",
     }
-    said = run_with_mlflow("3.7.0", ASK, environment)
-    return {what: (found[0], found[1]) for what, found in json.loads(said).items()}
+    output = run_with_mlflow("3.7.0", ASK, environment)
+    return {case: (result[0], result[1]) for case, result in json.loads(output).items()}
 
 
 def test_a_password_is_hashed_once_for_as_long_as_it_is_remembered(

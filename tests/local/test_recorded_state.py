@@ -1,6 +1,6 @@
-"""A stack that an older release made is previewed with the current code: nothing of it may be replaced.
+"""The current code replaces nothing in a preview of a stack that an older release has made.
 
-The state was recorded with ``python -m tests.local.test_recorded_state <folder of a local stack>``; its secrets are made up.
+``python -m tests.local.test_recorded_state <folder of a local stack>`` recorded the state, with made-up secrets.
 """
 
 import json
@@ -24,23 +24,23 @@ def releases() -> list[Path]:
 
 @pytest.mark.parametrize("release", releases(), ids=lambda path: path.stem)
 def test_nothing_of_an_older_stack_is_replaced_or_deleted(own_stack: LocalStack, release: Path) -> None:
-    # What is read while previewing (the load balancer's Service) has to be there.
+    # A preview reads the load balancer's Service, which must exist.
     own_stack.up()
-    # The new stack's own envelope: it says how to decrypt what this machine encrypts.
+    # Only the resources are replaced. The rest of the new stack's state says how its secrets are decrypted.
     state = json.loads(own_stack.pulumi("stack", "export").stdout)
-    # The account is another one, in which the VPC has another id.
+    # In this account the VPC has another id than in the recording.
     vpc = own_stack.resources()["postgres-sg"]["inputs"]["vpcId"]
     state["deployment"]["resources"] = json.loads(re.sub(r"\bvpc-[0-9a-f]{17}\b", vpc, release.read_text()))
     older = own_stack.folder / "older.json"
     older.write_text(json.dumps(state))
     own_stack.pulumi("stack", "import", "--file", str(older))
-    found = own_stack.changes()
-    touched = {operation for operation in found if operation not in {"update", "create"}}
-    assert touched == set(), found
+    changes = own_stack.changes()
+    touched = {operation for operation in changes if operation not in {"update", "create"}}
+    assert touched == set(), changes
 
 
 def record(folder: Path, target: Path) -> None:
-    """Write a stack's state with made-up secrets, the same one wherever a secret occurs."""
+    """Write a stack's state with made-up secrets. All occurrences of a secret get the same made-up one."""
     exported = LocalStack(folder, 0, 0).pulumi("stack", "export", "--show-secrets").stdout
     made_up: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""Every password of a stack is followed through everything that is shown, written or run from the first preview to the destroy."""
+"""Passwords of a stack appear in no output, file or process without need, from the first preview to the destroy."""
 
 import base64
 import contextlib
@@ -29,7 +29,7 @@ from tests import ROOT
 
 pytestmark = pytest.mark.local
 
-# What the stack itself has to keep, and where; POD stands for whichever pod runs.
+# Files of the stack that must have a password. POD stands for the name of any pod.
 DATABASE_SECRET = "cluster/objects/Secret/mlflow/postgres-database-secret.json"
 ADMIN_SECRET = "cluster/objects/Secret/mlflow/mlflow-auth.json"
 LOGIN_INI = "cluster/pods/POD/ini-file/auth_result.ini"
@@ -41,57 +41,57 @@ ADMIN_PLACES = {ADMIN_SECRET, LOGIN_INI}
 _POD = re.compile(r"mlflow(\.mlflow)?-[0-9a-f]{10}-\d+")
 
 
-def marker(what: str) -> str:
-    """A password that the rule for passwords allows and that nothing else on this machine can hold."""
-    return f"{what}_{secrets.token_hex(6)}-{secrets.token_hex(6)}.Zz"
+def marker(name: str) -> str:
+    """Return a password that the settings accept and that appears nowhere else on this machine."""
+    return f"{name}_{secrets.token_hex(6)}-{secrets.token_hex(6)}.Zz"
 
 
 @functools.cache
 def forms(secret: str) -> set[bytes]:
-    """How a secret can stand in a text: as it is, with every special character escaped, in base64 at any offset, in hex."""
+    """Return the forms of a secret in a text: unchanged, with special characters escaped, in base64 at any offset, in hex."""
     raw = secret.encode()
-    found = {raw, quote(secret).encode(), "".join(c if c.isalnum() else f"%{ord(c):02X}" for c in secret).encode()}
-    found.add(raw.hex().encode())
+    texts = {raw, quote(secret).encode(), "".join(c if c.isalnum() else f"%{ord(c):02X}" for c in secret).encode()}
+    texts.add(raw.hex().encode())
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         for offset in range(3):
-            # The first and the last characters also hold bits of the neighbours, which are not known.
+            # The first and the last characters also contain bits of the neighbours, which are unknown.
             length = (offset + len(raw)) // 3 * 4
-            found.add(encode(bytes(offset) + raw)[(0, 2, 3)[offset] : length])
-    return found
+            texts.add(encode(bytes(offset) + raw)[(0, 2, 3)[offset] : length])
+    return texts
 
 
 @dataclass
 class Watched:
-    """Passwords by what they are for, and the search for them."""
+    """Passwords by name, with searches for them."""
 
     passwords: dict[str, str] = field(default_factory=dict[str, str])
 
-    def new(self, what: str) -> str:
-        self.passwords[what] = marker(what)
-        return self.passwords[what]
+    def new(self, name: str) -> str:
+        self.passwords[name] = marker(name)
+        return self.passwords[name]
 
     def in_text(self, text: bytes) -> set[str]:
-        return {what for what, password in self.passwords.items() if any(form in text for form in forms(password))}
+        return {name for name, password in self.passwords.items() if any(form in text for form in forms(password))}
 
     def in_files(self, files: Iterable[tuple[str, Path]]) -> dict[str, set[str]]:
-        """What is in which places, for those that are anywhere."""
-        found: dict[str, set[str]] = {}
+        """Return the places of each password that is in a file."""
+        places: dict[str, set[str]] = {}
         for place, file in files:
             try:
                 content = file.read_bytes()
                 content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
             except (OSError, EOFError):
-                # A socket, or a temporary file that is gone again.
+                # This is a socket, or a temporary file that no longer exists.
                 continue
-            for what in self.in_text(content):
-                found.setdefault(what, set()).add(place)
-        return found
+            for name in self.in_text(content):
+                places.setdefault(name, set()).add(place)
+        return places
 
 
 class ProcessWatch(threading.Thread):
-    """Looks at the arguments and the environment of every process of this machine until it is told to stop.
+    """A thread that records the arguments and the environment of every process of this machine until `stop`.
 
-    A process that lives for a few milliseconds can slip through: what is seen is a lower bound.
+    It can miss a process that lives for a few milliseconds only.
     """
 
     def __init__(self, temporary: Path) -> None:
@@ -104,17 +104,18 @@ class ProcessWatch(threading.Thread):
         self._young: dict[str, int] = {}
 
     def run(self) -> None:
-        # An old process keeps its arguments, except by exec, which comes soon after the fork: those are looked at now and then.
+        # The arguments of a process change only by `exec`, which mostly comes soon after the fork. So a new process is read
+        # 40 times, and an old one every 100 rounds.
         turn = 0
         while not self._ended.wait(0.005):
             turn += 1
-            there = {entry.name for entry in os.scandir("/proc") if entry.name.isdigit()}
-            for pid in there:
+            pids = {entry.name for entry in os.scandir("/proc") if entry.name.isdigit()}
+            for pid in pids:
                 looks = self._young.get(pid, 0)
                 if looks < 40 or turn % 100 == 0:
                     self._young[pid] = looks + 1
                     self._look_at(Path("/proc", pid))
-            self._young = {pid: looks for pid, looks in self._young.items() if pid in there}
+            self._young = {pid: looks for pid, looks in self._young.items() if pid in pids}
             self._keep_temporary_files()
 
     def stop(self) -> None:
@@ -125,7 +126,7 @@ class ProcessWatch(threading.Thread):
         try:
             arguments = (process / "cmdline").read_bytes()
             environment = (process / "environ").read_bytes()
-            # Between the two it may have become another program.
+            # Between the two reads the process can have become another program. Then the pair is dropped.
             if arguments and arguments == (process / "cmdline").read_bytes():
                 self.seen.add((arguments, environment))
         except OSError:
@@ -141,7 +142,7 @@ class ProcessWatch(threading.Thread):
 
 @dataclass
 class Session:
-    """A stack whose every command is kept."""
+    """A stack that records the output of every command."""
 
     stack: LocalStack
     watched: Watched
@@ -158,7 +159,7 @@ class Session:
         self._run([str(PYTHON), "-m", "operations.rotate_admin", "local", "--pulumi", pulumi], None, ok=True)
 
     def set_secret(self, path: str, value: str) -> None:
-        # Through standard input, as the documentation says: an argument would be in the process list.
+        # The value goes through standard input, as in the documentation: an argument is visible in the process list.
         self.pulumi("config", "set", "--secret", "--path", f"mlflow-eks:{path}", text=value)
 
     def fails(self, *arguments: str, because: str) -> None:
@@ -170,7 +171,7 @@ class Session:
             command,
             cwd=ROOT,
             env={**self.stack.environment(), "MLFLOW_TRACKING_INSECURE_TLS": "true"},
-            # A file would do as well; what matters is that a prompt cannot wait for ever.
+            # Standard input is never a terminal, so a prompt cannot wait for ever.
             input=text or "",
             capture_output=True,
             text=True,
@@ -183,7 +184,7 @@ class Session:
         return said
 
     def files(self) -> Iterator[tuple[str, Path]]:
-        """Everything in the stack's folder, pods under one name."""
+        """Return all files in the stack's folder. Every pod has the name POD."""
         for file in self.stack.folder.rglob("*"):
             # The pulumi executable is a link to the one in the tools.
             if file.is_file() and not file.is_symlink() and file.stat().st_nlink == 1:
@@ -191,13 +192,13 @@ class Session:
 
 
 def generated(stack: LocalStack) -> dict[str, str]:
-    """The secrets that the state holds and that nobody chose; asked for past the session, which would keep them as shown."""
+    """Return the generated passwords of the state. The session is not used, because it would record them as shown."""
     exported = json.loads(stack.pulumi("stack", "export", "--show-secrets").stdout)
-    found: dict[str, str] = {}
+    passwords: dict[str, str] = {}
     for resource in exported["deployment"]["resources"]:
         if resource["type"] == "random:index/randomPassword:RandomPassword":
-            found[resource["urn"].rpartition("::")[2]] = _plain(resource["outputs"]["result"])
-    return found
+            passwords[resource["urn"].rpartition("::")[2]] = _plain(resource["outputs"]["result"])
+    return passwords
 
 
 def _plain(value: Any) -> Any:
@@ -205,7 +206,7 @@ def _plain(value: Any) -> Any:
 
 
 def changed_since(moment: float, *roots: Path) -> Iterator[tuple[str, Path]]:
-    """Files outside the stack that were written meanwhile."""
+    """Return the files below some folders that were written since a moment."""
     for root in roots:
         for folder, folders, names in os.walk(root):
             folders[:] = [name for name in folders if name not in {".git", ".venv", "node_modules"}]
@@ -221,7 +222,7 @@ def changed_since(moment: float, *roots: Path) -> Iterator[tuple[str, Path]]:
 def test_a_password_is_nowhere_but_where_it_is_needed(
     own_stack: LocalStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # Whatever a command keeps for its user or leaves in a temporary folder is then in a place that this test can search.
+    # Files in the user's home and temporary files are then in folders that this test searches.
     monkeypatch.setenv("MLFLOW_EKS_HOME", str(paths.home()))
     for variable in ("HOME", "TMPDIR"):
         (tmp_path / variable).mkdir()
@@ -249,22 +250,22 @@ def test_a_password_is_nowhere_but_where_it_is_needed(
     arguments = {program(seen): found for seen, _ in watch.seen if (found := watched.in_text(seen))}
     # The real chart's init container does the same, inside its pod.
     assert arguments.keys() <= {"sed"}, "a password is an argument, which `ps` shows to everybody"
-    # Else the test above would pass because nothing was looked at.
+    # Without this, the assertion above would also hold if no process had been seen.
     assert {"pulumi", "postgres", "haproxy", "mlflow"} <= {program(seen) for seen, _ in watch.seen}
 
     pods = f"HOME={own_stack.folder}/cluster/pods/".encode()
     holders = {environment for _, environment in watch.seen if watched.in_text(environment)}
-    assert holders, "the pods have a password in their environment, and this did not see it"
+    assert holders, "the pods have a password in their environment, and no process with one was seen"
     others = {
         program(arguments): watched.in_text(environment)
         for arguments, environment in watch.seen
         if environment in holders and pods not in environment
     }
-    assert others == {}, "a process that is no pod's has a password in its environment"
+    assert others == {}, "a process outside the pods has a password in its environment"
 
 
 def program(arguments: bytes) -> str:
-    """The program's name; for a script in Python the script's."""
+    """Return the name of the program, or of the script that Python runs."""
     words = arguments.decode(errors="replace").split("\0")
     if "-m" in words[:-1]:
         return words[words.index("-m") + 1]
@@ -273,7 +274,7 @@ def program(arguments: bytes) -> str:
 
 
 def live(session: Session, watched: Watched) -> None:
-    """The life of a stack, with a search of its folder at each stage."""
+    """Run all stages of a stack's life, and search its folder after each."""
     stack = session.stack
     session.local("preview")
     session.set_secret("postgres.masterPassword", watched.new("master"))
@@ -301,7 +302,7 @@ def live(session: Session, watched: Watched) -> None:
     ):
         session.pulumi(*command)
     session.local("status")
-    # What this test can find at all, it finds where it is asked for.
+    # The search can find a password: this command is asked to show one, and it is found in the output.
     assert watched.passwords["admin"] in stack.pulumi("stack", "output", "adminPassword", "--show-secrets").stdout
 
     people(stack, watched)
@@ -317,12 +318,12 @@ def live(session: Session, watched: Watched) -> None:
     session.set_secret("postgres.masterPassword", watched.new("master-2"))
     session.set_secret("database.password", watched.new("database-2"))
     session.pulumi("config", "set", "--path", "mlflow-eks:database.rotation", "1")
-    # Somebody has dropped the role whose turn it is: the server refuses the statement that has the new password in it.
+    # The role that becomes active does not exist, so the server refuses the statement that contains the new password.
     with stack.connect(as_master=True) as server:
         server.execute("DROP ROLE mlflow_user_2")
         session.fails("up", "--yes", "--skip-preview", because='role "mlflow_user_2" does not exist')
         server.execute("CREATE ROLE mlflow_user_2 LOGIN")
-    # And a server that is out of breath: a slow statement is one that logs like to show.
+    # PostgreSQL can log slow statements, so the statement with the new password must be slow once.
     with slowed_down(stack, "mlflow_user_2"):
         session.pulumi("up", "--yes", "--diff")
     watched.passwords |= {f"{name} after the rotation": value for name, value in generated(stack).items()}
@@ -336,7 +337,7 @@ def live(session: Session, watched: Watched) -> None:
 
 @contextlib.contextmanager
 def slowed_down(stack: LocalStack, role: str) -> Iterator[None]:
-    """Make the next statement about a role wait for more than a second."""
+    """Make the next statement about a role wait for more than a second, and assert that one has waited."""
     waited, over = threading.Event(), threading.Event()
     waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER ROLE%'"
 
@@ -365,14 +366,14 @@ def _admin_password(stack: LocalStack) -> str:
 
 
 def people(stack: LocalStack, watched: Watched) -> None:
-    """Log in rightly and wrongly, and make a user, through the front door."""
+    """Log in with right and wrong passwords, and create a user, through the Ingress."""
     admin = ("admin", watched.passwords["admin"])
     assert stack.get("/", login=admin).status == 200
     assert stack.get("/", login=("admin", watched.new("mistyped"))).status == 401
     body = json.dumps({"username": "somebody", "password": watched.new("somebody")})
     assert post(stack, "/api/2.0/mlflow/users/create", body, admin) == 200
     assert stack.get("/", login=("somebody", watched.passwords["somebody"])).status == 200
-    # The second time it exists, and the body may not come back in the answer or in the log.
+    # The user exists now. MLflow refuses the request, and must not repeat its body in the answer or the log.
     assert post(stack, "/api/2.0/mlflow/users/create", body, admin) == 400
 
 
@@ -392,7 +393,7 @@ def post(stack: LocalStack, path: str, body: str, login: tuple[str, str]) -> int
 
 
 def failures(session: Session, watched: Watched) -> None:
-    """A wrong setting and a release that cannot start; both are put right again."""
+    """Cause a wrong setting and a release that cannot start, and repair both."""
     stack = session.stack
     session.set_secret("mlflow.auth.adminPassword", f"{watched.new('refused')} with spaces")
     session.fails("up", "--yes", because="mlflow.auth.adminPassword must be 12 to 128 characters")

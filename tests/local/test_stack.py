@@ -1,4 +1,4 @@
-"""The whole deployment on the real engine: what is there, who gets in, and that nothing changes by itself."""
+"""The whole deployment on the real engine: its resources, its login, and no changes in a second `up`."""
 
 from typing import LiteralString
 
@@ -115,7 +115,7 @@ def test_plain_http_is_redirected_to_https(stack: LocalStack) -> None:
 
 
 def test_more_clients_than_a_pod_has_connections_wait_and_none_of_them_fails(stack: LocalStack) -> None:
-    # A pool of 15 would stall: each request in it holds one connection and waits for a second.
+    # Without the limit, requests would block each other: each holds one connection of the pool and waits for a second.
     crowd = Load(stack, ("admin", stack.password()), over_and_over(Request.create_run("0")), clients=64).run(5)
     assert crowd.failed == 0, crowd.said()
 

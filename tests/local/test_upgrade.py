@@ -1,6 +1,7 @@
-"""From the guide's chart to the default one and back: nothing is lost on the way up, and a dump leads back.
+"""An upgrade from the guide's chart to the default one loses nothing, and a dump leads back.
 
-The tests are steps of one way, in the order in which they are written: docs/upgrade.md and docs/backup-and-restore.md describe it.
+The tests are steps that run in the order in which they are written. docs/upgrade.md and docs/backup-and-restore.md
+describe them.
 """
 
 import json
@@ -76,7 +77,7 @@ print(run.info.run_id)
 
 
 class Site:
-    """The stack, and what the steps know about it."""
+    """The stack, and the results of earlier steps."""
 
     def __init__(self, stack: LocalStack) -> None:
         self.stack = stack
@@ -96,7 +97,7 @@ class Site:
         return json.loads(self.stack.client(LOOK, version=version))
 
     def run(self, command: str, password: str = "") -> str:
-        """A command of a page, where the dump is kept; returns what it prints."""
+        """Run a command of a page in the folder of the dump, and return its output."""
         with self.stack.connect(as_master=True) as server:
             address = f"host={server.info.host} port={server.info.port}"
         done = Shell(self.stack).run(
@@ -115,7 +116,8 @@ class Site:
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     with new_stack("upgrade") as stack:
-        # So that there is a stack whose settings can be changed before its first up: an older MLflow refuses newer tables.
+        # An older MLflow refuses the tables of a newer one, so the older version must be deployed first. `preview` makes
+        # the stack without deploying it, so that the version can be set before the first `up`.
         stack.command("preview")
         yield Site(stack)
 
@@ -139,7 +141,7 @@ def test_its_page_can_write_over_https(site: Site) -> None:
     assert ours.status == 200
     assert ours.headers["strict-transport-security"] == "max-age=31536000"
     assert site.stack.get("/", url=f"http://localhost:{site.stack.http_port}").status == 302
-    # As it is, not as it should be: 3.7.0 checks origins under /api only, which is a reason for the warning.
+    # This is a flaw of 3.7.0, which checks origins below /api only. It is one reason for the warning about this version.
     foreign = {"Origin": "https://evil.example"}
     assert send(site.stack, "POST", create, {"name": "a"}, site.admin, foreign).status == 200
     checked = create.replace("/ajax-api/", "/api/")
@@ -147,7 +149,7 @@ def test_its_page_can_write_over_https(site: Site) -> None:
 
 
 def test_people_use_it_for_a_while(site: Site) -> None:
-    """Not much of a test: everything that the next steps must find again, and what a minute of load does to the pod's memory."""
+    """Create the data that the next steps must find again, and measure the pod's memory after a minute of load."""
     (leader,) = pods(site.stack).values()
     idle = memory(leader)
     experiment = send(site.stack, "POST", "/api/2.0/mlflow/experiments/create", {"name": "load"}, site.admin)
@@ -180,7 +182,7 @@ def test_its_admin_password_can_be_changed(site: Site, monkeypatch: pytest.Monke
     change_password(site.stack.url, user, old, new)
     try:
         assert _search(site, (user, new)).status == 200
-        # At once, because the login cache of this version compares with the database.
+        # The old password is refused at once, because the login cache of this version compares with the database.
         assert _search(site, (user, old)).status == 401
     finally:
         change_password(site.stack.url, user, new, old)
@@ -193,7 +195,7 @@ def test_a_dump_is_made_with_the_login_of_the_pods(site: Site) -> None:
 
 
 def test_an_upgrade_under_load_keeps_everything(site: Site) -> None:
-    # The newer MLflow has a login cache of its own.
+    # The newer MLflow has a login cache, so the program's is removed.
     gone = {"delete": ["mlflow-login-cache"]}
     assert site.stack.changes(mlflow__chartVersion=AFTER) == {"update": ["mlflow-release"], **gone}
     login = site.admin
@@ -216,7 +218,7 @@ def test_there_is_no_way_back_without_the_dump(site: Site) -> None:
         refused = site.stack.pulumi("up", "--yes", "--skip-preview", ok=False)
     assert refused.returncode != 0
     assert "Can't locate revision identified by" in refused.stdout + refused.stderr
-    # The release was rolled back, and the newer server never went.
+    # The release was rolled back, and the newer server was never stopped.
     assert site.version() == "3.15.1"
     assert _search(site, site.admin).status == 200
 
@@ -242,7 +244,7 @@ def test_with_the_dump_everything_is_as_it_was(site: Site) -> None:
     assert site.version() == "3.7.0"
     assert site.look("3.7.0") == site.before
     _reader_may_what_was_granted(site)
-    # The run of after the dump is gone, its artifacts are not.
+    # A run that is newer than the dump is gone. Its artifacts still exist.
     assert site.later not in json.dumps(site.look("3.7.0"))
     artifact = f"/api/2.0/mlflow-artifacts/artifacts/{site.experiment}/{site.later}/artifacts/notes/note.txt"
     assert site.stack.get(artifact, login=site.admin).body == "hello from later"

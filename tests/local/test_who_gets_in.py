@@ -1,4 +1,4 @@
-"""Who gets in: every route of both MLflow versions without a login, a user's artifacts, foreign sites and hosts, open ports."""
+"""Access to the site: routes of both MLflow versions without a login, artifacts of other users, foreign sites, open ports."""
 
 import functools
 import http.client
@@ -32,7 +32,7 @@ Login = tuple[str, str]
 
 @dataclass(frozen=True)
 class Site:
-    """One version, running behind HAProxy."""
+    """A stack with one version of MLflow."""
 
     stack: LocalStack
     mlflow: str
@@ -45,17 +45,17 @@ class Site:
     def pods(self) -> list[str]:
         return self.stack.pod_addresses()
 
-    def connect(self, pod: str | None = None) -> "Door":
+    def connect(self, pod: str | None = None) -> "Connection":
         if pod is not None:
             host, _, port = pod.rpartition(":")
-            return Door(http.client.HTTPConnection(host, int(port), timeout=60))
+            return Connection(http.client.HTTPConnection(host, int(port), timeout=60))
         context = create_default_context()
         context.check_hostname, context.verify_mode = False, CERT_NONE
-        return Door(http.client.HTTPSConnection("localhost", self.stack.https_port, context=context, timeout=60))
+        return Connection(http.client.HTTPSConnection("localhost", self.stack.https_port, context=context, timeout=60))
 
 
 @dataclass(frozen=True)
-class Door:
+class Connection:
     """A connection that is kept for many requests."""
 
     connection: http.client.HTTPConnection
@@ -81,12 +81,12 @@ class Door:
 
 @pytest.fixture(scope="module")
 def guides_stack() -> Iterator[LocalStack]:
-    """The stack with the chart of the manual guide. From its first up: an older MLflow refuses a newer one's tables."""
-    with new_stack("guide") as made:
-        made.command("preview")
-        made.set(mlflow__chartVersion=GUIDES_CHART)
-        made.pulumi("up", "--yes", "--skip-preview")
-        yield made
+    """A stack with the chart of the manual guide from its first `up`, because an older MLflow refuses a newer one's tables."""
+    with new_stack("guide") as new:
+        new.command("preview")
+        new.set(mlflow__chartVersion=GUIDES_CHART)
+        new.pulumi("up", "--yes", "--skip-preview")
+        yield new
 
 
 @pytest.fixture(scope="module", params=[DEFAULT_MLFLOW, GUIDES_MLFLOW])
@@ -108,29 +108,31 @@ def routes(version: str) -> list[tuple[str, list[str], str]]:
 
 
 def harmless(route: str) -> str:
-    """The route with a value for each parameter that is the name of nothing."""
+    """Return the path of a route. Each parameter has a value that names nothing."""
     return re.sub(r"<[^>]+>|\{[^}]+\}", "none-such", route)
 
 
 def open_routes() -> dict[str, str]:
-    """Route with its method to the reason why nobody has to log in for it."""
+    """Return the routes without a login, as method and path, to the reason."""
     return yaml.safe_load((HERE / "open_routes.yaml").read_text())
 
 
 def test_every_route_that_is_not_listed_asks_for_a_login(site: Site) -> None:
-    door, found, walked = site.connect(), dict[str, int](), 0
+    connection, open_now, walked = site.connect(), dict[str, int](), 0
     for route, methods, _ in routes(site.mlflow):
         for method in methods:
-            status, _ = door.ask(method, harmless(route), body=b"" if method in {"PATCH", "POST", "PUT"} else None)
+            status, _ = connection.ask(
+                method, harmless(route), body=b"" if method in {"PATCH", "POST", "PUT"} else None
+            )
             walked += 1
             if status != 401:
-                found[f"{method} {route}"] = status
-    print(f"MLflow {site.mlflow}: {len(routes(site.mlflow))} routes, {walked} requests, {len(found)} open")
+                open_now[f"{method} {route}"] = status
+    print(f"MLflow {site.mlflow}: {len(routes(site.mlflow))} routes, {walked} requests, {len(open_now)} open")
     assert walked > 600
     expected = open_routes()
-    unlisted = {request: status for request, status in found.items() if request not in expected}
+    unlisted = {request: status for request, status in open_now.items() if request not in expected}
     assert unlisted == {}, "open without a login and not in open_routes.yaml"
-    assert expected.keys() - found.keys() == set(), "in open_routes.yaml, and asks for a login"
+    assert expected.keys() - open_now.keys() == set(), "in open_routes.yaml, and asks for a login"
 
 
 def test_every_reason_for_an_open_route_is_a_sentence() -> None:
@@ -139,11 +141,12 @@ def test_every_reason_for_an_open_route_is_a_sentence() -> None:
 
 
 def test_another_spelling_of_a_route_opens_nothing(default_site: Site) -> None:
-    door, opened = default_site.connect(), dict[str, int]()
+    connection, opened = default_site.connect(), dict[str, int]()
     for route, methods, framework in routes(DEFAULT_MLFLOW):
         path = harmless(route)
         if framework == "flask" and not route.endswith("experiments/search"):
-            # Flask asks for the login before it looks at the path; FastAPI's routes are protected one by one.
+            # Flask checks the login before it looks at the path, so one of its routes is enough. FastAPI's routes are
+            # protected one by one.
             continue
         first = path[1:]
         spellings = [f"{path}/", path.removesuffix("/"), f"//{first}", f"/%{ord(first[0]):x}{first[1:]}", path.upper()]
@@ -156,7 +159,7 @@ def test_another_spelling_of_a_route_opens_nothing(default_site: Site) -> None:
         ]
         for spelling in spellings:
             for method in methods:
-                status, _ = door.ask(method, spelling or "/", body=b"" if method != "GET" else None)
+                status, _ = connection.ask(method, spelling or "/", body=b"" if method != "GET" else None)
                 if status not in {301, 307, 308, 401, 404, 405}:
                     opened[f"{method} {spelling}"] = status
     assert {request: status for request, status in opened.items() if not request.startswith("OPTIONS ")} == {}
@@ -168,12 +171,12 @@ def test_what_the_guides_version_would_answer_under_uvicorn_is_behind_the_login(
 ) -> None:
     site = Site(guides_stack, GUIDES_MLFLOW)
     assert site.connect().ask("POST", path, body=b"")[0] == 401
-    # Not only of those who have no login: gunicorn does not know them at all.
+    # With a login, too, these routes are not there: under gunicorn they do not exist.
     assert site.connect().ask("POST", path, site.admin, b"")[0] in {404, 405}
 
 
 def test_the_guides_version_keeps_the_traces_of_mlflows_clients(guides_stack: LocalStack) -> None:
-    # They try /v1/traces first, and what it does not take goes where artifacts go.
+    # Clients try /v1/traces first. If that route refuses a trace, they store it as an artifact.
     trace = (
         "import mlflow\n"
         "mlflow.set_experiment('traces')\n"
@@ -191,7 +194,7 @@ def test_the_guides_version_keeps_the_traces_of_mlflows_clients(guides_stack: Lo
 
 @pytest.fixture(scope="module")
 def private_run(site: Site) -> str:
-    """A run of the administrator's with an artifact, and a user who has no permission for it; returns the run's path."""
+    """Path of a run with artifacts of the administrator. There is also a user without permission for it (NOBODY)."""
     log = (
         "import mlflow\n"
         "mlflow.set_experiment('private')\n"
@@ -210,7 +213,7 @@ def private_run(site: Site) -> str:
 
 NOBODY = "nobody-special", "a-password-of-a-test"
 
-# 3.7.0 asks for permission at some doors only: settings/stack.py warns about it, and the default version closes them all.
+# Requests for which 3.7.0 checks no permission. settings/stack.py warns about this, and the default version has no such hole.
 HOLES = {
     (GUIDES_MLFLOW, "GET", "/api/2.0/mlflow-artifacts/artifacts?path={folder}"),
     (GUIDES_MLFLOW, "GET", "/ajax-api/2.0/mlflow-artifacts/artifacts?path={folder}"),
@@ -237,10 +240,10 @@ DOWNLOADS = [
 def test_a_user_without_permission_gets_no_artifact(site: Site, private_run: str, method: str, template: str) -> None:
     folder = f"{private_run}/artifacts"
     path = template.format(run=private_run.partition("/")[2], folder=folder, path=f"{folder}/note.txt")
-    door = site.connect()
-    # Else a mistake in the path would pass for a refusal.
-    assert door.ask(method, path, site.admin)[0] == 200
-    status, body = door.ask(method, path, NOBODY)
+    connection = site.connect()
+    # The administrator gets the artifact, so the path is right and a refusal below is a real one.
+    assert connection.ask(method, path, site.admin)[0] == 200
+    status, body = connection.ask(method, path, NOBODY)
     if (site.mlflow, method, template) in HOLES:
         assert status == 200, (
             "MLflow has closed this hole: take it out of HOLES and of the warning in settings/stack.py"
@@ -253,27 +256,27 @@ def test_a_user_without_permission_gets_no_artifact(site: Site, private_run: str
 @pytest.mark.parametrize("api", ["api", "ajax-api"])
 def test_a_user_without_permission_cannot_change_an_artifact(site: Site, private_run: str, api: str) -> None:
     path = f"2.0/mlflow-artifacts/artifacts/{private_run}/artifacts/kept-by-{api}.txt"
-    door = site.connect()
+    connection = site.connect()
     for method in ("PUT", "DELETE"):
-        before = door.ask("GET", f"/api/{path}", site.admin)
+        before = connection.ask("GET", f"/api/{path}", site.admin)
         assert before[0] == 200
-        status = door.ask(method, f"/{api}/{path}", NOBODY, b"written by somebody else")[0]
-        changed = door.ask("GET", f"/api/{path}", site.admin) != before
+        status = connection.ask(method, f"/{api}/{path}", NOBODY, b"written by somebody else")[0]
+        changed = connection.ask("GET", f"/api/{path}", site.admin) != before
         hole = (site.mlflow, method, api) in HOLES
         assert (status, changed) == ((200, True) if hole else (403, False))
 
 
 @pytest.mark.parametrize("api", ["api", "ajax-api"])
 def test_a_page_of_another_site_cannot_write(default_site: Site, api: str) -> None:
-    door, name = default_site.connect(), f"written-by-another-site-{api}"
+    connection, name = default_site.connect(), f"written-by-another-site-{api}"
     create, body = f"/{api}/2.0/mlflow/experiments/create", {"name": name}
     find = f"/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(name)}"
     for content_type in ("application/json", "text/plain", "application/x-www-form-urlencoded"):
-        # The two last ones a browser sends without asking first.
+        # A browser sends the last two content types without a preflight request.
         sent = {"Origin": FOREIGN_ORIGIN, "Content_Type": content_type}
-        assert door.ask("POST", create, default_site.admin, body, **sent)[0] == 403
-    assert door.ask("GET", find, default_site.admin)[0] == 404
-    assert door.ask("POST", create, default_site.admin, body, Origin=default_site.stack.url)[0] == 200
+        assert connection.ask("POST", create, default_site.admin, body, **sent)[0] == 403
+    assert connection.ask("GET", find, default_site.admin)[0] == 404
+    assert connection.ask("POST", create, default_site.admin, body, Origin=default_site.stack.url)[0] == 200
 
 
 def test_the_guides_version_lets_a_page_of_another_site_write_and_the_warning_says_so(guides_stack: LocalStack) -> None:
@@ -302,13 +305,13 @@ def test_an_unknown_host_gets_nothing(site: Site, host: str) -> None:
 
 
 def listening(pids: set[int]) -> set[tuple[str, int]]:
-    """Address and port of every TCP socket on which these processes accept connections."""
+    """Return address and port of every TCP socket on which these processes accept connections."""
     sockets = set[str]()
     for pid in pids:
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             target = str(descriptor.readlink()) if descriptor.is_symlink() else ""
             sockets |= set(re.findall(r"^socket:\[(\d+)\]$", target))
-    found = set[tuple[str, int]]()
+    addresses = set[tuple[str, int]]()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
             words = line.split()
@@ -317,12 +320,12 @@ def listening(pids: set[int]) -> set[tuple[str, int]]:
                 words_of_address = [
                     bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8)
                 ]
-                found.add((".".join(str(byte) for byte in b"".join(words_of_address)), int(port, 16)))
-    return found
+                addresses.add((".".join(str(byte) for byte in b"".join(words_of_address)), int(port, 16)))
+    return addresses
 
 
 def family(pid: int) -> set[int]:
-    """A process and all that it has started."""
+    """Return the ids of a process and all its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return {pid}.union(*(family(int(child)) for child in children))
 
