@@ -45,7 +45,10 @@ class Request:
 
 
 Script = Generator[Request, str | None, None]
-"""Requests of one client. The script yields a request and is sent the body of its answer, or None if the status was not 200."""
+"""Requests of one client.
+
+The script yields a request and is sent the body of its answer, or None if the status was not 200.
+"""
 
 
 def over_and_over(request: Request) -> Callable[[], Script]:

@@ -22,7 +22,10 @@ def home() -> Path:
 
 
 def tools_dir() -> Path:
-    """Return the folder of the installed programs. It has one folder per tool and version, and all checkouts share it."""
+    """Return the folder of the installed programs.
+
+    It has one folder per tool and version, and all checkouts share it.
+    """
     return home() / "tools"
 
 

@@ -1,4 +1,7 @@
-"""A further local stack for tests and measurements. It has the commands of `make up`, its own folder and its own ports."""
+"""A further local stack for tests and measurements.
+
+It has the commands of `make up`, its own folder and its own ports.
+"""
 
 import contextlib
 import json
@@ -185,7 +188,10 @@ class LocalStack:
         )
 
     def rdsadmin(self) -> psycopg.Connection[Any]:
-        """Connect as `rdsadmin`, the superuser that RDS keeps for itself. This needs neither the engine nor the state."""
+        """Connect as `rdsadmin`, the superuser that RDS keeps for itself.
+
+        This needs neither the engine nor the state.
+        """
         (server,) = (self.folder / "postgres").iterdir()
         return psycopg.connect(
             host="127.0.0.1",
@@ -283,7 +289,8 @@ def new_stack(name: str) -> Generator[LocalStack]:
 def free_ports() -> tuple[int, int]:
     """Return two ports that nothing listens on, below Linux's default range for outgoing connections (from 32768).
 
-    Nothing listens yet on the ports of a stack that is not deployed. So each parallel worker of pytest has its own range.
+    Nothing listens yet on the ports of a stack that is not deployed. So each parallel worker of pytest has its own
+    range.
     """
     first = 30000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 5 * 550
     with contextlib.ExitStack() as held:

@@ -34,7 +34,7 @@ RUN = {
     ("docs/upgrade.md", "pg_restore"),
     ("local/README.md", "make status"),
 }
-"""Page and a word of a block. tests/local/test_docs_commands.py and test_upgrade.py run its commands, except those in NOT_RUN."""
+"""Page and a word of a block. The tests in tests/local run the block's commands, except those in NOT_RUN."""
 
 PROGRAMS = ("make ", "pulumi ", "python ", "eval ", "kubectl ", "psql ", "pg_dump ", "pg_restore ")
 """Programs of the shell in those tests. A command with another program cannot be run."""

@@ -25,7 +25,9 @@ ADDRESS = "127.0.0.1"
 
 
 def start(supervisor: Supervisor, timeout: float = 60) -> str:
-    """Start the account in the supervisor and return the URL of its API. The first calls wait until the account is complete.
+    """Start the account in the supervisor and return the URL of its API.
+
+    The first calls wait until the account is complete.
 
     Args:
         supervisor: the stack's supervisor.

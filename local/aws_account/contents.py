@@ -11,7 +11,7 @@ from local import aws_account
 
 
 def fill(endpoint: str) -> None:
-    """Create the resources that the program expects: a VPC with two private subnets and a public one, and an EKS cluster."""
+    """Create what the program expects: an EKS cluster in a VPC with two private subnets and a public one."""
     ec2: Any = boto3.client("ec2", endpoint_url=endpoint, region_name=aws_account.REGION)
     iam: Any = boto3.client("iam", endpoint_url=endpoint, region_name=aws_account.REGION)
     eks: Any = boto3.client("eks", endpoint_url=endpoint, region_name=aws_account.REGION)

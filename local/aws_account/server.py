@@ -69,7 +69,10 @@ class Journal:
             journal.write(json.dumps(entry) + "\n")
 
     def replay(self) -> bool:
-        """Carry out the entries of the file. Return False, and delete the file, if the account in it is not complete."""
+        """Carry out the entries of the file.
+
+        Return False, and delete the file, if the account in it is not complete.
+        """
         lines = self.file.read_text().splitlines() if self.file.exists() else []
         # A killed process can leave half a line at the end. That request was never answered, so it is dropped.
         complete = [line for line in lines if line.endswith("}") or json.dumps(_SEEDED) == line]
@@ -139,7 +142,10 @@ def _load_services() -> None:
 
 
 def _keep_policies_only() -> None:
-    """Store bucket policies without enforcing them: moto denies on every condition that it does not know, such as TLS."""
+    """Store bucket policies without enforcing them.
+
+    moto denies every request under a condition that it does not know, such as TLS.
+    """
 
     def neutral(self: s3_models.FakeBucket, action: str, resource: str) -> PermissionResult:
         return PermissionResult.NEUTRAL

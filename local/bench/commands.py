@@ -48,8 +48,8 @@ def main(arguments: Sequence[str]) -> int:
 def _on_a_stack(stack: LocalStack, parts: Sequence[str], options: argparse.Namespace, command: str) -> None:
     if "serving" in parts:
         rows: list[serving.Row] = []
-        # An older MLflow refuses the tables of a newer one, so the older version must be deployed first. `preview` makes
-        # the stack without deploying it, so that the version can be set before the first `up`.
+        # An older MLflow refuses the tables of a newer one, so the older version must be deployed first. `preview`
+        # makes the stack without deploying it, so that the version can be set before the first `up`.
         stack.command("preview")
         for chart, version in sorted(APP_VERSIONS.items(), key=lambda item: tuple(map(int, item[1].split(".")))):
             stack.up(mlflow__chartVersion=chart, mlflow__workers=serving.DEFAULT_WORKERS)
@@ -77,7 +77,8 @@ def _stack(name: str) -> Generator[LocalStack]:
     try:
         yield stack
     finally:
-        # Other projects were deployed in this stack's folder, too, and `down` would not destroy those. `--force` deletes all.
+        # Other projects were deployed in this stack's folder, too, and `down` would not destroy those. `--force`
+        # deletes all.
         stack.command("down", "--force", ok=False)
         shutil.rmtree(stack.folder, ignore_errors=True)
 

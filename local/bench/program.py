@@ -1,4 +1,4 @@
-"""The time of the program itself: its start, a preview without changes, and a preview of several stacks' worth of resources."""
+"""The time of the program itself: its start, a preview without changes, a preview of several times its resources."""
 
 import json
 import os

@@ -257,7 +257,10 @@ def _one_window(
 
 
 def _probe(stack: LocalStack) -> float:
-    """Return the seconds until all pods, one after the other, have answered the readiness probe. Each may take a minute."""
+    """Return the seconds until all pods, one after the other, have answered the readiness probe.
+
+    Each may take a minute.
+    """
     began = time.monotonic()
     for address in stack.pod_addresses():
         with contextlib.suppress(OSError):

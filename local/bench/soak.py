@@ -94,7 +94,10 @@ class Overload:
     words: Sequence[str]
     """Texts of the failed answers, each once."""
     recovered: float | None
-    """Seconds from the end of the shortage to the first of twenty good answers in a row. None: not within two minutes."""
+    """Seconds from the end of the shortage to the first of twenty good answers in a row.
+
+    None: not within two minutes.
+    """
     restarts: int
     """Restarts of pods since before the shortage."""
 

@@ -1,4 +1,4 @@
-"""The two Helm charts in Python: pure functions from values to objects, tested against recordings of the real charts."""
+"""The two Helm charts as pure functions from values to objects, tested against recordings of the real charts."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, cast

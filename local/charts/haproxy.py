@@ -1,7 +1,7 @@
 """The chart `haproxytech/kubernetes-ingress` (`render`), and its controller's HAProxy configuration (`files`).
 
-Both functions are pure. tests/contract/test_chart_haproxy.py compares `render` with recordings of the real chart. `files`
-follows the controller's documentation, for the annotations and configuration keys that this project uses.
+Both functions are pure. tests/contract/test_chart_haproxy.py compares `render` with recordings of the real chart.
+`files` follows the controller's documentation, for the annotations and configuration keys that this project uses.
 """
 
 import hashlib
@@ -222,8 +222,8 @@ def files(
         controller: the rendered chart.
         ingresses: Ingress objects of the controller's class.
         backends: pods by namespace and name of their Service.
-        certificates: certificates with keys, in PEM, by namespace and name of their Secret. Hosts whose Secret is missing
-            get the default certificate.
+        certificates: certificates with keys, in PEM, by namespace and name of their Secret. A host without its Secret
+            gets the default certificate.
         default_certificate: certificate with key, in PEM.
         ports: loopback ports for `http` and `https`.
 
@@ -358,8 +358,8 @@ def _defaults(config: Mapping[str, str]) -> list[str]:
         # The connection to a pod that was just killed fails. HAProxy then sends the request to another pod.
         "  retries 3",
         "  option redispatch 1",
-        # After a reload, an idle connection is closed with its next answer. Closed at once, it could lose a request that
-        # the client is about to send.
+        # After a reload, an idle connection is closed with its next answer. Closed at once, it could lose a request
+        # that the client is about to send.
         "  option idle-close-on-response",
         *(f"  {key.replace('-', ' ', 1)} {config.get(key, default)}" for key, default in _TIMEOUTS.items()),
         "",

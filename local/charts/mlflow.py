@@ -127,9 +127,9 @@ _FREE = {
 }
 """Paths of the maps that take any key."""
 
-# The stores of the model registry and of tracking both create or upgrade all tables. The tracking store also creates the
-# first experiment, which keeps the artifact location of its creator for ever. That must be the server's location, so this
-# script uses the registry's store.
+# The stores of the model registry and of tracking both create or upgrade all tables. The tracking store also creates
+# the first experiment, which keeps the artifact location of its creator for ever. That must be the server's location,
+# so this script uses the registry's store.
 _MIGRATIONS = """\
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
@@ -205,7 +205,7 @@ class Pod:
     volumes: tuple[Mapping[str, Any], ...]
     """Volumes of the pod."""
     config_maps_checksum: Mapping[str, Mapping[str, str]]
-    """Content of the ConfigMaps whose checksum the chart writes into the template, so that a change replaces the pods."""
+    """ConfigMaps whose checksum the chart writes into the template, so that a change of their data replaces pods."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,10 @@ class Rendered:
     service: Mapping[str, Any]
     """Spec of the Service."""
     replicas: int | None
-    """Replicas of the Deployment. None if the values enable autoscaling, even where the chart then creates no autoscaler."""
+    """Replicas of the Deployment.
+
+    None if the values enable autoscaling, even where the chart then creates no autoscaler.
+    """
     hpa: Mapping[str, Any] | None
     """Spec of the HorizontalPodAutoscaler, None if there is none."""
     ingress: Mapping[str, Any] | None
@@ -371,8 +374,8 @@ def _auth_ini(auth: Values) -> str:
         login = "$(POSTGRES_USERNAME_PLACEHOLDER):$(POSTGRES_PASSWORD_PLACEHOLDER)"
         server = f"{database['host']}:{database['port']}/{database['database']}"
         database_uri = f"{_scheme(database['driver'])}{login}@{server}"
-    # The chart writes this value into a YAML block that is indented by four spaces. YAML removes them from each line, so the
-    # second and later lines lose four spaces of their own.
+    # The chart writes this value into a YAML block that is indented by four spaces. YAML removes them from each line,
+    # so the second and later lines lose four spaces of their own.
     first, *more = auth["authorizationFunction"].split("\n")
     if any(not line.startswith("    ") for line in more):
         raise ValuesError("auth.authorizationFunction: further lines must begin with four spaces")

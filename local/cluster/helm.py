@@ -72,7 +72,7 @@ class Cluster:
         """Install a new release and return its record.
 
         Raises:
-            ClusterError: the release exists, its namespace does not, the values are refused, or a pod is not ready in time.
+            ClusterError: the release exists, its namespace does not, the values are refused, or a pod is not ready.
             SupervisorError: a process of the release failed.
             ToolError: a program that the release needs could not be installed.
         """
@@ -85,7 +85,7 @@ class Cluster:
         """Upgrade an existing release and return its record.
 
         Raises:
-            ClusterError: there is no such release, the values are refused, or a pod is not ready in time.
+            ClusterError: there is no such release, the values are refused, or a pod is not ready.
             SupervisorError: a process of the release failed.
             ToolError: a program that the release needs could not be installed.
         """

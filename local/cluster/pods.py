@@ -1,7 +1,7 @@
 """The stand-in for the kubelet. A pod's containers are processes of the supervisor.
 
-Instead of an image, a container has the MLflow of its version on the PATH. Instead of a network, it has a loopback port.
-Its mount paths are replaced by paths in the pod's folder.
+Instead of an image, a container has the MLflow of its version on the PATH. Instead of a network, it has a loopback
+port. Its mount paths are replaced by paths in the pod's folder.
 """
 
 import os
@@ -36,7 +36,8 @@ class Pods:
     def start(self, namespace: str, pod: str, rendered: mlflow.Rendered, deadline: float) -> None:
         """Run the pod's init containers, start its server, and wait until the server is ready.
 
-        A container that fails is an error at once. A cluster would try again, but here nothing changes between two tries.
+        A container that fails is an error at once. A cluster would try again, but here nothing changes between two
+        tries.
 
         Args:
             namespace: namespace of the pod.

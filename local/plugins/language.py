@@ -95,7 +95,7 @@ def _exited(code: str | int | None) -> language_pb2.RunResponse:
 
 
 def _forget_modules_in(program: Path) -> None:
-    """Remove the program's own modules from `sys.modules`, so that each run imports them anew, as a new process would."""
+    """Remove the program's own modules from `sys.modules`, so that each run imports them as a new process would."""
     folder = program if program.is_dir() else program.parent
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -107,7 +107,7 @@ def _forget_modules_in(program: Path) -> None:
 
 
 def _program_traceback(program: Path) -> str:
-    """Return the traceback of the current exception, without the frames of this file and of the SDK above the program."""
+    """Return the traceback of the current exception, without the frames of this file and the SDK above the program."""
     frames = traceback.extract_tb(sys.exc_info()[2])
     main = str(program / "__main__.py" if program.is_dir() else program)
     for index, frame in enumerate(frames):

@@ -4,8 +4,8 @@
 It asks the plugin server (`nursery.py`) to fork the plugin, and waits until the plugin ends. If there is no plugin
 server, it runs the plugin itself.
 
-`python -I -S` starts in 10 ms, so this file imports built-in modules only. Importing `socket`, `signal` and `json` would
-take longer than that. `_socket`, KeyboardInterrupt and NUL-separated text replace them.
+`python -I -S` starts in 10 ms, so this file imports built-in modules only. Importing `socket`, `signal` and `json`
+would take longer than that. `_socket`, KeyboardInterrupt and NUL-separated text replace them.
 """
 
 import _socket

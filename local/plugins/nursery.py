@@ -1,8 +1,8 @@
 """The plugin server: a process that has imported the plugins' modules, and forks a plugin when an engine starts one.
 
 A preview without changes spends most of its time on imports: gRPC, boto3 and the SDKs, in four plugins and the language
-host of every command. The supervisor runs this process, and the engine starts `launch.py`. If there is no plugin server,
-or a file has changed since it was loaded, `launch.py` runs the plugin in a new Python instead.
+host of every command. The supervisor runs this process, and the engine starts `launch.py`. If there is no plugin
+server, or a file has changed since it was loaded, `launch.py` runs the plugin in a new Python instead.
 """
 
 import contextlib

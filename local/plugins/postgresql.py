@@ -1,8 +1,8 @@
 # ruff: noqa: D102, S105 - `Resource` describes the methods; a token is a type's name
 """The stand-in for Pulumi's `postgresql` provider. It runs the real provider's statements in the same order.
 
-Like the real provider on RDS, it connects as a master that is not a superuser (`superuser=False`). To act on the objects
-of another role, it makes the master a member of that role until the end of the transaction.
+Like the real provider on RDS, it connects as a master that is not a superuser (`superuser=False`). To act on the
+objects of another role, it makes the master a member of that role until the end of the transaction.
 """
 
 import threading

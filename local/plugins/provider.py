@@ -120,7 +120,8 @@ class Resource:
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         """Change the resource to the new inputs, and return the outputs that have changed.
 
-        If a creation failed after the resource was made, the engine completes it with an update in which nothing differs.
+        If a creation failed after the resource was made, the engine completes it with an update in which nothing
+        differs.
 
         Args:
             resource_id: id of the resource.
@@ -159,7 +160,10 @@ class Provider:
     version: ClassVar[str]
     """Version of the package's SDK. The engine starts the plugin of exactly this version."""
     errors: ClassVar[tuple[type[Exception], ...]] = ()
-    """Exceptions whose text is shown to the person. Any other exception is a bug of the stand-in, shown with its traceback."""
+    """Exceptions whose text is shown to the person.
+
+    Any other exception is a bug of the stand-in, shown with its traceback.
+    """
 
     def __init__(self, resources: Sequence[Resource], functions: Mapping[str, Function] | None = None) -> None:
         self.resources = {resource.token: resource for resource in resources}
@@ -243,7 +247,8 @@ def to_plain(value: PropertyValue) -> Plain:
 def to_property(value: Plain, *, secret: bool = False) -> PropertyValue:
     """Return the property for a plain value."""
     if value is UNKNOWN:
-        # The SDK cannot marshal its own `Computed`. The engine accepts the protocol's string for unknown values instead.
+        # The SDK cannot marshal its own `Computed`. The engine accepts the protocol's string for unknown values
+        # instead.
         inner = rpc.UNKNOWN
     elif isinstance(value, Mapping):
         inner = {key: to_property(item) for key, item in cast(Mapping[str, Plain], value).items()}
@@ -320,8 +325,8 @@ class _CreatedButFailed(Exception):  # noqa: N818 - an answer to the engine: the
 def _fault(urn: str, engine: int) -> Generator[None]:
     """Inject the fault that the environment variable MLFLOW_EKS_FAULT asks for. Each operation runs in this block.
 
-    The variable is `WHERE:MODE`. WHERE is the number of a create, update or delete in this run, from 1, or a resource's
-    logical name for the first operation on that resource. MODE is one of:
+    The variable is `PLACE:MODE`. PLACE is the number of a create, update or delete in this run, from 1. It can also be
+    a resource's logical name, for the first operation on that resource. MODE is one of:
 
     - `error`: the operation fails before it acts.
     - `error-after`: the operation acts, then fails. The engine is told which resource was created, as by a real
@@ -350,7 +355,8 @@ def _fault(urn: str, engine: int) -> Generator[None]:
 def _operations_so_far(urn: str, engine: int) -> tuple[int, list[str]]:
     """Count this operation, and return the count and the URNs of the operations before it.
 
-    Each plugin is a process, so they count in a common file: the engine's pid, then one line per operation with its URN.
+    Each plugin is a process, so they count in a common file: the engine's pid, then one line per operation with its
+    URN.
     """
     with Path(os.environ["MLFLOW_EKS_STACK_DIR"], "fault-count").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,5 +1,8 @@
 # ruff: noqa: D102, S105 - `Resource` describes the methods; a token is a type's name
-"""The stand-in for Pulumi's `random` provider. As with the real one, a value is generated once and stored in the state."""
+"""The stand-in for Pulumi's `random` provider.
+
+As with the real one, a value is generated once and stored in the state.
+"""
 
 import base64
 import secrets
@@ -14,7 +17,10 @@ _SPECIAL = "!@#$%&*()-_=+[]{}<>:?"
 
 
 class RandomValue(Resource):
-    """A value that is generated once. A change of any input generates a new one; `keepers` is an input for this purpose only."""
+    """A value that is generated once.
+
+    A change of any input generates a new one; `keepers` is an input for this purpose only.
+    """
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
         return State(resource_id, inputs, outputs)

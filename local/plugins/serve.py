@@ -13,7 +13,7 @@ from types import FrameType
 import grpc
 
 _MAX_MESSAGE_BYTES = 400 * 1024 * 1024
-"""Largest message in bytes, the engine's own limit. gRPC's default of 4 MiB is too small for the state of a large program."""
+"""Largest message in bytes, the engine's own limit. gRPC's default, 4 MiB, is too small for a large program's state."""
 _THREADS = 64
 """Operations that can run at once. Each blocks its thread: a release, for example, waits for its pods."""
 

@@ -78,8 +78,8 @@ class Supervisor:
     def keep_running(self, spec: ProcessSpec, timeout: float = 60) -> None:
         """Declare a process and wait until it is ready.
 
-        A process that already runs with this spec is left alone. A process that fails stays declared until `delete`: the
-        daemon starts it again, as a kubelet would.
+        A process that already runs with this spec is left alone. A process that fails stays declared until `delete`:
+        the daemon starts it again, as a kubelet would.
 
         Args:
             spec: the process.

@@ -1,6 +1,7 @@
 """The daemon: the supervisor, and a guardian process above it.
 
-The guardian is the parent of every orphan among its descendants. So it can end all of them when the supervisor is killed.
+The guardian is the parent of every orphan among its descendants. So it can end all of them when the supervisor is
+killed.
 """
 
 import asyncio

@@ -72,8 +72,8 @@ class Process:
                 user=account.pw_uid if account else None,
                 group=account.pw_gid if account else None,
                 extra_groups=[] if account else None,
-                # A change of user clears this setting, so it is made after that change. It watches the thread that starts
-                # the process: asyncio's main thread, which lives as long as the daemon.
+                # A change of user clears this setting, so it is made after that change. It watches the thread that
+                # starts the process: asyncio's main thread, which lives as long as the daemon.
                 preexec_fn=lambda: end_with_parent(signal.SIGKILL),
             )
         return self.child

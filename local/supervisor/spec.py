@@ -21,7 +21,10 @@ VERSION = hashlib.sha256(
 
 
 class SupervisorError(Exception):
-    """A process could not be run, or the daemon does not answer. A process's message ends with the last lines of its log."""
+    """A process could not be run, or the daemon does not answer.
+
+    A process's message ends with the last lines of its log.
+    """
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,17 @@ class ProcessSpec:
     cwd: str = "/"
     """Working directory, default `/`."""
     files: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Path to content. The files are written before the start, only the process's user can read them, and `delete` removes them."""
+    """Path to content.
+
+    The files are written before the start, only the process's user can read them, and `delete` removes them.
+    """
     user: str | None = None
     """User that runs the process, default the daemon's own. Only root can set it."""
     ready: Mapping[str, str] | None = None
-    """Readiness check: `{"http": url}` (any status below 400) or `{"tcp": "host:port"}`. None: alive for half a second."""
+    """Readiness check: `{"http": url}` (any status below 400) or `{"tcp": "host:port"}`.
+
+    None: alive for half a second.
+    """
     reload_signal: str | None = None
     """Signal to send instead of a restart when only `files` change. None: restart."""
     stop_signal: str = "SIGTERM"

@@ -76,7 +76,10 @@ CASES = _cases()
 
 @functools.cache
 def release(case: str) -> Mapping[str, Any]:
-    """Return the inputs of a case's release. Checksums are left empty: they change with each edit of the code in the pods."""
+    """Return the inputs of a case's release.
+
+    Checksums are left empty: they change with each edit of the code in the pods.
+    """
     chart = case.split("/", maxsplit=1)[0].rsplit("-", 1)[0]
     deployment = deploy(CASES[case], secrets=["postgres"])
     (inputs,) = (plain(each.inputs) for each in deployment.resources if each.inputs.get("chart") == chart)

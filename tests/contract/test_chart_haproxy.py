@@ -1,4 +1,4 @@
-"""The local stack's ingress chart renders what Helm renders, and HAProxy accepts the configuration of its controller."""
+"""The local stack's ingress chart renders what Helm renders, and HAProxy accepts its controller's configuration."""
 
 import subprocess
 from datetime import UTC, datetime, timedelta

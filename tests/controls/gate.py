@@ -1,4 +1,4 @@
-"""The gate of the security controls: findings of Checkov and of this project's checks, waivers, and the table of controls."""
+"""The gate of the security controls: findings of Checkov and this project's checks, waivers, the table of controls."""
 
 import fnmatch
 import json
@@ -16,7 +16,10 @@ from tests.controls import plan
 from tests.unit.harness import Deployment
 
 CHECKOV = "checkov==3.3.30"
-"""Checkov's package and version. It needs another version of `packaging` than Pulumi's SDK, so it has its own environment."""
+"""Checkov's package and version.
+
+It needs another version of `packaging` than Pulumi's SDK, so it has its own environment.
+"""
 
 FOLDER = Path(__file__).parent
 STACKS = ("prod", "dev")

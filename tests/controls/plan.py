@@ -95,15 +95,18 @@ def _arguments(resource: Resource, addresses: Mapping[str, str]) -> tuple[dict[s
         references = _references(json.dumps(value), resource.depends_on, addresses)
         if references:
             expressions[name] = {"references": references}
-        # In a first plan, a value from another resource is unknown. A policy is an exception: Checkov needs its text, which
-        # only contains the name of the other resource.
+        # In a first plan, a value from another resource is unknown. A policy is an exception: Checkov needs its text,
+        # which only contains the name of the other resource.
         if not references or (isinstance(value, str) and value.startswith("{")):
             values[name] = converted
     return values, expressions
 
 
 def _references(value: str, depends_on: Sequence[str], addresses: Mapping[str, str]) -> list[str]:
-    """Return the references in a value. The mocks put a resource's name into all its outputs, so the name shows a reference."""
+    """Return the references in a value.
+
+    The mocks put a resource's name into all its outputs, so the name shows a reference.
+    """
     named = [
         name
         for name in depends_on
@@ -138,7 +141,7 @@ def manifests(deployment: Deployment) -> list[dict[str, Any]]:
 
 
 def chart_manifests(deployment: Deployment) -> list[dict[str, Any]]:
-    """Return the two charts' Deployments: the parts that values set are this stack's, the rest is recorded from Helm."""
+    """Return the charts' Deployments. Parts that values set are this stack's, the rest is recorded from Helm."""
     return [
         _CHARTS[release["chart"]](_whole(plain(release.inputs)))
         for release in deployment.of_type("kubernetes:helm.sh/v3:Release")

@@ -390,7 +390,10 @@ def _annotations(ingress: Resource) -> dict[str, str]:
 
 
 def _events(deployment: Deployment, source: str, name: str) -> set[str]:
-    """Return the event categories that subscriptions have for a source. One without names is for all sources of its kind."""
+    """Return the event categories that subscriptions have for a source.
+
+    One without names is for all sources of its kind.
+    """
     subscriptions = [
         _inputs(subscription) for subscription in deployment.of_type("aws:rds/eventSubscription:EventSubscription")
     ]
@@ -429,7 +432,7 @@ def _refuses_plain_http(statement: Mapping[str, Any], arn: str) -> bool:
 
 
 def _is_named(arn: str) -> bool:
-    """Return True if an ARN has a wildcard at most after the resource's name, for example for all objects of a bucket."""
+    """Return True if an ARN has no wildcard, except after the resource's name, as for all objects of a bucket."""
     return "*" not in arn.removesuffix("/*") and arn.startswith("arn:")
 
 

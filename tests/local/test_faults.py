@@ -39,7 +39,9 @@ SAMPLE = (
     "mlflow-postgres-database-secret",
     "mlflow-release",
 )
-"""Resources with a fault. Each depends on the one before, so a failure of one keeps the next from being created meanwhile.
+"""Resources with a fault.
+
+Each depends on the one before, so a failure of one keeps the next from being created meanwhile.
 
 They are the first resource on AWS, the server, a role and the schema on it, a Secret, and the release.
 """
@@ -114,7 +116,8 @@ def test_after_ctrl_c_in_the_middle_a_plain_up_completes_the_stack(own_stack: Lo
 
 
 def test_the_state_is_in_files_that_are_put_in_place_whole(stack: LocalStack) -> None:
-    # The engine truncates an attributes file and then writes it. A kill in between would leave a state that cannot be read.
+    # The engine truncates an attributes file and then writes it. A kill in between would leave a state that cannot be
+    # read.
     assert list((stack.folder / "backend").rglob("local.json"))
     assert not list((stack.folder / "backend").rglob("*.attrs"))
 
@@ -294,7 +297,10 @@ def load(stack: LocalStack) -> Iterator[Counter[int]]:
 
 @contextlib.contextmanager
 def small_disk(stack: LocalStack) -> Iterator[Path]:
-    """Move the database's files to a disk of 300 MB for the block. Skip the test where such a disk cannot be mounted."""
+    """Move the database's files to a disk of 300 MB for the block.
+
+    Skip the test where such a disk cannot be mounted.
+    """
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
     (server,) = servers(stack)

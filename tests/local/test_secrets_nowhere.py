@@ -48,7 +48,7 @@ def marker(name: str) -> str:
 
 @functools.cache
 def forms(secret: str) -> set[bytes]:
-    """Return the forms of a secret in a text: unchanged, with special characters escaped, in base64 at any offset, in hex."""
+    """Return the forms of a secret in a text: unchanged, with escaped characters, in base64 at any offset, in hex."""
     raw = secret.encode()
     texts = {raw, quote(secret).encode(), "".join(c if c.isalnum() else f"%{ord(c):02X}" for c in secret).encode()}
     texts.add(raw.hex().encode())
@@ -104,8 +104,8 @@ class ProcessWatch(threading.Thread):
         self._young: dict[str, int] = {}
 
     def run(self) -> None:
-        # The arguments of a process change only by `exec`, which mostly comes soon after the fork. So a new process is read
-        # 40 times, and an old one every 100 rounds.
+        # The arguments of a process change only by `exec`, which mostly comes soon after the fork. So a new process is
+        # read 40 times, and an old one every 100 rounds.
         turn = 0
         while not self._ended.wait(0.005):
             turn += 1

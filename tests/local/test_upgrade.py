@@ -116,8 +116,8 @@ class Site:
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     with new_stack("upgrade") as stack:
-        # An older MLflow refuses the tables of a newer one, so the older version must be deployed first. `preview` makes
-        # the stack without deploying it, so that the version can be set before the first `up`.
+        # An older MLflow refuses the tables of a newer one, so the older version must be deployed first. `preview`
+        # makes the stack without deploying it, so that the version can be set before the first `up`.
         stack.command("preview")
         yield Site(stack)
 
@@ -141,7 +141,8 @@ def test_its_page_can_write_over_https(site: Site) -> None:
     assert ours.status == 200
     assert ours.headers["strict-transport-security"] == "max-age=31536000"
     assert site.stack.get("/", url=f"http://localhost:{site.stack.http_port}").status == 302
-    # This is a flaw of 3.7.0, which checks origins below /api only. It is one reason for the warning about this version.
+    # This is a flaw of 3.7.0, which checks origins below /api only. It is one reason for the warning about this
+    # version.
     foreign = {"Origin": "https://evil.example"}
     assert send(site.stack, "POST", create, {"name": "a"}, site.admin, foreign).status == 200
     checked = create.replace("/ajax-api/", "/api/")

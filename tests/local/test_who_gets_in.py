@@ -1,4 +1,4 @@
-"""Access to the site: routes of both MLflow versions without a login, artifacts of other users, foreign sites, open ports."""
+"""Access to the site with both MLflow versions: routes without a login, others' artifacts, foreign sites, ports."""
 
 import functools
 import http.client
@@ -81,7 +81,7 @@ class Connection:
 
 @pytest.fixture(scope="module")
 def guides_stack() -> Iterator[LocalStack]:
-    """A stack with the chart of the manual guide from its first `up`, because an older MLflow refuses a newer one's tables."""
+    """A stack with the chart of the manual guide from its first `up`. MLflow refuses the tables of a newer version."""
     with new_stack("guide") as new:
         new.command("preview")
         new.set(mlflow__chartVersion=GUIDES_CHART)
@@ -213,7 +213,8 @@ def private_run(site: Site) -> str:
 
 NOBODY = "nobody-special", "a-password-of-a-test"
 
-# Requests for which 3.7.0 checks no permission. settings/stack.py warns about this, and the default version has no such hole.
+# Requests for which 3.7.0 checks no permission. settings/stack.py warns about this, and the default version has no such
+# hole.
 HOLES = {
     (GUIDES_MLFLOW, "GET", "/api/2.0/mlflow-artifacts/artifacts?path={folder}"),
     (GUIDES_MLFLOW, "GET", "/ajax-api/2.0/mlflow-artifacts/artifacts?path={folder}"),

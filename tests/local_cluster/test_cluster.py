@@ -1,4 +1,4 @@
-"""Helm releases on the stand-in cluster, with the real supervisor, the real HAProxy, and a web server instead of MLflow."""
+"""Helm releases on the stand-in cluster, with the real supervisor and HAProxy, and a web server instead of MLflow."""
 
 import http.client
 import json

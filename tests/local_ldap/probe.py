@@ -1,7 +1,7 @@
 """Call the login function without a server, in MLflow's virtualenv: many configurations in a few seconds.
 
-Standard input is a list of `[environment, [[user, password], ...]]`. The output has a list for each item, with the result
-of each login: the name of the account, or the HTTP status of the refusal.
+Standard input is a list of `[environment, [[user, password], ...]]`. The output has a list for each item, with the
+result of each login: the name of the account, or the HTTP status of the refusal.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The servers of this folder's tests, on loopback ports: a directory, a database, and MLflow as the release starts it."""
+"""Servers for this folder's tests, on loopback ports: a directory, a database, and MLflow as the release starts it."""
 
 import base64
 import contextlib
@@ -199,8 +199,8 @@ class Directory:
 def active_directory(port: int, group: str) -> Iterator[list[bytes]]:
     """Answer one login as Active Directory does, and provide the messages that were received.
 
-    Active Directory accepts a bind with a name like an e-mail address, and the person's entry lists the groups. OpenLDAP
-    accepts a bind with a DN only.
+    Active Directory accepts a bind with a name like an e-mail address, and the person's entry lists the groups.
+    OpenLDAP accepts a bind with a DN only.
     """
 
     def part(tag: int, *contents: bytes) -> bytes:

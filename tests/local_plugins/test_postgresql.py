@@ -1,4 +1,4 @@
-"""The stand-in for `postgresql` on a real PostgreSQL with RDS's roles: rights of each role, and nothing left after deletion."""
+"""The stand-in for `postgresql` on a real PostgreSQL with RDS's roles: each role's rights, and a complete deletion."""
 
 import os
 import shutil

@@ -1,6 +1,6 @@
-"""A plugin is installed where the engine looks, starts, answers with its version, and ends without output with its engine.
+"""A plugin is installed where the engine looks, starts, answers with its version, and ends silently with its engine.
 
-With a plugin server (a nursery) the plugin is a fork, and without one it is a new process. The engine sees no difference.
+With a plugin server (a nursery) the plugin is a fork, without one it is a new process. The engine sees no difference.
 """
 
 import os

@@ -143,7 +143,8 @@ class Account:
         public = table == "rtb-public" or (table == "rtb-main" and self.main_table_is_public)
         routes = [
             {"cidrBlock": "10.0.0.0/16", "gatewayId": "local"},
-            # The default route of a private subnet goes to a NAT gateway, and the provider then leaves `gatewayId` empty.
+            # The default route of a private subnet goes to a NAT gateway, and the provider then leaves `gatewayId`
+            # empty.
             {"cidrBlock": "0.0.0.0/0", "gatewayId": "igw-01"}
             if public
             else {"cidrBlock": "0.0.0.0/0", "gatewayId": "", "natGatewayId": "nat-01"},
@@ -350,7 +351,10 @@ def _name(urn: str) -> str:
 
 
 def _as_sent(struct: Any) -> dict[str, Any]:
-    """Return a message's content. The SDK's own function would mark the whole property around a nested secret as secret."""
+    """Return a message's content.
+
+    The SDK's own function would mark the whole property around a nested secret as secret.
+    """
     return _integers(json_format.MessageToDict(struct))
 
 
@@ -381,7 +385,10 @@ def stack_config(stack: str) -> dict[str, Any]:
 
 
 def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of the settings with changes. A path is written as in messages (``mlflow.auth.mode``); None removes it."""
+    """Return a copy of the settings with changes.
+
+    A path is written as in messages (``mlflow.auth.mode``); None removes it.
+    """
     result: Any = copy.deepcopy(dict(config))
     for path, value in changes.items():
         *sections, last = path.split(".")

@@ -1,4 +1,7 @@
-"""Every setting, with a stack in which it has an effect and another value for it. `test_every_setting_arrives.py` uses this."""
+"""Every setting, with a stack in which it has an effect and another value for it.
+
+`test_every_setting_arrives.py` uses this.
+"""
 
 import typing
 from collections.abc import Iterator, Mapping
@@ -38,7 +41,10 @@ STACKS: Mapping[str, Mapping[str, Any]] = {
     "postgres.allowFrom.": LISTED,
     "postgres.existing.": ANY_CLUSTER,
 }
-"""Beginning of a setting's path to a stack in which the setting has an effect. The longest matching beginning counts."""
+"""Beginning of a setting's path to a stack in which the setting has an effect.
+
+The longest matching beginning counts.
+"""
 
 VALUES: Mapping[str, Any] = {
     "artifacts.bucket": "another-bucket",

@@ -1,4 +1,4 @@
-"""Every wrong configuration of `bad_settings.py` ends in one sentence that names the setting and what to write instead."""
+"""Every wrong configuration of `bad_settings.py` ends in one sentence with the setting and what to write instead."""
 
 from collections import Counter
 from typing import Any

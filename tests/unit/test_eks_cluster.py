@@ -68,7 +68,8 @@ def test_only_another_cluster_makes_everything_anew(dev: Deployment, any_cluster
 
 
 def test_secrets_and_config_maps_are_changed_in_place(dev: Deployment, any_cluster: Deployment) -> None:
-    # Without these switches the provider deletes them before it creates the new ones. A provider's inputs arrive as JSON.
+    # Without these switches the provider deletes them before it creates the new ones. A provider's inputs arrive as
+    # JSON.
     for deployment in (dev, any_cluster):
         for switch in ("enableSecretMutable", "enableConfigMapMutable"):
             assert deployment.named("cluster")[switch] in {True, "true"}

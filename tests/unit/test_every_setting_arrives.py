@@ -1,4 +1,4 @@
-"""Every setting changes the places that `places.json` lists, and a default that is written twice is the same in both places.
+"""Every setting changes the places that `places.json` lists, and a default that is written twice is the same twice.
 
 A place is an input or an option of a resource, an export, or a warning. A setting that is read and not used changes no
 place. One that is lost on one of several ways changes fewer. If a change is intended:

@@ -1,4 +1,4 @@
-"""The first preview of a new stack, in which the outputs of all resources are unknown, shows what `pulumi up` then does."""
+"""The first preview of a new stack, in which the outputs of resources are unknown, shows what `pulumi up` then does."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""MlflowRelease: the chart's values, of which it ignores wrong ones silently, the Secrets, and the objects that the chart lacks."""
+"""MlflowRelease: the Secrets, the objects that the chart lacks, and the values, which it does not check."""
 
 import configparser
 import fnmatch
@@ -23,7 +23,7 @@ def anywhere(changes: Mapping[str, Any], *secrets: str) -> Deployment:
 
 
 class Computed:
-    """The release's values and policy for some settings, computed without running the program, which would take longer."""
+    """Values and policy of the release for some settings. They are computed without the whole program, to save time."""
 
     def __init__(self, changes: Mapping[str, Any], base: Mapping[str, Any] = ANY_CLUSTER) -> None:
         settings, problems = parse(changed(base, changes), {"postgres"})
@@ -253,7 +253,7 @@ def test_other_origins_are_those_of_the_settings() -> None:
 
 
 def auth_ini(deployment: Told) -> Mapping[str, str]:
-    """Return the login's ini as MLflow reads it, up to the function, after the chart's template has written it into YAML."""
+    """Return the login's ini, up to the function, as MLflow reads it from the YAML that the chart's template writes."""
     function = deployment.values["auth"]["authorizationFunction"]
     manifest = f"data:\n  basic_auth.ini: |\n    [mlflow]\n    authorization_function = {function}\n"
     ini = configparser.ConfigParser()

@@ -1,7 +1,7 @@
 """Logical names, types, parents and replace-forcing inputs stay as they are in `logical_names.json`.
 
-Pulumi identifies a resource by its URN. With another name, type or parent it is another resource, and the engine deletes
-the old one. So a harmless-looking rename replaces a database. If that is intended:
+Pulumi identifies a resource by its URN. With another name, type or parent it is another resource, and the engine
+deletes the old one. So a harmless-looking rename replaces a database. If that is intended:
 
     UPDATE_LOGICAL_NAMES=1 .venv/bin/python -m pytest tests/unit/test_names.py
 

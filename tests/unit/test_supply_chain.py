@@ -1,4 +1,4 @@
-"""Packages are installed as reviewed: pinned, with hashes, from the registry that the machine's client is configured for."""
+"""Packages are installed as reviewed: pinned, with hashes, from the registry that the machine has configured."""
 
 import re
 import subprocess

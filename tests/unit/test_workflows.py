@@ -1,4 +1,7 @@
-"""The workflows, which run on GitHub with this repository's rights: the parts that a wrong edit would weaken silently."""
+"""The parts of the workflows that a wrong edit would weaken silently.
+
+They run on GitHub with this repository's rights.
+"""
 
 import os
 import re

@@ -1,7 +1,7 @@
 """LDAP login for MLflow's basic-auth app. A directory checks passwords; one of its groups may log in, another is admin.
 
-It runs in MLflow's pod, as `authorization_function = ldap_login:authenticate`, with the packages of the chart's image. The
-image has a function for LDAP, too (`mlflowstack.auth.ldap`), and docs/ldap.md says why it is not used.
+It runs in MLflow's pod, as `authorization_function = ldap_login:authenticate`, with the packages of the chart's image.
+The image has a function for LDAP, too (`mlflowstack.auth.ldap`), and docs/ldap.md says why it is not used.
 """
 # The virtualenv of this checkout has none of these packages.
 # pyright: basic, reportMissingImports=false, reportMissingModuleSource=false
@@ -88,7 +88,10 @@ def _authenticate() -> Authorization | Response:
 
 
 def _refusal(name: str, password: str) -> Response | None:
-    """Check a login with the directory, and make sure that an accepted person has an account. Return a refusal or None."""
+    """Check a login with the directory, and make sure that an accepted person has an account.
+
+    Return a refusal or None.
+    """
     try:
         groups = _groups_of(name, password)
     except _UnavailableError as error:

@@ -1,1 +1,1 @@
-"""The stand-in for Pulumi's `aws` provider: this program's resource types and functions, as calls to the local AWS API."""
+"""The stand-in for Pulumi's `aws` provider, with the types and functions of this program, on the local AWS API."""

@@ -38,8 +38,8 @@ def _new_client(service: str) -> Any:
 def load_models() -> None:
     """Load botocore's models from disk into this process's memory, which its forks share."""
     for service in ("ec2", "eks", "iam", "rds", "s3"):
-        # This client only loads the model and is never called. A plugin's own client takes region, endpoint and keys from
-        # the environment of the engine.
+        # This client only loads the model and is never called. A plugin's own client takes region, endpoint and keys
+        # from the environment of the engine.
         boto3.client(service, "eu-west-1", aws_access_key_id="none", aws_secret_access_key="none")  # noqa: S106
 
 
@@ -67,7 +67,7 @@ def unless_gone(service: str, operation: str, **parameters: Any) -> Any | None:
 
 
 def members(service: str, operation: str) -> dict[str, Any]:
-    """Return an operation's parameters by name in lower case: the name in the API's spelling, and its botocore shape."""
+    """Return an operation's parameters: the name in lower case to the API's name and the botocore shape."""
     api = client(service).meta
     shape = api.service_model.operation_model(api.method_to_api_mapping[operation]).input_shape
     return {name.lower(): (name, member) for name, member in shape.members.items()}

@@ -60,7 +60,8 @@ class ParameterGroup(ApiResource):
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         kept = {item["name"] for item in inputs.get("parameters", [])}
-        # moto has no ResetDBParameterGroup, so a removed parameter gets an empty value. `parameters_of` leaves those out.
+        # moto has no ResetDBParameterGroup, so a removed parameter gets an empty value. `parameters_of` leaves those
+        # out.
         removed = [
             {"name": item["name"], "value": ""} for item in old.get("parameters", []) if item["name"] not in kept
         ]
