@@ -125,8 +125,8 @@ def check(version: str, values: Values) -> None:
             f"version {version} of the chart kubernetes-ingress is unknown to the local stack; "
             f"write {' or '.join(VERSIONS)}"
         )
-    known = with_defaults(values, _DEFAULTS, _FREE)
-    if unknown := sorted(known["controller"]["config"].keys() - _CONFIG):
+    merged = with_defaults(values, _DEFAULTS, _FREE)
+    if unknown := sorted(merged["controller"]["config"].keys() - _CONFIG):
         raise ValuesError(f"controller.config: the local stack does not know {', '.join(unknown)}")
 
 
@@ -137,32 +137,32 @@ def render(version: str, release: str, namespace: str, values: Values) -> Render
         ValuesError: the version or a value is unknown, or a value has another type than its default.
     """
     check(version, values)
-    known = with_defaults(values, _DEFAULTS, _FREE)["controller"]
-    if wrong := sorted(key for key, value in known["config"].items() if not isinstance(value, str)):
+    controller = with_defaults(values, _DEFAULTS, _FREE)["controller"]
+    if wrong := sorted(key for key, value in controller["config"].items() if not isinstance(value, str)):
         raise ValuesError(f"controller.config: {', '.join(wrong)} must be a string")
     fullname = release if "kubernetes-ingress" in release else f"{release}-kubernetes-ingress"
     selector = {"app.kubernetes.io/name": "kubernetes-ingress", "app.kubernetes.io/instance": release}
-    services = {fullname: _service(known["service"], selector)}
-    if known["serviceMonitor"]["enabled"]:
+    services = {fullname: _service(controller["service"], selector)}
+    if controller["serviceMonitor"]["enabled"]:
         port = {"name": "stat", "port": 1024, "protocol": "TCP", "targetPort": "stat"}
         spec = {"type": "ClusterIP", "ports": [port], "selector": selector}
         services[f"{fullname}-metrics"] = {"annotations": None, "spec": spec}
-    class_name = known["ingressClassResource"]["name"]
+    class_name = controller["ingressClassResource"]["name"]
     is_default = {"ingressclass.kubernetes.io/is-default-class": "true"}
     return Rendered(
         fullname=fullname,
         class_name=class_name,
         ingress_class={
             "name": class_name,
-            "annotations": is_default if known["ingressClassResource"]["default"] else None,
-            "spec": {"controller": f"haproxy.org/ingress-controller/{known['ingressClass']}"},
+            "annotations": is_default if controller["ingressClassResource"]["default"] else None,
+            "spec": {"controller": f"haproxy.org/ingress-controller/{controller['ingressClass']}"},
         },
         services=services,
-        config=known["config"],
-        tls_outside=known["service"]["targetPorts"]["https"] == "http",
+        config=controller["config"],
+        tls_outside=controller["service"]["targetPorts"]["https"] == "http",
         default_certificate=f"{fullname}-default-cert",
-        replicas=known["replicaCount"],
-        objects=_objects(fullname, class_name, services, known),
+        replicas=controller["replicaCount"],
+        objects=_objects(fullname, class_name, services, controller),
     )
 
 
@@ -190,14 +190,14 @@ def _service(service: Values, selector: Mapping[str, str]) -> Mapping[str, Any]:
     return {"annotations": annotations or None, "spec": spec}
 
 
-def _objects(fullname: str, class_name: str, services: Mapping[str, object], known: Values) -> tuple[str, ...]:
+def _objects(fullname: str, class_name: str, services: Mapping[str, object], controller: Values) -> tuple[str, ...]:
     objects = [f"{kind}/{fullname}" for kind in ("ClusterRole", "ClusterRoleBinding", "ConfigMap", "Deployment")]
     objects += [f"{kind}/{fullname}-crdjob" for kind in ("ClusterRole", "ClusterRoleBinding", "Job", "ServiceAccount")]
     objects += [f"IngressClass/{class_name}", f"Secret/{fullname}-default-cert", f"ServiceAccount/{fullname}"]
     objects += [f"Service/{name}" for name in services]
-    if known["PodDisruptionBudget"]["enable"]:
+    if controller["PodDisruptionBudget"]["enable"]:
         objects.append(f"PodDisruptionBudget/{fullname}")
-    if known["serviceMonitor"]["enabled"]:
+    if controller["serviceMonitor"]["enabled"]:
         objects.append(f"ServiceMonitor/{fullname}")
     return tuple(sorted(objects))
 

@@ -259,17 +259,19 @@ def render(version: str, release: str, namespace: str, values: Values) -> Render
         ValuesError: the version or a value is unknown, or the local stack cannot run these values.
     """
     check(version, values)
-    known = with_defaults(values, _DEFAULTS, _FREE)
-    _refuse_unsupported(known)
+    merged = with_defaults(values, _DEFAULTS, _FREE)
+    _refuse_unsupported(merged)
     fullname = release if "mlflow" in release else f"{release}-mlflow"
-    ingress = known["ingress"]
-    config_maps = _config_maps(version, fullname, known)
-    service_account = known["serviceAccount"]["name"] or (fullname if known["serviceAccount"]["create"] else "default")
-    hpa = _hpa(fullname, known)
+    ingress = merged["ingress"]
+    config_maps = _config_maps(version, fullname, merged)
+    service_account = merged["serviceAccount"]["name"] or (
+        fullname if merged["serviceAccount"]["create"] else "default"
+    )
+    hpa = _hpa(fullname, merged)
     objects = [f"ConfigMap/{name}" for name in config_maps]
     objects += [f"{kind}/{fullname}" for kind in ("Deployment", "Service")]
     objects += [f"Secret/{fullname}-env-secret", f"Secret/{fullname}-flask-server-secret-key"]
-    if known["serviceAccount"]["create"]:
+    if merged["serviceAccount"]["create"]:
         objects.append(f"ServiceAccount/{service_account}")
     if hpa:
         objects.append(f"HorizontalPodAutoscaler/{fullname}")
@@ -279,13 +281,13 @@ def render(version: str, release: str, namespace: str, values: Values) -> Render
         app_version=APP_VERSIONS[version],
         fullname=fullname,
         pod=Pod(
-            annotations=known["podAnnotations"],
-            security_context=known["podSecurityContext"],
+            annotations=merged["podAnnotations"],
+            security_context=merged["podSecurityContext"],
             service_account=service_account,
-            resources=known["resources"],
-            init_containers=_init_containers(version, fullname, known),
-            container=_server(version, fullname, known),
-            volumes=_volumes(version, fullname, known),
+            resources=merged["resources"],
+            init_containers=_init_containers(version, fullname, merged),
+            container=_server(version, fullname, merged),
+            volumes=_volumes(version, fullname, merged),
             config_maps_checksum={
                 name: data for name, data in config_maps.items() if not name.endswith("-auth-ini-template")
             },
@@ -302,15 +304,15 @@ def render(version: str, release: str, namespace: str, values: Values) -> Render
                 "app.kubernetes.io/instance": release,
             },
         },
-        replicas=None if known["autoscaling"]["enabled"] else known["replicaCount"],
+        replicas=None if merged["autoscaling"]["enabled"] else merged["replicaCount"],
         hpa=hpa,
         ingress=_ingress(fullname, ingress) if ingress["enabled"] else None,
         objects=tuple(sorted(objects)),
     )
 
 
-def _refuse_unsupported(known: Values) -> None:
-    backend, auth = known["backendStore"], known["auth"]
+def _refuse_unsupported(merged: Values) -> None:
+    backend, auth = merged["backendStore"], merged["auth"]
     problems: list[str] = []
     if not backend["postgres"]["enabled"]:
         problems.append("backendStore.postgres.enabled must be true: the local stack has no other database")
@@ -328,7 +330,7 @@ def _refuse_unsupported(known: Values) -> None:
             problems.append(f"{path}.postgres: user and password belong in a Secret, not in the values")
     for name in ("extraArgs", "extraEnvVars", "podAnnotations"):
         problems += [
-            f"{name}.{key} must be a string" for key, value in known[name].items() if not isinstance(value, str)
+            f"{name}.{key} must be a string" for key, value in merged[name].items() if not isinstance(value, str)
         ]
     if problems:
         raise ValuesError("; ".join(problems))
@@ -338,8 +340,8 @@ def _scheme(driver: str) -> str:
     return f"postgresql+{driver}://" if driver else "postgresql://"
 
 
-def _config_maps(version: str, fullname: str, known: Values) -> dict[str, dict[str, str]]:
-    backend, log = known["backendStore"], known["log"]
+def _config_maps(version: str, fullname: str, merged: Values) -> dict[str, dict[str, str]]:
+    backend, log = merged["backendStore"], merged["log"]
     environment = {
         "PGHOST": backend["postgres"]["host"],
         "PGPORT": str(backend["postgres"]["port"]),
@@ -350,7 +352,7 @@ def _config_maps(version: str, fullname: str, known: Values) -> dict[str, dict[s
     }
     if log["enabled"]:
         environment["MLFLOW_LOGGING_LEVEL"] = log["level"].upper()
-    ingress = known["ingress"]
+    ingress = merged["ingress"]
     if _VERSIONS[version].derives_hosts and ingress["enabled"]:
         hosts = [host["host"] for host in ingress["hosts"]]
         scheme = "https" if ingress["tls"] else "http"
@@ -362,8 +364,8 @@ def _config_maps(version: str, fullname: str, known: Values) -> dict[str, dict[s
         result[f"{fullname}-migrations"] = {"migrations.py": _MIGRATIONS.format(uri=uri)}
     if backend["databaseConnectionCheck"]:
         result[f"{fullname}-dbchecker"] = {"dbchecker.sh": _DBCHECKER}
-    if known["auth"]["enabled"]:
-        result[f"{fullname}-auth-ini-template"] = {"auth_template.ini": _auth_ini(known["auth"])}
+    if merged["auth"]["enabled"]:
+        result[f"{fullname}-auth-ini-template"] = {"auth_template.ini": _auth_ini(merged["auth"])}
     return result
 
 
@@ -413,8 +415,8 @@ def _tmp_mounts(version: str) -> tuple[Mount, ...]:
     return (Mount("tmp", "/tmp"),) if _VERSIONS[version].mounts_tmp else ()  # noqa: S108 -- a path in the container
 
 
-def _init_containers(version: str, fullname: str, known: Values) -> tuple[Container, ...]:
-    backend, auth, images = known["backendStore"], known["auth"], known["initImages"]
+def _init_containers(version: str, fullname: str, merged: Values) -> tuple[Container, ...]:
+    backend, auth, images = merged["backendStore"], merged["auth"], merged["initImages"]
 
     def image(name: str, default_tag: str) -> str:
         return f"{images[name]['repository']}:{images[name]['tag'] or default_tag}"
@@ -475,8 +477,8 @@ def _init_containers(version: str, fullname: str, known: Values) -> tuple[Contai
     return tuple(containers)
 
 
-def _server(version: str, fullname: str, known: Values) -> Container:
-    backend, auth, artifacts = known["backendStore"], known["auth"], known["artifactRoot"]
+def _server(version: str, fullname: str, merged: Values) -> Container:
+    backend, auth, artifacts = merged["backendStore"], merged["auth"], merged["artifactRoot"]
     args = [
         "server",
         "--host=0.0.0.0",
@@ -491,20 +493,20 @@ def _server(version: str, fullname: str, known: Values) -> Container:
         args.append(f"--default-artifact-root={bucket or './mlruns'}")
     if auth["enabled"]:
         args.append("--app-name=basic-auth")
-    if known["log"]["enabled"]:
-        args.append(f"--{_VERSIONS[version].server}-opts='--log-level={known['log']['level']}'")
-    args += [f"--{_kebab(key)}={value}" for key, value in sorted(known["extraArgs"].items())]
+    if merged["log"]["enabled"]:
+        args.append(f"--{_VERSIONS[version].server}-opts='--log-level={merged['log']['level']}'")
+    args += [f"--{_kebab(key)}={value}" for key, value in sorted(merged["extraArgs"].items())]
     env: dict[str, str | SecretKey] = {"MLFLOW_VERSION": APP_VERSIONS[version], **_database_env(backend)}
     mounts = [*_tmp_mounts(version)]
     if auth["enabled"]:
         env["MLFLOW_AUTH_CONFIG_PATH"] = _INI_MOUNT
         mounts.append(Mount("ini-file", _INI_MOUNT, "auth_result.ini"))
     upper = _VERSIONS[version].upper_case_variables
-    env |= {key.upper() if upper else key: value for key, value in known["extraEnvVars"].items()}
-    mounts += [Mount(mount["name"], mount["mountPath"], mount.get("subPath")) for mount in known["extraVolumeMounts"]]
+    env |= {key.upper() if upper else key: value for key, value in merged["extraEnvVars"].items()}
+    mounts += [Mount(mount["name"], mount["mountPath"], mount.get("subPath")) for mount in merged["extraVolumeMounts"]]
     return Container(
         name="mlflow",
-        image=f"{known['image']['repository']}:{APP_VERSIONS[version]}",
+        image=f"{merged['image']['repository']}:{APP_VERSIONS[version]}",
         command=("mlflow",),
         args=tuple(args),
         env=env,
@@ -517,8 +519,8 @@ def _kebab(camel: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", camel).lower()
 
 
-def _volumes(version: str, fullname: str, known: Values) -> tuple[Mapping[str, Any], ...]:
-    backend = known["backendStore"]
+def _volumes(version: str, fullname: str, merged: Values) -> tuple[Mapping[str, Any], ...]:
+    backend = merged["backendStore"]
     volumes: list[Mapping[str, Any]] = []
     if _VERSIONS[version].mounts_tmp:
         volumes.append({"name": "tmp", "emptyDir": {}})
@@ -526,15 +528,15 @@ def _volumes(version: str, fullname: str, known: Values) -> tuple[Mapping[str, A
         volumes.append({"name": "dbchecker", "configMap": {"name": f"{fullname}-dbchecker", "defaultMode": 0o777}})
     if backend["databaseMigration"]:
         volumes.append({"name": "migrations-config", "configMap": {"name": f"{fullname}-migrations"}})
-    if known["auth"]["enabled"]:
+    if merged["auth"]["enabled"]:
         template = {"name": f"{fullname}-auth-ini-template"}
         volumes += [{"name": "ini-file", "emptyDir": {}}, {"name": "auth-ini-template-file", "configMap": template}]
-    return (*volumes, *known["extraVolumes"])
+    return (*volumes, *merged["extraVolumes"])
 
 
-def _hpa(fullname: str, known: Values) -> Mapping[str, Any] | None:
-    auth, autoscaling = known["auth"], known["autoscaling"]
-    shared = known["artifactRoot"]["s3"]["enabled"] and (not auth["enabled"] or auth["postgres"]["enabled"])
+def _hpa(fullname: str, merged: Values) -> Mapping[str, Any] | None:
+    auth, autoscaling = merged["auth"], merged["autoscaling"]
+    shared = merged["artifactRoot"]["s3"]["enabled"] and (not auth["enabled"] or auth["postgres"]["enabled"])
     if not (autoscaling["enabled"] and shared):
         return None
     return {

@@ -32,7 +32,7 @@ with tempfile.TemporaryDirectory() as folder:
 
     app = create_app()
 
-found = [(rule.rule, sorted(rule.methods), "flask") for rule in flask_app.url_map.iter_rules()]
+listed = [(rule.rule, sorted(rule.methods), "flask") for rule in flask_app.url_map.iter_rules()]
 
 
 def collect(routes, prefix=""):
@@ -40,11 +40,11 @@ def collect(routes, prefix=""):
         if hasattr(route, "original_router"):
             collect(route.original_router.routes, prefix + route.include_context.prefix)
         elif hasattr(route, "methods"):
-            found.append((prefix + route.path, sorted(route.methods), "fastapi"))
+            listed.append((prefix + route.path, sorted(route.methods), "fastapi"))
         elif getattr(route, "path", None) != "":
             # The route with the empty path is the mount point of Flask's routes, which are listed above.
             sys.exit(f"{route!r} is a kind of route that this script does not know")
 
 
 collect(app.routes)
-print(json.dumps(found))
+print(json.dumps(listed))

@@ -111,8 +111,8 @@ def test_the_outputs_of_the_first_stack_are_what_the_page_calls_them(site: Local
 
 def test_the_client_lines_log_a_run_as_printed(site: LocalStack, shell: Shell) -> None:
     shell.run(*block("docs/first-stack.md", "output client").to_run())
-    found = 'import mlflow; print(mlflow.search_runs(experiment_names=["first"])["metrics.accuracy"][0])'
-    assert site.client(found) == "0.9"
+    search = 'import mlflow; print(mlflow.search_runs(experiment_names=["first"])["metrics.accuracy"][0])'
+    assert site.client(search) == "0.9"
 
 
 def test_a_rotation_gives_the_pods_the_other_login(site: LocalStack, shell: Shell) -> None:

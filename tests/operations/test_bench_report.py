@@ -76,13 +76,13 @@ def test_a_part_that_is_measured_again_replaces_itself_and_leaves_the_others(fol
 
 
 def test_a_part_comes_with_its_picture(folder: Path) -> None:
-    found = [
+    searches = [
         Growth(runs, search, indexed, [5, 6, 7])
         for runs in (1000, 10000)
         for search in SEARCHES
         for indexed in (False, True)
     ]
-    report.write("stored-runs", report.stored(found), "python -m local.bench stored-runs")
+    report.write("stored-runs", report.stored(searches), "python -m local.bench stored-runs")
     assert (folder / "bench" / "stored-runs.png").stat().st_size > 5000
     assert "![Stored runs](bench/stored-runs.png)" in (folder / "bench.md").read_text()
     assert "| newest, with the index | 6 (5-7) | 6 (5-7) |" in (folder / "bench.md").read_text()

@@ -182,8 +182,8 @@ def test_aws_commands_are_ones_that_the_api_describes(page: str) -> None:
             names = {xform_name(one, "-"): one for one in model.operation_names}
             assert operation in names, command
             members = model.operation_model(names[operation]).input_shape.members
-            known = {xform_name(one, "-") for one in members} | {"query", "output", "region"}
-            assert set(re.findall(r" --([a-z-]+)", text)) <= known, command
+            options = {xform_name(one, "-") for one in members} | {"query", "output", "region"}
+            assert set(re.findall(r" --([a-z-]+)", text)) <= options, command
 
 
 def test_the_versions_of_the_workflow_linters_are_those_of_make_check() -> None:
@@ -227,14 +227,14 @@ def _field(key: str) -> Any:
 
 
 def _variants(schema: Any, node: Any) -> list[Any]:
-    found = [one for kind in ("anyOf", "oneOf", "allOf") for one in node.get(kind, [])] or [node]
-    return [schema["$defs"][one["$ref"].rsplit("/", 1)[-1]] if "$ref" in one else one for one in found]
+    variants = [one for kind in ("anyOf", "oneOf", "allOf") for one in node.get(kind, [])] or [node]
+    return [schema["$defs"][one["$ref"].rsplit("/", 1)[-1]] if "$ref" in one else one for one in variants]
 
 
 def _section_with(section: dict[str, Any], keys: set[str]) -> dict[str, Any]:
     if keys & section.keys():
         return section
     for value in section.values():
-        if isinstance(value, dict) and (found := _section_with(value, keys)):
-            return found
+        if isinstance(value, dict) and (section_with := _section_with(value, keys)):
+            return section_with
     return {}

@@ -456,9 +456,9 @@ def test_without_a_bucket_artifacts_are_in_a_volume_and_still_go_through_the_ser
 
 def budget(deployment: Deployment) -> bool:
     budgets = deployment.of_type("kubernetes:policy/v1:PodDisruptionBudget")
-    for found in budgets:
-        assert found["spec"]["minAvailable"] == 1
-        assert found["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == "mlflow"
+    for resource in budgets:
+        assert resource["spec"]["minAvailable"] == 1
+        assert resource["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == "mlflow"
     return bool(budgets)
 
 

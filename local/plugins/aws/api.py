@@ -175,9 +175,9 @@ class ApiResource(Resource):
     computed = frozenset({"arn"})
 
     def check(self, inputs: Properties) -> Properties:
-        known = members(self.service, self.calls[0]) | members(self.service, self.calls[2])
+        parameters = members(self.service, self.calls[0]) | members(self.service, self.calls[2])
         for name in inputs:
-            if name not in self.not_parameters and self.parameter_names.get(name, name).lower() not in known:
+            if name not in self.not_parameters and self.parameter_names.get(name, name).lower() not in parameters:
                 raise InvalidInput(name, f"the local stack's stand-in for {self.token} does not know this input")
         return inputs
 
