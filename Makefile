@@ -1,5 +1,5 @@
-# The local stack (`make up`), what a contributor runs, and what helps with a stack on AWS (STACK=dev).
-# Needs Python 3.11 or newer, and the local stack Linux on x86-64; the rest is installed.
+# Commands for the local stack, for contributors, and for a stack on AWS (STACK=dev).
+# They need Python 3.11 or newer, and the local stack Linux on x86-64. The rest is installed.
 
 PYTHON ?= python3
 STACK ?= dev
@@ -10,33 +10,40 @@ LOCAL := $(VENV)/bin/python -m local
 # Files of which the hashes and the recorded state only look like secrets.
 NO_SECRETS := ^(\.secrets\.baseline|.*requirements.*\.txt|tests/local/recorded/.*)$$
 
+# End with a sentence where STACK is local, which the command is not for.
+on_aws = $(if $(filter local,$(STACK)),echo "$(1)"; exit 0;)
+
 .DEFAULT_GOAL := help
 .PHONY: help up down preview status logs test unit bench check secrets-baseline audit lock settings-reference chart-facts doctor cost rotate-admin
 
 help: ## Show this.
-	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## /  \1\t/p; s/^##@ (.*)/\n\1/p' $(MAKEFILE_LIST) | expand -t 22
 
-up: $(VENV)/.complete ## Run the whole deployment on this machine: engine, database, ingress, MLflow, AWS API.
+##@ The local stack, on this machine: no cloud, no account
+up: $(VENV)/.complete ## Bring up the whole deployment: Pulumi, database, ingress, MLflow, AWS API. A minute with `pulumi` on the PATH, else five at first.
 	@$(LOCAL) up
 
-down: $(VENV)/.complete ## Destroy what `make up` made (FORCE=1: also when pulumi cannot).
+down: $(VENV)/.complete ## Destroy the local stack (FORCE=1: delete it without pulumi).
 	@$(LOCAL) down $(if $(FORCE),--force)
 
-preview: $(VENV)/.complete ## Show what `make up` would change; with STACK=dev, as the Markdown of a review comment.
+preview: $(VENV)/.complete ## Show what `make up` would change (STACK=dev: what `pulumi up` would, as the Markdown of a review comment).
 ifeq ($(origin STACK),command line)
 	@mkdir -p artifacts
-	@$(if $(filter local,$(STACK)),$(LOCAL) run,pulumi) preview --json --stack $(STACK) > artifacts/preview-$(STACK).json || true
-	@$(VENV)/bin/python -m operations.preview_markdown --stack $(STACK) artifacts/preview-$(STACK).json | tee artifacts/preview-$(STACK).md
+	@$(if $(filter local,$(STACK)),,command -v pulumi >/dev/null || { echo "error: pulumi is not on the PATH; a stack other than local needs it" >&2; exit 1; };) \
+	$(if $(filter local,$(STACK)),$(LOCAL) preview --json,pulumi preview --json --stack $(STACK)) > artifacts/preview-$(STACK).json; code=$$?; \
+	$(VENV)/bin/python -m operations.preview_markdown --stack $(STACK) artifacts/preview-$(STACK).json > artifacts/preview-$(STACK).md || exit 1; \
+	cat artifacts/preview-$(STACK).md; exit $$code
 else
 	@$(LOCAL) preview
 endif
 
-status: $(VENV)/.complete ## Show what runs.
+status: $(VENV)/.complete ## Show the site and the processes of the local stack.
 	@$(LOCAL) status
 
-logs: $(VENV)/.complete ## Follow the logs (NAME=mlflow: only those that begin so).
+logs: $(VENV)/.complete ## Follow the logs of the local stack (NAME=mlflow: only those whose names begin so).
 	@$(LOCAL) logs $(NAME)
 
+##@ For contributors
 test: $(VENV)/.complete ## Run every test, those on the real engine too (TESTS="tests/unit -k word": some of them; JOBS=1: one after the other).
 	@$(VENV)/bin/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(TESTS)
 
@@ -46,14 +53,14 @@ unit: $(VENV)/.complete ## Run the fast tests: under a minute on two cores.
 bench: $(VENV)/.complete ## Measure everything, two hours (PARTS="program serving": some of it); artifacts/bench.md.
 	@$(VENV)/bin/python -m local.bench $(PARTS)
 
-check: $(VENV)/.complete ## Lint, formatting, types, workflows and forgotten secrets.
-	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/pyright
-	@uv=$$($(PYTHON) -m local.tools uv) && \
+check: $(VENV)/.complete ## Check lint, formatting, types, workflows, and secrets in the source.
+	@echo "ruff:" && $(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	@echo "pyright:" && $(VENV)/bin/pyright
+	@echo "zizmor:" && uv=$$($(PYTHON) -m local.tools uv) && \
 	"$$uv" tool run --quiet zizmor@1.32.0 --offline --quiet --no-progress --strict-collection --persona=auditor .
-	@if command -v go >/dev/null; then go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 -shellcheck= -pyflakes=; fi
-	@$(VENV)/bin/detect-secrets-hook --no-verify --baseline .secrets.baseline $$(git ls-files)
+	@if command -v go >/dev/null; then echo "actionlint:" && go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 -shellcheck= -pyflakes=; \
+	else echo "actionlint: skipped, because go is not on the PATH"; fi
+	@echo "detect-secrets:" && $(VENV)/bin/detect-secrets-hook --no-verify --baseline .secrets.baseline $$(git ls-files)
 
 secrets-baseline: $(VENV)/.complete ## Accept everything that now looks like a secret; read the diff of .secrets.baseline.
 	@$(VENV)/bin/detect-secrets scan --slim --no-verify --exclude-files '$(NO_SECRETS)' --exclude-lines 'uses: \S+@[0-9a-f]{40} # v' \
@@ -74,19 +81,21 @@ settings-reference: $(VENV)/.complete ## Write docs/settings.md and the editor's
 chart-facts: $(VENV)/.complete ## Record what the real charts make of the program's values (needs helm; CHARTS=folder: charts that are unpacked there).
 	@CHARTS="$(CHARTS)" $(VENV)/bin/python -m tests.contract.record
 
-doctor: $(VENV)/.complete ## Say what is missing before a first `pulumi up` of STACK on AWS.
-	@$(VENV)/bin/python -m operations.doctor $(STACK)
+##@ For a stack on AWS (STACK=dev)
+doctor: $(VENV)/.complete ## List what is missing before a first `pulumi up` of STACK.
+	@$(call on_aws,The local stack needs no AWS account: make up brings it up.) $(VENV)/bin/python -m operations.doctor $(STACK)
 
-cost: $(VENV)/.complete ## Estimate what STACK costs a month.
-	@$(VENV)/bin/python -m operations.cost $(STACK)
+cost: $(VENV)/.complete ## Estimate the monthly cost of STACK.
+	@$(call on_aws,The local stack costs nothing: it runs on this machine.) $(VENV)/bin/python -m operations.cost $(STACK)
 
-rotate-admin: $(VENV)/.complete ## Give the administrator of STACK a new password.
-	@$(VENV)/bin/python -m operations.rotate_admin $(STACK)
+rotate-admin: $(VENV)/.complete ## Give the administrator of STACK a new password (STACK=local too).
+	@$(if $(filter local,$(STACK)),MLFLOW_TRACKING_INSECURE_TLS=true) $(VENV)/bin/python -m operations.rotate_admin \
+		$(if $(filter local,$(STACK)),--pulumi "$(LOCAL) pulumi") $(STACK)
 
 # The file is written last, so an installation that was interrupted is completed.
 $(VENV)/.complete: requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	{ echo "error: $(PYTHON) is older than 3.11: set PYTHON to a newer one, for example make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	{ echo "error: $(PYTHON) cannot be started or is older than 3.11: set PYTHON to a newer one, for example make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@uv=$$($(PYTHON) -m local.tools uv) && \
 	echo "Installing the Python packages into $(VENV)" && \
 	"$$uv" venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \

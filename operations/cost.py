@@ -1,7 +1,7 @@
-"""A monthly estimate of what a stack costs: ``make cost STACK=dev``.
+"""Estimate of a stack's monthly cost: ``make cost STACK=dev``.
 
-List prices in US dollars, on demand, us-east-1, written down on the date below; other regions differ by up to about a fifth. The
-cluster's nodes are not in it: they are there already, and what the pods ask of them is printed instead.
+Prices are list prices in US dollars, on demand, in us-east-1, of the date below. Other regions differ by up to a fifth. The cluster's
+nodes are not included: they exist already, and the resources that the pods request are printed instead.
 """
 
 import argparse
@@ -11,8 +11,9 @@ from operations.stack_file import read
 from settings.stack import Settings
 
 PRICES_OF = "2026-11-24"
+"""Date of the prices."""
 HOURS = 730
-"""Hours of a month, as AWS reckons."""
+"""Hours of a month, as AWS computes prices."""
 
 INSTANCE_HOUR = {
     "db.t3.micro": 0.018,
@@ -31,7 +32,7 @@ INSTANCE_HOUR = {
     "db.r6g.large": 0.225,
     "db.r7g.large": 0.239,
 }
-"""RDS for PostgreSQL, single zone; a standby doubles it."""
+"""Instance class to dollars an hour, RDS for PostgreSQL in one zone. A standby doubles the price."""
 STORAGE_GIB_MONTH = 0.115
 NETWORK_LOAD_BALANCER_HOUR = 0.0225
 CAPACITY_UNIT_HOUR = 0.006
@@ -47,15 +48,15 @@ class Item:
 
     what: str
     dollars: float | None
-    """None where the price is not known."""
+    """Dollars a month. None for an unknown price."""
 
 
 def estimate(settings: Settings, artifacts_gib: int = 100) -> list[Item]:
-    """Add up what a stack creates.
+    """Return the priced items of a stack.
 
     Args:
         settings: the stack's settings.
-        artifacts_gib: GiB of artifacts assumed.
+        artifacts_gib: GiB of artifacts to assume, default 100.
     """
     items: list[Item] = []
     postgres, ingress = settings.postgres, settings.ingress
@@ -89,7 +90,7 @@ def estimate(settings: Settings, artifacts_gib: int = 100) -> list[Item]:
 
 
 def report(stack: str, settings: Settings, artifacts_gib: int) -> str:
-    """Write the estimate as a table for a terminal."""
+    """Return the estimate as a table for a terminal."""
     items = estimate(settings, artifacts_gib)
     width = max((len(item.what) for item in items), default=10)
     lines = [f"{stack}: a month at list prices of {PRICES_OF}, us-east-1, US dollars"]
@@ -111,7 +112,7 @@ def report(stack: str, settings: Settings, artifacts_gib: int) -> str:
 
 
 def main() -> None:
-    """Print the estimates of the stacks that are named."""
+    """Print the estimates of the named stacks."""
     parser = argparse.ArgumentParser(prog="make cost", description="What a stack costs a month, roughly.")
     parser.add_argument("stacks", nargs="+", help="names of stacks, for example dev prod")
     parser.add_argument("--artifacts-gib", type=int, default=100, help="GiB of artifacts to assume (default 100)")

@@ -1,6 +1,6 @@
-"""Says what is missing before a first ``pulumi up`` on AWS, in one screen: ``make doctor STACK=dev``.
+"""Lists what is missing before a first ``pulumi up`` on AWS: ``make doctor STACK=dev``.
 
-Looks and changes nothing. Asks AWS through the ``aws`` command, which the cluster's login needs anyway.
+The command only reads. It asks AWS through the ``aws`` command, which the login to the cluster needs anyway.
 """
 
 import argparse
@@ -20,29 +20,33 @@ from operations.stack_file import config, read
 from settings.stack import Settings
 
 OLDEST_PULUMI = (3, 200, 0)
+"""Oldest version of the Pulumi CLI that the checks accept."""
+NOT_CHECKED = (
+    "Not checked: the load balancer controller, the ClusterIssuer, and whether this machine reaches the database."
+)
 TIMEOUT = 20
-"""Seconds for one question."""
+"""Seconds for one request."""
 
 
 class MissingError(Exception):
-    """A check found something wrong; the message says what, and what to do."""
+    """A check found something wrong. The message says what to do."""
 
 
 class SkippedError(Exception):
-    """A check does not apply to this stack; the message says why."""
+    """A check does not apply to this stack. The message says why."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A line of the screen."""
+    """A check, which is one line of the output."""
 
     title: str
     look: Callable[[], str]
-    """Returns what it found; raises MissingError or SkippedError."""
+    """Function that returns what it found, or raises MissingError or SkippedError."""
 
 
 def checks(stack: str) -> list[Check]:
-    """List what a stack needs.
+    """Return the checks of a stack.
 
     Args:
         stack: name of the stack.
@@ -180,7 +184,7 @@ def _pod_identity(aws: _Aws, settings: Settings) -> str:
 
 def _session_manager(settings: Settings) -> str:
     if not settings.database.admin_address:
-        _skip("database.adminAddress is not set: this machine must reach the database itself")
+        _skip("no tunnel is set (database.adminAddress): this machine must be able to open port 5432 of the database")
     return _program(
         "session-manager-plugin", "install it for the SSM tunnel, or use another way (docs/reaching-the-database.md)"
     )
@@ -189,7 +193,7 @@ def _session_manager(settings: Settings) -> str:
 def _certificate(aws: _Aws, settings: Settings, region: str | None) -> str:
     arn = settings.ingress.certificate_arn
     if arn is None:
-        return _skip("TLS ends in HAProxy or nowhere")
+        return _skip("not checked: this stack uses no ACM certificate")
     if arn.split(":")[3] != region:
         raise MissingError(
             f"the certificate is in {arn.split(':')[3]}, the stack in {region}; a load balancer takes one of its own region only"
@@ -218,7 +222,7 @@ def _zone(aws: _Aws, settings: Settings) -> str:
 def _topic(aws: _Aws, settings: Settings) -> str:
     arn = settings.postgres.alarm_topic_arn
     if arn is None:
-        return _skip("postgres.alarmTopicArn is not set: nobody is told when the database is in trouble")
+        return _skip("postgres.alarmTopicArn is not set: no alarms, so nobody is notified when the database fails")
     aws("sns", "get-topic-attributes", "--topic-arn", arn)
     return arn
 
@@ -232,10 +236,10 @@ def _reachable(url: str) -> str:
 
 
 def examine(found: Sequence[Check]) -> tuple[list[str], int]:
-    """Carry out all checks at the same time.
+    """Run all checks in parallel.
 
     Returns:
-        The lines of the screen, and how many checks failed.
+        The lines of the output, and the number of failed checks.
     """
 
     def carry_out(check: Check) -> tuple[str, str]:
@@ -254,13 +258,17 @@ def examine(found: Sequence[Check]) -> tuple[list[str], int]:
 
 
 def main() -> None:
-    """Print the screen; exits with 1 where something is missing."""
+    """Print the checks, and exit with 1 if one failed."""
     parser = argparse.ArgumentParser(prog="make doctor", description="What is missing before a first `pulumi up`.")
     parser.add_argument("stack", help="name of the stack")
     stack = parser.parse_args().stack
     lines, missing = examine(checks(stack))
     print(f"Before `pulumi up` of {stack}:", *lines, "", sep="\n")
-    print(f"{missing} thing(s) to mend first." if missing else "All there.")
+    print(
+        f"{missing} check(s) failed. Fix the lines with ✗, then run this again."
+        if missing
+        else f"All checks passed. {NOT_CHECKED}"
+    )
     sys.exit(1 if missing else 0)
 
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-"""What the engine writes for a value that is known only after the change."""
+"""Text that the engine writes for a value that is known only after the change."""
 SECRET = "[secret]"  # noqa: S105  (the engine's mask)
 LONGEST = 120
-"""Characters of a value that are shown."""
+"""Characters of a value that are shown, at most."""
 
 KEEPS_DATA = {
     "aws:rds/instance:Instance": "the database server with all of MLflow's data",
@@ -30,7 +30,7 @@ HEADINGS = {
     "read": "Read",
     "import": "Imported",
 }
-"""In the order in which a reviewer wants to know."""
+"""Operation to its heading, in the order in which a reviewer needs them."""
 _ALIASES = {
     "create-replacement": "",
     "delete-replaced": "",
@@ -45,7 +45,7 @@ def render(stack: str, digest: Mapping[str, Any]) -> str:
 
     Args:
         stack: name of the stack.
-        digest: what ``pulumi preview --json`` printed. Secrets are masked there already.
+        digest: output of ``pulumi preview --json``. Secrets are masked in it.
     """
     steps: dict[str, list[Mapping[str, Any]]] = {heading: [] for heading in HEADINGS}
     for step in _records(digest, "steps"):
@@ -64,7 +64,7 @@ def render(stack: str, digest: Mapping[str, Any]) -> str:
             lines.append("")
     messages = [_message(diagnostic) for diagnostic in _records(digest, "diagnostics")]
     if any(messages):
-        lines += ["### Said by the program", "", *[message for message in messages if message], ""]
+        lines += ["### Warnings and errors", "", *[message for message in messages if message], ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -131,7 +131,7 @@ def _message(diagnostic: Mapping[str, Any]) -> str:
     if diagnostic.get("severity") not in {"warning", "error"}:
         return ""
     text = re.sub(r"<\{%[^%]*%\}>", "", str(diagnostic.get("message", ""))).strip()
-    # The engine puts it in front of some messages itself.
+    # Some messages begin with their severity already.
     text = text.removeprefix(f"{diagnostic['severity']}: ")
     return f"- {diagnostic['severity']}: {text}"
 
@@ -139,13 +139,13 @@ def _message(diagnostic: Mapping[str, Any]) -> str:
 def main() -> None:
     """Read the preview from a file or from standard input and print the Markdown."""
     parser = argparse.ArgumentParser(description="The Markdown of a review comment, from `pulumi preview --json`.")
-    parser.add_argument("file", nargs="?", help="what `pulumi preview --json` printed (default: standard input)")
+    parser.add_argument("file", nargs="?", help="output of `pulumi preview --json` (default: standard input)")
     parser.add_argument("--stack", required=True, help="name of the stack")
     given = parser.parse_args()
-    with open(given.file) if given.file else sys.stdin as source:  # noqa: PTH123  (so that both are closed alike)
+    with open(given.file) if given.file else sys.stdin as source:  # noqa: PTH123  (both kinds of source are closed)
         text = source.read()
     if not text.strip():
-        raise SystemExit(f"`pulumi preview --json --stack {given.stack}` printed no preview: its own words are above.")
+        raise SystemExit("`pulumi preview` failed; its error message is above.")
     try:
         digest = json.loads(text)
     except json.JSONDecodeError:

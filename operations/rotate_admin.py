@@ -1,8 +1,8 @@
 """Gives MLflow's administrator a new password: ``make rotate-admin STACK=dev``.
 
-MLflow stores the password itself and reads the Secret at its first start only, so a changed setting alone would change nothing. The new
-password becomes a secret of the stack first and then goes to MLflow: interrupted between the two, the command can simply be run again,
-because the stack's output is the old password until the next ``pulumi up``.
+MLflow stores the password itself and reads the Secret at its first start only, so a changed setting alone changes nothing. The new
+password first becomes a secret of the stack and then goes to MLflow. After an interruption between the two, run the command again: the
+stack's output is the old password until the next ``pulumi up``.
 """
 
 import argparse
@@ -20,21 +20,23 @@ import urllib.request
 from settings import PROJECT
 
 LENGTH = 32
+"""Characters of the new password."""
+STILL_OLD = "MLflow still has the old password, and the stack's settings have the new one: run this command again before `pulumi up`."
 
 
 def change_password(url: str, user: str, current: str, new: str) -> None:
     """Change a user's password through MLflow's API.
 
     Args:
-        url: where MLflow is.
-        user: the user, who changes its own password.
-        current: the password as it is.
-        new: the password to be.
+        url: address of MLflow.
+        user: user whose password changes.
+        current: current password.
+        new: new password.
 
     Raises:
-        SystemExit: with MLflow's answer in one line; no password is in it.
+        SystemExit: MLflow refuses or cannot be reached. No password is in the message.
     """
-    # 3.15 wants the current password in the body too, 3.7 passes over it.
+    # MLflow 3.15 needs the current password in the body, too; 3.7 ignores it.
     body = {"username": user, "password": new, "current_password": current}
     request = urllib.request.Request(  # noqa: S310  (the stack's own URL)
         f"{url}/api/2.0/mlflow/users/update-password",
@@ -52,9 +54,9 @@ def change_password(url: str, user: str, current: str, new: str) -> None:
         reason = (
             "the password in the stack's output is not the one that MLflow knows" if error.code == 401 else error.reason
         )
-        raise SystemExit(f"MLflow answered {error.code}: {reason}. Nothing was changed there.") from None
+        raise SystemExit(f"MLflow answered {error.code}: {reason}. {STILL_OLD}") from None
     except OSError as error:
-        raise SystemExit(f"{url} cannot be reached from here ({error}). Nothing was changed there.") from None
+        raise SystemExit(f"{url} cannot be reached from here ({error}). {STILL_OLD}") from None
 
 
 def _tls() -> ssl.SSLContext:
@@ -75,7 +77,12 @@ def main() -> None:
 
     def pulumi(*arguments: str, text: str | None = None) -> str:
         command = [*shlex.split(given.pulumi), *arguments, "--stack", given.stack]
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise SystemExit(
+                f"{command[0]} is not on the PATH: install the Pulumi CLI, or name it with --pulumi"
+            ) from None
         if done.returncode:
             raise SystemExit(f"`{' '.join(command)}` failed:\n{done.stderr.strip()}")
         return done.stdout
@@ -86,7 +93,7 @@ def main() -> None:
             f"The stack {given.stack} has no administrator (mlflow.auth.mode is none), or was never brought up."
         )
     new = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(LENGTH))
-    # Through standard input, so that it never is an argument that `ps` shows.
+    # Through standard input: `ps` shows arguments.
     pulumi("config", "set", "--secret", "--path", f"{PROJECT}:mlflow.auth.adminPassword", text=new)
     change_password(outputs["url"], outputs["adminUser"], outputs["adminPassword"], new)
     print(

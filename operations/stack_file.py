@@ -1,4 +1,4 @@
-"""Reads the settings of a stack file without an engine, and without its secrets."""
+"""Reads the settings of a stack file without the Pulumi CLI, and without its secrets."""
 
 import contextlib
 import json

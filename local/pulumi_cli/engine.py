@@ -1,4 +1,4 @@
-"""The pulumi CLI as the local stack runs it: a home, a backend and a passphrase of its own, and nothing of the user's."""
+"""The Pulumi CLI for the local stack: with its own home, backend and passphrase, and nothing of the user's."""
 
 import json
 import os
@@ -27,7 +27,7 @@ _TAKE_CONFIG_FILE = {"up", "update", "preview", "refresh", "destroy", "config", 
 
 
 class EngineError(Exception):
-    """A pulumi command failed; it has said why itself where the message is empty."""
+    """A Pulumi command failed. Where the message is empty, the command has printed the reason."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Engine:
 
     folder: Path
     endpoint: str = "http://127.0.0.1:1"
-    """Of the AWS account; commands that only look at the state do without."""
+    """URL of the local AWS API. Commands that only read the state do not need it."""
 
     def prepare(self, pulumi: Path) -> None:
-        """Lay out everything a command needs. Nothing is written to the checkout."""
+        """Write everything that a command needs. Nothing is written to the checkout."""
         for name in ("pulumi-home", "backend", "project"):
             paths.make_private(self.folder / name)
         passphrase = self.folder / "passphrase"
@@ -50,7 +50,7 @@ class Engine:
             new.rename(passphrase)
         binaries = self.folder / "bin"
         binaries.mkdir(exist_ok=True)
-        # The engine takes a language host that lies beside it as its own, so it needs a place of its own.
+        # The engine uses a language host in its own folder, so the CLI needs a folder where the stand-in can be.
         if not (binaries / "pulumi").exists() or not (binaries / "pulumi").samefile(pulumi):
             (binaries / "pulumi").unlink(missing_ok=True)
             try:
@@ -60,38 +60,51 @@ class Engine:
         install(self.folder / "pulumi-home", binaries, nursery_socket(self.folder))
         self._write_config()
         if not self.exists():
-            # In a folder of its own, because it writes the stack's salt beside the Pulumi.yaml that it finds.
+            # In the copy's folder, because `stack init` writes the stack's salt next to the Pulumi.yaml that it finds.
             self._quietly("--cwd", str(self._project), "stack", "init", STACK)
             self._write_config()
 
     def exists(self) -> bool:
-        """Whether there is a stack at all."""
+        """Return True if there is a stack."""
         return self._state.exists()
 
     def readable(self) -> bool:
-        """Whether what is needed to decrypt the state is still there."""
+        """Return True if the state can be decrypted: the passphrase and the salt are there."""
         return (self.folder / "passphrase").exists() and "encryptionsalt:" in _read(self._config)
 
     def outputs(self) -> dict[str, Any]:
-        """The stack's outputs, with secrets as they are in the state: encrypted."""
-        # The CLI would take its time to derive the key of the secrets, of which none is shown.
-        resources: list[dict[str, Any]] = json.loads(self._state.read_text())["checkpoint"]["latest"]["resources"]
-        return next(resource["outputs"] for resource in resources if resource["type"] == "pulumi:pulumi:Stack")
+        """Return the stack's outputs, secrets encrypted as in the state."""
+        # The CLI takes half a second to derive the key of the secrets, and none is shown.
+        return next(one["outputs"] for one in self._resources() if one["type"] == "pulumi:pulumi:Stack")
+
+    def is_up(self) -> bool:
+        """Return True if an `up` has come to its end, so that the stack has outputs."""
+        return any(
+            one["type"] == "pulumi:pulumi:Stack" and "url" in one.get("outputs", {}) for one in self._resources()
+        )
+
+    def interrupted(self) -> bool:
+        """Return True if the last command was killed in the middle of an operation."""
+        return bool(self._latest().get("pending_operations"))
 
     def run(self, *arguments: str) -> None:
-        """Run a command with the terminal, and let it end in its own way when the user interrupts it."""
+        """Run a command on the terminal. It ends in its own way when the user interrupts it.
+
+        Raises:
+            EngineError: the command failed.
+        """
         config = ["--config-file", str(self._config)] if arguments and arguments[0] in _TAKE_CONFIG_FILE else []
         command = [str(self.folder / "bin" / "pulumi"), *arguments[:1], *config, *arguments[1:]]
         process = subprocess.Popen(
             command,
             cwd=paths.CHECKOUT,
             env=self.environment(),
-            # However this command ends, pulumi then saves its state and ends as well.
+            # However this process ends, Pulumi then saves its state and ends as well.
             preexec_fn=lambda: end_with_parent(signal.SIGINT),  # noqa: PLW1509
         )
 
         def hand_on(number: int, _: FrameType | None) -> None:
-            # The terminal has sent Ctrl-C to pulumi already; a second one would make it drop what it is doing.
+            # The terminal has sent Ctrl-C to Pulumi already. A second one would make Pulumi drop its operations.
             if number != signal.SIGINT:
                 process.send_signal(signal.SIGINT)
 
@@ -103,32 +116,41 @@ class Engine:
                 signal.signal(number, handler)
         if code < 0:
             raise EngineError(
-                f"pulumi was ended by {signal.Signals(-code).name}: the same command again goes on from there"
+                f"Pulumi was ended by {signal.Signals(-code).name}. Run the same command again to continue."
             )
         if code != 0:
             raise EngineError
 
     def destroy(self, *arguments: str) -> None:
-        """Destroy everything and forget the stack."""
-        # `--remove` takes the stack's settings with it: those of the copy, not those of the checkout.
+        """Destroy everything and remove the stack."""
+        # In the copy's folder, because `--remove` removes the settings that lie there.
         copy = ("--cwd", str(self._project))
         self.run("destroy", "--yes", "--skip-preview", "--remove", "--stack", STACK, *copy, *arguments)
 
-    def recover(self, say: Callable[[str], None]) -> None:
-        """Put right what a killed command has left behind. To be called by the only command at work on the stack."""
+    def unlock(self, say: Callable[[str], None] = lambda _: None) -> None:
+        """End the Pulumi process of an interrupted command, and release its lock."""
         locks = list((self.folder / "backend" / ".pulumi" / "locks").rglob("*.json"))
         for lock in locks:
-            say("ending what is left of the command that was interrupted")
+            say("stopping the interrupted Pulumi process")
             self._end_orphan(json.loads(lock.read_text()).get("pid", 0))
         if any(lock.exists() for lock in locks):
             self._quietly("cancel", "--yes", "--stack", STACK)
+
+    def follow_checkout(self) -> None:
+        """Take over an edit of the checkout's settings, unless `pulumi config set` has changed the stack's copy."""
+        if self._config.exists() and _read(self._config) == _read(self._written):
+            self._write_config()
+
+    def recover(self, say: Callable[[str], None]) -> None:
+        """Repair what a killed command has left. No other command may use the stack meanwhile."""
+        self.unlock(say)
         export = self._export()
         deployment: dict[str, Any] = export.get("deployment") or {}
         pending: list[dict[str, Any]] = deployment.pop("pending_operations", None) or []
         if not pending:
             return
-        say(f"clearing away what {len(pending)} interrupted operations have left half-made")
-        # What may have been made is looked for under the id that it would have (`--import-pending-creates` only forgets it).
+        say(f"removing what {len(pending)} interrupted operation(s) may have half created")
+        # A resource that may exist is looked up under the id that it would have (`--import-pending-creates` only forgets it).
         half_made = [operation["resource"] for operation in pending if operation["type"] == "creating"]
         known: list[dict[str, Any]] = []
         for resource in half_made:
@@ -138,14 +160,14 @@ class Engine:
         deployment["resources"] += known
         self._quietly("stack", "import", "--stack", STACK, stdin=json.dumps(export))
         self._quietly("refresh", "--yes", "--skip-preview", "--stack", STACK)
-        # Nothing can depend on it yet, and how much of it was made is not to be known: it goes, and `up` makes it anew.
+        # Nothing depends on such a resource yet, and it may be incomplete: it is deleted, and `up` creates it again.
         there: set[str] = {resource["urn"] for resource in self._export()["deployment"]["resources"]}
         targets = [word for resource in known if resource["urn"] in there for word in ("--target", resource["urn"])]
         if targets:
             self._quietly("destroy", "--yes", "--skip-preview", "--stack", STACK, *targets)
 
     def environment(self) -> dict[str, str]:
-        """Of every pulumi command, and so of the program and the plugins."""
+        """Return the environment of a Pulumi command. The program and the plugins inherit it."""
         ours = ("PULUMI_", "AWS_", "KUBECONFIG", "HELM_", "PG", "MLFLOW_")
         kept = ("MLFLOW_EKS_",)
         inherited = {
@@ -156,7 +178,7 @@ class Engine:
             **aws_account.credentials(self.endpoint),
             "PATH": f"{self.folder / 'bin'}:{os.environ.get('PATH', os.defpath)}",
             "PULUMI_HOME": str(self.folder / "pulumi-home"),
-            # Without .attrs files, the only ones that are not put in place whole: a kill can leave an empty one, and the state is unreadable.
+            # Without .attrs files: they are not written atomically, and an empty one after a kill makes the state unreadable.
             "PULUMI_BACKEND_URL": f"file://{self.folder / 'backend'}?metadata=skip",
             "PULUMI_CONFIG_PASSPHRASE_FILE": str(self.folder / "passphrase"),
             "PULUMI_STACK": STACK,
@@ -166,6 +188,12 @@ class Engine:
             "MLFLOW_EKS_HOME": str(paths.home()),
             "MLFLOW_EKS_STACK_DIR": str(self.folder),
         }
+
+    def _latest(self) -> dict[str, Any]:
+        return json.loads(self._state.read_text())["checkpoint"].get("latest") or {}
+
+    def _resources(self) -> list[dict[str, Any]]:
+        return self._latest().get("resources") or []
 
     @property
     def _state(self) -> Path:
@@ -179,12 +207,18 @@ class Engine:
     def _config(self) -> Path:
         return self._project / _CONFIG
 
+    @property
+    def _written(self) -> Path:
+        """Copy of the settings as they were last taken from the checkout."""
+        return self._project / "settings-of-checkout.yaml"
+
     def _write_config(self) -> None:
         salt = [line for line in _read(self._config).splitlines() if line.startswith("encryptionsalt:")]
         text = (paths.CHECKOUT / _CONFIG).read_text()
-        # The one thing that the program cannot know: which port of this machine stands for 443.
+        # Replace the default port in `mlflow.url` by the port of this stack.
         text = text.replace(f"localhost:{HTTPS_PORT}", f"localhost:{ports()[1]}")
         self._config.write_text("\n".join([*salt, text]))
+        self._written.write_text(self._config.read_text())
         shutil.copy(paths.CHECKOUT / "Pulumi.yaml", self._project)
 
     def _quietly(self, *arguments: str, stdin: str = "") -> str:
@@ -220,7 +254,7 @@ class Engine:
 
 
 def ports() -> tuple[int, int]:
-    """The ports of this machine that stand for the load balancer's 80 and 443."""
+    """Return the ports of this machine that stand for the load balancer's ports 80 and 443."""
     return _port("MLFLOW_EKS_HTTP_PORT", HTTP_PORT), _port("MLFLOW_EKS_HTTPS_PORT", HTTPS_PORT)
 
 

@@ -43,7 +43,7 @@ class Shell:
             "pulumi",
             # The options answer for a person who types yes. `version` fails, so that the local stack does not use this
             # script as its engine.
-            f'case "$1" in version) exit 1 ;; up|refresh|import) set -- "$@" --yes --skip-preview ;; esac\ncd {ROOT}\nexec {PYTHON} -m local run "$@"',
+            f'case "$1" in version) exit 1 ;; up|refresh|import) set -- "$@" --yes --skip-preview ;; esac\ncd {ROOT}\nexec {PYTHON} -m local pulumi "$@"',
         )
         self._program("python", f'HOME={stack.folder} exec {tools.mlflow_python("3.15.1")} "$@"')
         self._program("kubectl", f'cd {ROOT}\nexec {PYTHON} -m tests.local.docs_shell "$@"')

@@ -313,7 +313,7 @@ def _can_log_in(server: psycopg.Connection[Any], user: str, password: str) -> bo
 def _set_secret(site: LocalStack, key: str, value: str) -> None:
     # The password goes through standard input, as a person's does: an argument is visible in the process list.
     subprocess.run(
-        [PYTHON, "-m", "local", "run", "config", "set", "--secret", "--path", f"mlflow-eks:{key}"],
+        [PYTHON, "-m", "local", "pulumi", "config", "set", "--secret", "--path", f"mlflow-eks:{key}"],
         cwd=ROOT,
         env=site.environment(),
         input=value,

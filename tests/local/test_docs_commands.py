@@ -64,7 +64,9 @@ def test_the_lines_that_make_up_prints_are_enough_to_log_a_run(shell: Shell) -> 
 
 def test_the_machine_shows_what_runs(shell: Shell) -> None:
     (status,) = block("local/README.md", "make status").to_run()
-    lines = shell.run(status).stdout.splitlines()
+    processes, *site = shell.run(status).stdout.split("\n\n")
+    lines = processes.splitlines()
+    assert "MLflow runs on this machine." in "".join(site)
     assert re.findall(r"^\w+", "\n".join(lines), re.MULTILINE) == ["aws", "haproxy", "mlflow", "plugins", "rds"]
     assert all(line.endswith(" ready") for line in lines)
 

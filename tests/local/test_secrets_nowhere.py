@@ -152,10 +152,10 @@ class Session:
         return self._run([str(PYTHON), "-m", "local", *arguments], text, ok)
 
     def pulumi(self, *arguments: str, text: str | None = None, ok: bool = True) -> str:
-        return self.local("run", *arguments, text=text, ok=ok)
+        return self.local("pulumi", *arguments, text=text, ok=ok)
 
     def rotate_admin(self) -> None:
-        pulumi = f"{PYTHON} -m local run"
+        pulumi = f"{PYTHON} -m local pulumi"
         self._run([str(PYTHON), "-m", "operations.rotate_admin", "local", "--pulumi", pulumi], None, ok=True)
 
     def set_secret(self, path: str, value: str) -> None:

@@ -1,12 +1,16 @@
 """The whole deployment on the real engine: its resources, its login, and no changes in a second `up`."""
 
+import re
+import urllib.request
+from dataclasses import replace
+from ssl import create_default_context
 from typing import LiteralString
 
 import psycopg
 import pytest
 
 from local.load import Load, Request, over_and_over
-from local.stack import LocalStack
+from local.stack import LocalStack, new_stack
 
 pytestmark = pytest.mark.local
 
@@ -24,6 +28,34 @@ print(back.data.params["depth"], back.data.metrics["accuracy"], mlflow.artifacts
 
 def test_a_second_up_changes_nothing(stack: LocalStack) -> None:
     assert stack.changes() == {}
+
+
+def test_the_status_shows_the_site_and_a_client_that_trusts_its_certificate_gets_in(stack: LocalStack) -> None:
+    said = stack.command("status").stdout
+    assert f"URL          {stack.url}" in said
+    certificate = re.search(r"MLFLOW_TRACKING_SERVER_CERT_PATH=(\S+)", said)
+    assert certificate
+    with urllib.request.urlopen(f"{stack.url}/health", context=create_default_context(cafile=certificate[1])) as answer:
+        assert answer.status == 200
+
+
+def test_the_ports_of_another_local_stack_are_said_to_be_its(stack: LocalStack) -> None:
+    with new_stack("neighbour") as other:
+        refused = replace(other, http_port=stack.http_port).command("up", ok=False)
+    assert f"port {stack.http_port} is in use by the local stack in {stack.folder}: free it" in refused.stderr
+
+
+def test_an_edit_of_the_checkout_is_in_the_next_preview_unless_the_copy_was_changed(stack: LocalStack) -> None:
+    written = stack.folder / "project" / "settings-of-checkout.yaml"
+    settings = stack.folder / "project" / "Pulumi.local.yaml"
+    before = settings.read_text()
+    # As if the checkout had been edited since the last `make up`.
+    for file in (written, settings):
+        file.write_text(before.replace("workers: 1", "workers: 3"))
+    stack.pulumi("preview", "--expect-no-changes")
+    assert settings.read_text() == before
+    with stack.with_settings(mlflow__workers=3):
+        assert stack.pulumi("config", "get", "--path", "mlflow-eks:mlflow.workers").stdout.strip() == "3"
 
 
 def test_a_refresh_finds_nothing_changed(stack: LocalStack) -> None:

@@ -1,5 +1,6 @@
 """Tools are installed once, completely or not at all, and an error says what is missing and what to do."""
 
+import os
 import shutil
 import sys
 import threading
@@ -60,11 +61,27 @@ def test_without_a_network_it_says_so() -> None:
 
 
 def test_a_full_disk_is_refused_before_anything_is_installed(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setattr(tools, "POSTGRES_USER", None)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**10, 9 * 10**9, 10**9))  # pyright: ignore
     with pytest.raises(ToolError, match=r"1\.0 GB free .* needs 3 GB: make room, or set MLFLOW_EKS_HOME"):
         tools.check_machine([dummy()])
     assert not home.exists()
     tools.check_machine([])
+
+
+def test_a_home_that_the_user_of_the_database_cannot_enter_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr(tools, "POSTGRES_USER", "nobody")
+    with pytest.raises(ToolError, match=f"user nobody, who cannot enter {tmp_path}: set MLFLOW_EKS_HOME"):
+        tools.check_machine([])
+
+
+def test_a_home_that_cannot_be_written_to_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ToolError, match="cannot be written to: set MLFLOW_EKS_HOME to a folder of yours"):
+        tools.ensure(dummy())
 
 
 def test_an_mlflow_that_no_chart_runs_is_refused() -> None:

@@ -107,7 +107,7 @@ def test_the_warnings_of_the_program_are_part_of_the_comment() -> None:
     )
     assert "- warning: ingress.plainHttp: in clear" in markdown
     assert "- warning: another" in markdown
-    assert "x" not in markdown.split("Said by the program")[1].replace("ingress", "")
+    assert "x" not in markdown.split("Warnings and errors")[1].replace("ingress", "")
 
 
 def test_a_failed_preview_does_not_look_like_one_without_changes() -> None:
@@ -140,4 +140,4 @@ def test_a_preview_that_never_began_points_at_what_was_said_about_it() -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "its own words are above" in done.stderr
+    assert "`pulumi preview` failed; its error message is above." in done.stderr
