@@ -54,7 +54,8 @@ pulumi.export("loadBalancerAddress", load_balancer)
 pulumi.export("databaseAddress", server.host)
 if postgres:
     pulumi.export("databaseIdentifier", postgres.identifier)
-if not settings.mlflow.dns_zone:
+# A name without a dot, such as localhost, is in no zone.
+if not settings.mlflow.dns_zone and "." in settings.mlflow.host:
     pulumi.export("dnsRecordToCreate", {"name": settings.mlflow.host, "type": "CNAME", "value": load_balancer})
 if release.admin_password is not None:
     pulumi.export("adminUser", settings.mlflow.auth.admin_username)

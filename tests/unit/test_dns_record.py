@@ -35,6 +35,11 @@ def test_without_a_zone_the_record_to_make_is_an_output(dev: Deployment) -> None
     }
 
 
+def test_for_a_name_without_a_dot_nobody_is_told_to_make_a_record(local: Deployment) -> None:
+    assert local.outputs["url"] == "https://localhost:8443"
+    assert "dnsRecordToCreate" not in local.outputs
+
+
 @pytest.mark.parametrize("host", ["example.com", "mlflow.team.example.com"])
 def test_the_host_may_be_the_zone_itself_or_deep_in_it(host: str) -> None:
     settings, problems = parse(changed(MINIMAL, {"mlflow.host": host, "mlflow.dnsZone": "example.com"}), set())
