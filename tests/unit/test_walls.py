@@ -17,7 +17,7 @@ WALLS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "settings know no components": (("settings",), ("wiring", "components", "operations", "local", "tests")),
     "the program knows nothing of the local stack": (
         ("__main__", "wiring", "settings", "components", "operations"),
-        ("local"),
+        ("local",),
     ),
     "the local stack knows no components": (("local",), ("components", "wiring", "settings", "operations")),
     "stand-ins of plugins know no charts": (("local/plugins",), ("local/charts",)),
@@ -53,6 +53,8 @@ def crossings(path: Path, forbidden: Sequence[str]) -> list[str]:
 @pytest.mark.parametrize("sentence", WALLS)
 def test_a_wall_has_no_door(sentence: str) -> None:
     parts, forbidden = WALLS[sentence]
+    # A string would be taken for its letters.
+    assert isinstance(parts, tuple) and isinstance(forbidden, tuple)
     checked = [path for part in parts for path in files(part)]
     assert len(checked) >= len(parts)
     assert [crossing for path in checked for crossing in crossings(path, forbidden)] == []
