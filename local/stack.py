@@ -21,7 +21,8 @@ from typing import Any
 
 import psycopg
 
-from local import paths, tools
+from local import aws_account, paths, tools
+from local.pulumi_cli.engine import Engine
 from local.supervisor.client import Supervisor
 
 PYTHON = paths.CHECKOUT / ".venv" / "bin" / "python"
@@ -252,6 +253,61 @@ class LocalStack:
             "PYTHONWARNINGS": "ignore",
         }
         return run_with_mlflow(version, script, environment)
+
+
+class Project:
+    """Another Pulumi project on a stack's engine: the same AWS account and cluster, and a state of its own."""
+
+    folder: Path
+    """Folder of the program, in which its modules can be put."""
+
+    def __init__(self, stack: LocalStack, name: str, main: str, *, project: str = "") -> None:
+        """Write the project's files and make its stack, which has the same name.
+
+        Args:
+            stack: a stack whose account and plugins run.
+            name: name of the folder, the stack and the project.
+            main: text of ``__main__.py``.
+            project: name of the project instead, for a program with the settings of another one.
+        """
+        endpoint = f"http://127.0.0.1:{Supervisor(stack.folder).free_port(aws_account.PROCESS)}"
+        own = {key: value for key, value in stack.environment().items() if key.startswith("MLFLOW_EKS_")}
+        self._environment = {**Engine(stack.folder, endpoint).environment(), **own, "PULUMI_STACK": name}
+        self._pulumi = stack.folder / "bin" / "pulumi"
+        self.folder = stack.folder / "projects" / name
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        (self.folder / "Pulumi.yaml").write_text(f"name: {project or name}\nruntime: python\n")
+        (self.folder / "__main__.py").write_text(main)
+        self.pulumi("stack", "rm", "--yes", "--force", "--stack", name, ok=False)
+        self.pulumi("stack", "init", name)
+
+    def pulumi(
+        self, *arguments: str, ok: bool = True, cwd: Path | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the Pulumi CLI on this project.
+
+        Args:
+            arguments: the command and its arguments.
+            ok: refuse a failure.
+            cwd: folder of another project, to run that with this one's environment.
+            variables: environment in addition to the project's.
+
+        Raises:
+            CommandError: the command failed, and `ok` is true.
+        """
+        done = subprocess.run(
+            [self._pulumi, "--non-interactive", *arguments],
+            cwd=cwd or self.folder,
+            env=self._environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=1500,
+            check=False,
+        )
+        if ok and done.returncode:
+            raise CommandError(f"pulumi {' '.join(arguments)} failed:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}")
+        return done
 
 
 def run_with_mlflow(version: str, script: str, environment: Mapping[str, str]) -> str:

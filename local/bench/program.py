@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -10,12 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from local import aws_account, paths
-from local.pulumi_cli.engine import STACK, Engine
-from local.stack import LocalStack
-from local.supervisor.client import Supervisor
+from local import paths
+from local.pulumi_cli.engine import PROJECT, STACK
+from local.stack import LocalStack, Project
 
 COPIES = (1, 2, 4, 8)
 """Numbers of stacks' worth of resources."""
@@ -45,9 +42,11 @@ MANY_MAIN = '''
 
 import os
 import runpy
+import sys
 
 import pulumi
 
+sys.path.insert(0, os.environ["CHECKOUT"])
 plain = pulumi.Resource.__init__
 prefix = ""
 
@@ -138,22 +137,22 @@ def no_change(stack: LocalStack, runs: int) -> list[Pair]:
     """
     resources = json.loads(stack.pulumi("stack", "export").stdout)["deployment"]["resources"]
     count = sum(not resource["type"].startswith("pulumi:") for resource in resources)
-    engine = _Engine(stack, "empty", EMPTY_MAIN)
-    bare = _Engine(stack, "bare", BARE_MAIN)
-    smallest = _Engine(stack, "smallest", BARE_MAIN + SMALLEST.format(count=count))
+    empty = Project(stack, "empty", EMPTY_MAIN)
+    bare = Project(stack, "bare", BARE_MAIN)
+    smallest = Project(stack, "smallest", BARE_MAIN + SMALLEST.format(count=count))
     for filled in (bare, smallest):
-        filled.run(filled.folder, "up", "--yes", "--skip-preview")
+        filled.pulumi("up", "--yes", "--skip-preview")
     others = {
-        "empty program": engine,
+        "empty program": empty,
         "the same SDKs and plugins, no resources": bare,
         "the same SDKs and plugins, as many of the smallest resource": smallest,
     }
     local = ("--stack", STACK, "--config-file", str(stack.folder / "project" / f"Pulumi.{STACK}.yaml"))
     pairs: list[Pair] = []
     for name, command in {"preview": ("preview",), "up": ("up", "--yes", "--skip-preview")}.items():
-        ours = partial(engine.run, paths.CHECKOUT, *command, *local)
+        ours = partial(empty.pulumi, *command, *local, cwd=paths.CHECKOUT)
         for title, other in others.items():
-            pairs.append(_in_turns(f"no-op {name} / {title}", runs, ours, partial(other.run, other.folder, *command)))
+            pairs.append(_in_turns(f"no-op {name} / {title}", runs, ours, partial(other.pulumi, *command)))
     return pairs
 
 
@@ -161,17 +160,17 @@ def growth(stack: LocalStack, runs: int, say: Callable[[str], None]) -> dict[int
     """Return the median seconds of a preview that creates 1, 2, 4 and 8 stacks' worth of resources.
 
     Raises:
-        RuntimeError: a preview failed.
+        CommandError: a preview failed.
     """
-    engine = _Engine(stack, "many", MANY_MAIN)
+    # A setting belongs to the project in its name, so the copies of this program need this project's name.
+    many = Project(stack, "many", MANY_MAIN, project=PROJECT)
     settings = (stack.folder / "project" / f"Pulumi.{STACK}.yaml").read_text()
-    file = engine.folder / "Pulumi.many.yaml"
+    file = many.folder / "Pulumi.many.yaml"
     file.write_text((file.read_text() if file.exists() else "") + settings[settings.index("config:") :])
     result: dict[int, float] = {}
     for copies in COPIES:
         say(f"a preview of {copies} stacks' worth of resources")
-        variables = {"COPIES": str(copies), "CHECKOUT": str(paths.CHECKOUT), "PYTHONPATH": str(paths.CHECKOUT)}
-        preview = partial(engine.run, engine.folder, "preview", variables=variables)
+        preview = partial(many.pulumi, "preview", COPIES=str(copies), CHECKOUT=str(paths.CHECKOUT))
         times = [seconds(preview) for _ in range(runs)]
         result[copies] = statistics.median(times)
     return result
@@ -181,37 +180,6 @@ def _in_turns(name: str, runs: int, ours: Callable[[], object], other: Callable[
     pairs = [(seconds(ours), seconds(other)) for _ in range(runs + 1)]
     # The first run of each fills the disk's cache and does not count.
     return Pair(name, [first for first, _ in pairs[1:]], [second for _, second in pairs[1:]])
-
-
-class _Engine:
-    """A stack of another project on the engine of a local stack."""
-
-    def __init__(self, stack: LocalStack, name: str, main: str) -> None:
-        endpoint = f"http://127.0.0.1:{Supervisor(stack.folder).free_port(aws_account.PROCESS)}"
-        self._pulumi = str(stack.folder / "bin" / "pulumi")
-        ours = {key: value for key, value in stack.environment().items() if key.startswith("MLFLOW_EKS_")}
-        self._environment = {**Engine(stack.folder, endpoint).environment(), **ours, "PULUMI_STACK": name}
-        self.folder = stack.folder / "bench" / name
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        # A setting belongs to the project in its name, so the copies of this program need this project's name.
-        project = "mlflow-eks" if name == "many" else name
-        (self.folder / "Pulumi.yaml").write_text(f"name: {project}\nruntime: python\n")
-        (self.folder / "__main__.py").write_text(main)
-        self.run(self.folder, "stack", "rm", "--yes", "--force", "--stack", name, ok=False)
-        self.run(self.folder, "stack", "init", name)
-
-    def run(self, folder: Path, *arguments: str, ok: bool = True, variables: Mapping[str, str] | None = None) -> None:
-        done = subprocess.run(
-            [self._pulumi, "--non-interactive", *arguments],
-            cwd=folder,
-            env=self._environment | dict(variables or {}),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if ok and done.returncode != 0:
-            raise RuntimeError(f"pulumi {' '.join(arguments)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
 
 
 def _python(code: str, stdin: str) -> subprocess.CompletedProcess[str]:
