@@ -23,6 +23,7 @@ from google.protobuf import empty_pb2
 from pulumi.runtime import reset_options, run_in_stack, set_all_config
 from pulumi.runtime.proto import LanguageRuntimeServicer, language_pb2, language_pb2_grpc, plugin_pb2
 
+from local import paths
 from local.plugins.serve import Call, serve
 
 
@@ -118,6 +119,9 @@ def _program_traceback(program: Path) -> str:
 
 def main(call: Call) -> None:
     """Run the language host for this engine."""
+    # With the official host a program imports from its own folder and from the virtualenv only. This checkout is on the path for the
+    # stand-ins; a program of another project that imports `components` must fail here too.
+    sys.path[:] = [folder for folder in sys.path if folder != str(paths.CHECKOUT)]
     serve(lambda server: language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Host(call), server), call)
 
 
