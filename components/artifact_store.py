@@ -30,7 +30,7 @@ class ArtifactStoreArgs:
     """Service account of the pods."""
     identity: Literal["podIdentity", "irsa"] = "podIdentity"
     """Way in which the service account gets the role, default EKS Pod Identity."""
-    bucket: str | None = None
+    bucket: pulumi.Input[str] | None = None
     """Name of a bucket that exists. None: the component creates one."""
     protect: bool = True
     """True (default) to refuse the deletion of the bucket. False deletes it with everything in it."""

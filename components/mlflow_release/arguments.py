@@ -66,6 +66,8 @@ class BucketArgs:
     """AWS region of the bucket."""
     role_arn: pulumi.Input[str] | None = None
     """Role for the service account's IRSA annotation. None with EKS Pod Identity."""
+    path: str = "mlflow"
+    """Folder of the bucket, default ``mlflow``. Two releases with one bucket need two folders."""
 
 
 class LoginMode(StrEnum):

@@ -110,7 +110,7 @@ def _artifacts(args: MlflowReleaseArgs) -> dict[str, Any]:
             # Through the server: clients need no AWS credentials, and the login covers artifacts.
             "artifactRoot": {
                 "proxiedArtifactStorage": True,
-                "s3": {"enabled": True, "bucket": args.bucket.name, "path": "mlflow"},
+                "s3": {"enabled": True, "bucket": args.bucket.name, "path": args.bucket.path},
             }
         }
     return {

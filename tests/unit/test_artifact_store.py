@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
+import pulumi
 import pytest
 
+from components.artifact_store import ArtifactStore, ArtifactStoreArgs
 from tests.unit.harness import MINIMAL, Account, Deployment, changed, deploy
 
 ARN = "arn:aws:s3:::artifacts-bucket-1234567"
@@ -156,3 +158,25 @@ def test_the_role_is_for_the_partition_that_the_cluster_is_in(china: Deployment)
 
 def test_the_policy_of_enhanced_monitoring_is_the_partitions(china: Deployment) -> None:
     assert china.named("postgres-monitoring-policy")["policyArn"].startswith("arn:aws-cn:iam::aws:policy/")
+
+
+def test_a_store_can_use_the_bucket_that_another_one_creates() -> None:
+    def program() -> None:
+        def store(team: str, bucket: pulumi.Output[str] | None) -> ArtifactStore:
+            args = ArtifactStoreArgs(
+                cluster_name="my-cluster",
+                account_id="123456789012",
+                partition="aws",
+                oidc_issuer=ISSUER,
+                namespace=team,
+                service_account="mlflow",
+                bucket=bucket,
+            )
+            return ArtifactStore(team, args)
+
+        store("blue", store("red", None).bucket)
+
+    deployment = deploy({}, program=program)
+    assert [bucket.name for bucket in deployment.of_type("aws:s3/bucket:Bucket")] == ["red-bucket"]
+    in_bucket = {statement["Resource"] for statement in statements(deployment, "blue-policy", "policy")}
+    assert in_bucket == {"arn:aws:s3:::red-bucket-1234567", "arn:aws:s3:::red-bucket-1234567/*"}

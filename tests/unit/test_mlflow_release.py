@@ -1,6 +1,7 @@
 """MlflowRelease: the Secrets, the objects that the chart lacks, and the values, which it does not check."""
 
 import configparser
+import dataclasses
 import fnmatch
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 import wiring
-from components.mlflow_release import MlflowRelease
+from components.mlflow_release import BucketArgs, MlflowRelease
 from components.mlflow_release.login import login_code
 from components.mlflow_release.network_policy import network_policy
 from components.mlflow_release.values import mlflow_values
@@ -440,6 +441,16 @@ def test_artifacts_go_through_the_server_to_the_bucket(dev: Deployment) -> None:
     assert root["proxiedArtifactStorage"] is True
     assert root["s3"] == {"enabled": True, "bucket": "artifacts-bucket-1234567", "path": "mlflow"}
     assert not [key for key in dev.environment if key.startswith("AWS_") and key != "AWS_DEFAULT_REGION"]
+
+
+def test_two_releases_with_one_bucket_keep_to_their_folders() -> None:
+    # Both number their experiments from 1, so in one folder an administrator of the one would list what the other has.
+    red, blue = (
+        dataclasses.replace(Computed({}).args, bucket=BucketArgs(name="common", region="eu-west-1", path=team))
+        for team in ("red", "blue")
+    )
+    folders = [mlflow_values(args, None, "checksum")["artifactRoot"]["s3"]["path"] for args in (red, blue)]
+    assert folders == ["red", "blue"]
 
 
 def test_without_a_bucket_artifacts_are_in_a_volume_and_still_go_through_the_server(any_cluster: Deployment) -> None:
