@@ -1,10 +1,11 @@
-"""The package `mlflow_eks`: complete, typed, and at work without this checkout."""
+"""The package `mlflow_eks`: complete, typed, at work without this checkout, and the program of its page makes two whole sites."""
 
 import ast
 import importlib.metadata
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests import ROOT
+from tests.pages import blocks
+from tests.unit.harness import Deployment, deploy
 from tests.wheel import install
+
+PAGE = "docs/use-a-component.md"
 
 IMPORT_ALL = """
 import importlib, importlib.util, pkgutil, sys
@@ -81,6 +86,43 @@ def test_the_versions_that_the_program_pins_are_in_the_ranges_of_the_package() -
     ranges = {one.name: one.specifier for one in map(Requirement, _project()["dependencies"])}
     assert ranges.keys() == pins.keys()
     assert [name for name, version in pins.items() if version not in ranges[name]] == []
+
+
+@pytest.fixture
+def page(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+    """The program of the page, run with the installed package."""
+    monkeypatch.syspath_prepend(installed)
+    (program,) = [block.text for block in blocks(PAGE) if block.language == "python"]
+    settings = {"server": "db.example.com", "context": "my-cluster", "password": "of the administrator"}
+    return deploy({}, secrets=["password"], as_written=settings, program=lambda: exec(program, {}))
+
+
+def test_the_program_of_the_page_has_ten_lines() -> None:
+    (program,) = [block.text for block in blocks(PAGE) if block.language == "python"]
+    lines = [line for line in program.splitlines() if line and not line.startswith(("import ", "from "))]
+    assert len(lines) == 10
+
+
+def test_the_program_of_the_page_makes_two_whole_sites_with_one_ingress_and_no_name_twice(page: Deployment) -> None:
+    releases = [one["namespace"] for one in page.of_type("kubernetes:helm.sh/v3:Release")]
+    assert sorted(releases) == ["blue", "haproxy", "red"]
+    assert {one["name"] for one in page.of_type("postgresql:index/database:Database")} == {"red", "blue"}
+    assert [name for name, count in Counter(_names(page)).items() if count > 1] == []
+
+
+def _names(deployment: Deployment) -> Iterator[tuple[str, ...]]:
+    """Yield the name of each resource in the state, and the name that its cluster or server knows it by."""
+    for one in deployment.resources:
+        yield one.type, one.name
+        if "metadata" in one.inputs:
+            yield one.type, one["metadata"].get("namespace", ""), one["metadata"]["name"]
+        elif one.type.startswith("kubernetes:helm"):
+            yield one.type, one["namespace"], one["name"]
+        elif one.type.startswith("postgresql:"):
+            yield (
+                one.type,
+                *(str(one.inputs.get(key, "")) for key in ("database", "schema", "objectType", "role", "name")),
+            )
 
 
 def _project() -> dict[str, Any]:
