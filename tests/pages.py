@@ -11,7 +11,7 @@ PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "local/README.md",
-    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
 ]
 SHELL = {"", "console", "sh", "shell", "bash"}
 
