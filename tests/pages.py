@@ -10,6 +10,7 @@ from tests import ROOT
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
+    "examples/README.md",
     "local/README.md",
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
 ]
@@ -51,6 +52,9 @@ NOT_RUN = {
     ("CONTRIBUTING.md", "make up"): "run from README.md",
     ("CONTRIBUTING.md", "uv tool run zizmor"): "`make check` runs it, and the versions are compared",
     ("CONTRIBUTING.md", "go run"): "`make check` runs it, and the versions are compared",
+    ("examples/README.md", "cp examples/"): "as for README.md; tests/unit/test_examples.py previews each file",
+    ("examples/README.md", "pulumi stack init"): "as for docs/first-stack.md",
+    ("examples/README.md", "pulumi preview"): "needs an AWS account; tests/unit/test_examples.py previews each file",
     ("local/README.md", "make up"): "run from README.md",
     ("local/README.md", "make logs"): "follows the logs until Ctrl-C",
     ("local/README.md", "make down"): "run from README.md",

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -378,9 +379,9 @@ class _Log(logging.Handler):
         self.records.append((record.levelno, record.getMessage()))
 
 
-def stack_config(stack: str) -> dict[str, Any]:
+def stack_config(stack: str, folder: Path = ROOT) -> dict[str, Any]:
     """Return the settings of a committed stack file, without the project's prefix."""
-    config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    config = yaml.safe_load((folder / f"Pulumi.{stack}.yaml").read_text())["config"]
     return {key.removeprefix("mlflow-eks:"): value for key, value in config.items() if key.startswith("mlflow-eks:")}
 
 
