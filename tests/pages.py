@@ -19,6 +19,7 @@ SHELL = {"", "console", "sh", "shell", "bash"}
 RUN = {
     ("README.md", "make up"),
     ("README.md", "pulumi stack init"),
+    ("README.md", "pulumi new"),
     ("docs/backup-and-restore.md", "postgres.existing.host"),
     ("docs/backup-and-restore.md", "pg_dump"),
     ("docs/first-stack.md", "pulumi stack init"),

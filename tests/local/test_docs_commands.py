@@ -21,11 +21,12 @@ import yaml
 
 from local import aws_account, paths
 from local.load import database_login
-from local.stack import LocalStack, free_ports, new_stack
+from local.stack import PYTHON, LocalStack, free_ports, new_stack
 from local.supervisor.client import Supervisor
 from tests import ROOT
 from tests.local.docs_shell import Shell
 from tests.pages import block, words
+from tests.unit.harness import deploy
 
 pytestmark = pytest.mark.local
 
@@ -80,16 +81,7 @@ def test_the_first_stack_is_made_as_the_workflows_want_it(
     _make_key(site)
     for file in ("Pulumi.yaml", "Pulumi.dev.yaml"):
         shutil.copy(ROOT / file, tmp_path)
-    (tmp_path / "state").mkdir()
-    environment = {
-        # These commands make another stack than the local one, so they need the real `pulumi`.
-        "PATH": f"{site.folder / 'bin'}:{os.environ['PATH']}",
-        "PULUMI_HOME": str(tmp_path / "home"),
-        "PULUMI_BACKEND_URL": f"file://{tmp_path / 'state'}",
-        # The README's stack is encrypted with a passphrase and not with a key.
-        "PULUMI_CONFIG_PASSPHRASE": secrets.token_hex(16),
-        **aws_account.credentials(_endpoint(site)),
-    }
+    environment = {**_engine(site, tmp_path), **aws_account.credentials(_endpoint(site))}
     shell.run(*commands, cwd=tmp_path, variables=environment)
     written = yaml.safe_load((tmp_path / "Pulumi.dev.yaml").read_text())
     assert written["config"]["mlflow-eks:cluster"]["name"] == "my-cluster"
@@ -100,6 +92,37 @@ def test_the_first_stack_is_made_as_the_workflows_want_it(
         # .github/actions/open-stack requires these two entries.
         assert written["secretsprovider"] == words(commands[0])[-1]
         assert written["encryptedkey"]
+
+
+def test_a_project_from_the_template_has_a_stack_with_the_two_settings(
+    site: LocalStack, shell: Shell, tmp_path: Path
+) -> None:
+    (command,) = block("README.md", "pulumi new").to_run()
+    template = tmp_path / "template"
+    template.mkdir()
+    for file in ("Pulumi.yaml", "Pulumi.dev.yaml", "__main__.py"):
+        shutil.copy(ROOT / file, template)
+    host = tmp_path / "bin" / "pulumi-language-python"
+    host.parent.mkdir()
+    host.write_text(f'#!/bin/sh\ncd {ROOT}\nexec {PYTHON} -m tests.local.language_host "$@"\n')
+    host.chmod(0o755)
+    environment = _engine(site, tmp_path)
+    # Nobody types an answer here: the region is the one that the template proposes.
+    shell.run(
+        f"{command.replace('REPOSITORY', str(template))} --yes",
+        cwd=tmp_path,
+        variables={**environment, "PATH": f"{host.parent}:{environment['PATH']}"},
+    )
+    config = yaml.safe_load((tmp_path / "mlflow-eks" / "Pulumi.dev.yaml").read_text())["config"]
+    assert config.pop("aws:region") == "eu-west-1"
+    sections = {key.removeprefix("mlflow-eks:"): value for key, value in config.items()}
+    # Pulumi puts false into quotes where it rewrites a file, and reads that as it reads false.
+    assert sections.pop("protect") == "false"
+    deployment = deploy(sections, as_written={"protect": "false"}, preview=True, stack="dev")
+    assert deployment.outputs["url"] == "https://mlflow.example.com"
+    assert deployment.named("cluster")["clusterIdentifier"] == "my-cluster"
+    # The rest of the committed file is there as well.
+    assert deployment.named("postgres-instance").protect is False
 
 
 def test_the_outputs_of_the_first_stack_are_what_the_page_calls_them(site: LocalStack, shell: Shell) -> None:
@@ -224,6 +247,18 @@ def tunnel(port: int, target: int) -> Iterator[None]:
         yield
         # Without this, the thread that waits in `accept` would keep the port open.
         listener.shutdown(socket.SHUT_RDWR)
+
+
+def _engine(site: LocalStack, folder: Path) -> dict[str, str]:
+    """Return the environment of the engine itself with stacks of its own in this folder, not the local one."""
+    (folder / "state").mkdir()
+    return {
+        "PATH": f"{site.folder / 'bin'}:{os.environ['PATH']}",
+        "PULUMI_HOME": str(folder / "home"),
+        "PULUMI_BACKEND_URL": f"file://{folder / 'state'}",
+        # Of a stack that has no key.
+        "PULUMI_CONFIG_PASSPHRASE": secrets.token_hex(16),
+    }
 
 
 def _make_key(stack: LocalStack) -> None:

@@ -1,5 +1,6 @@
 """The committed stack files are as their first lines say, and Pulumi.yaml describes the settings that exist."""
 
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from pydantic import BaseModel
 from settings.reader import parse
 from settings.stack import Settings
 from tests import ROOT
-from tests.unit.harness import Deployment, stack_config
+from tests.unit.harness import Deployment, changed, stack_config
 
 STACKS = ["dev", "prod", "local"]
 
@@ -116,3 +117,22 @@ def test_the_projects_types_and_defaults_are_those_of_the_settings(project: dict
 def test_the_project_runs_in_its_own_virtualenv(project: dict[str, Any]) -> None:
     assert project["name"] == "mlflow-eks"
     assert project["runtime"]["options"]["virtualenv"] == ".venv"
+
+
+def test_pulumi_new_asks_only_for_what_its_questions_can_write(project: dict[str, Any]) -> None:
+    # An answer is a plain string under the whole key. For a part of a section it would be a setting that nothing reads.
+    asked = project["template"]["config"]
+    assert asked
+    assert [key for key in asked if ":" not in key or key.startswith("mlflow-eks:")] == []
+    dev = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())["config"]
+    assert {key: value["default"] for key, value in asked.items()} == {key: dev[key] for key in asked}
+
+
+def test_what_pulumi_new_prints_last_sets_the_two_settings(project: dict[str, Any]) -> None:
+    commands = re.findall(
+        r"pulumi config set --path 'mlflow-eks:([\w.]+)' (\S+)$", project["template"]["quickstart"], re.MULTILINE
+    )
+    settings, problems = parse(changed({}, dict(commands)), set())
+    assert problems == []
+    assert settings is not None
+    assert len(commands) == 2
