@@ -20,8 +20,13 @@ by_page = pytest.mark.parametrize("page", PAGES)
 
 OF_OTHERS = {"values.yaml", "values.schema.json"}
 """Files of the charts."""
+<<<<<<< HEAD:tests/operations/test_docs_words.py
 EXAMPLE = "mlflow.gracePeriodSeconds"
 """Setting that CONTRIBUTING.md adds as an example."""
+=======
+EXAMPLES = {"mlflow.probeFailures", "postgres.dashboard"}
+"""Settings that CONTRIBUTING.md adds as examples."""
+>>>>>>> e45ec3f (Correct the recipes of CONTRIBUTING, each followed once):tests/operations/test_docs_commands.py
 NAMESPACES_OF_OTHERS = {"kube-system", "databases"}
 FILLED_IN = "a-secret-of-sixteen-or-more"
 
@@ -77,7 +82,7 @@ def test_every_setting_that_a_sentence_sets_exists(page: str) -> None:
 def test_every_setting_that_a_sentence_names_exists(page: str) -> None:
     sections = "|".join(field.alias or name for name, field in Settings.model_fields.items())
     for key in re.findall(rf"`((?:{sections})\.[a-zA-Z.]+)(?::[^`]*)?`", prose(page)):
-        if not key.endswith(".py") and key != EXAMPLE:
+        if not key.endswith(".py") and key not in EXAMPLES:
             assert _field(key) is not None, key
 
 
@@ -141,6 +146,19 @@ def test_every_file_in_the_docs_exists(page: str) -> None:
     for command in all_commands(page):
         for name in re.findall(r"(?:-r|--baseline|audit) (\S+)", command):
             assert (ROOT / name).exists(), command
+
+
+def test_every_name_in_a_recipe_is_in_a_file_that_its_step_names() -> None:
+    recipes = re.split(r"^## ", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)
+    steps = [
+        step for recipe in recipes if recipe.startswith("Add ") for step in re.split(r"^\d+\. ", recipe, flags=re.M)[1:]
+    ]
+    assert len(steps) > 20
+    for step in steps:
+        quoted = re.findall(r"`([^`]+)`", step)
+        texts = [(ROOT / name).read_text() for name in quoted if name.endswith(".py")]
+        names = [name for name in quoted if re.fullmatch(r"\w+(\(\))?", name)]
+        assert [name for name in names if texts and not any(name.rstrip("()") in text for text in texts)] == [], step
 
 
 @by_page
