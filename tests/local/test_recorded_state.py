@@ -6,12 +6,14 @@
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from local.stack import LocalStack
+from tests import ROOT
 
 pytestmark = pytest.mark.local
 
@@ -69,4 +71,5 @@ def record(folder: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    record(Path(sys.argv[1]), RECORDED / "0.1.0.json")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    record(Path(sys.argv[1]), RECORDED / f"{project['version']}.json")
