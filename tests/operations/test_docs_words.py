@@ -20,13 +20,8 @@ by_page = pytest.mark.parametrize("page", PAGES)
 
 OF_OTHERS = {"values.yaml", "values.schema.json"}
 """Files of the charts."""
-<<<<<<< HEAD:tests/operations/test_docs_words.py
-EXAMPLE = "mlflow.gracePeriodSeconds"
-"""Setting that CONTRIBUTING.md adds as an example."""
-=======
 EXAMPLES = {"mlflow.probeFailures", "postgres.dashboard"}
 """Settings that CONTRIBUTING.md adds as examples."""
->>>>>>> e45ec3f (Correct the recipes of CONTRIBUTING, each followed once):tests/operations/test_docs_commands.py
 NAMESPACES_OF_OTHERS = {"kube-system", "databases"}
 FILLED_IN = "a-secret-of-sixteen-or-more"
 

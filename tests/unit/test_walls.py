@@ -54,7 +54,7 @@ def crossings(path: Path, forbidden: Sequence[str]) -> list[str]:
 def test_a_wall_has_no_door(sentence: str) -> None:
     parts, forbidden = WALLS[sentence]
     # A string would be taken for its letters.
-    assert isinstance(parts, tuple) and isinstance(forbidden, tuple)
+    assert {type(parts), type(forbidden)} == {tuple}
     checked = [path for part in parts for path in files(part)]
     assert len(checked) >= len(parts)
     assert [crossing for path in checked for crossing in crossings(path, forbidden)] == []
