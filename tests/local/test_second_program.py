@@ -62,7 +62,7 @@ class Sites:
     stack: LocalStack
     project: Project
     before: Counter[str]
-    """What there was on the local stack before the program came."""
+    """Objects on the local stack before the program runs."""
 
     def outputs(self) -> dict[str, Any]:
         return json.loads(self.project.pulumi("stack", "output", "--json", "--show-secrets").stdout)
