@@ -16,9 +16,8 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from local import aws_account, paths, tools
+from local import aws_account, paths, plugins, tools
 from local.charts.mlflow import APP_VERSIONS
-from local.plugins import start_nursery
 from local.progress import Progress, Step, box
 from local.pulumi_cli.engine import STACK, Engine, EngineError, ports
 from local.supervisor.client import Supervisor
@@ -184,7 +183,7 @@ def _start(stack: Path) -> tuple[Engine, bool]:
         "HAProxy": lambda step: tools.ensure(tools.HAPROXY, step.say),
         f"MLflow {DEFAULT_MLFLOW_VERSION}": lambda step: tools.ensure(mlflow, step.say),
         "AWS account": lambda step: aws_account.start(supervisor),
-        "plugins": lambda step: start_nursery(stack),
+        "plugins": lambda step: plugins.start(supervisor),
     }
     try:
         results = _in_parallel(work)

@@ -260,6 +260,8 @@ class Project:
 
     folder: Path
     """Folder of the program, in which its modules can be put."""
+    environment: dict[str, str]
+    """Environment of the project's commands."""
 
     def __init__(self, stack: LocalStack, name: str, main: str, *, project: str = "") -> None:
         """Write the project's files and make its stack, which has the same name.
@@ -272,7 +274,7 @@ class Project:
         """
         endpoint = f"http://127.0.0.1:{Supervisor(stack.folder).free_port(aws_account.PROCESS)}"
         own = {key: value for key, value in stack.environment().items() if key.startswith("MLFLOW_EKS_")}
-        self._environment = {**Engine(stack.folder, endpoint).environment(), **own, "PULUMI_STACK": name}
+        self.environment = {**Engine(stack.folder, endpoint).environment(), **own, "PULUMI_STACK": name}
         self._pulumi = stack.folder / "bin" / "pulumi"
         self.folder = stack.folder / "projects" / name
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -299,7 +301,7 @@ class Project:
         done = subprocess.run(
             [self._pulumi, "--non-interactive", *arguments],
             cwd=cwd or self.folder,
-            env=self._environment | variables,
+            env=self.environment | variables,
             capture_output=True,
             text=True,
             timeout=1500,

@@ -1,77 +1,61 @@
 """Stand-ins for Pulumi's provider plugins and language host, for machines that cannot reach Pulumi's download site."""
 
+import hashlib
 import os
-import shlex
 import sys
-from importlib.metadata import version
-from pathlib import Path
 
 from local import paths
 from local.supervisor.client import Supervisor
 from local.supervisor.spec import ProcessSpec
 
-PROVIDERS = {
-    "aws": "local.plugins.aws.__main__",
-    "kubernetes": "local.plugins.kubernetes",
-    "postgresql": "local.plugins.postgresql",
-    "random": "local.plugins.random",
-}
-"""Package to the module of its stand-in."""
-LANGUAGE = "local.plugins.language"
-"""Module of the language host."""
-NURSERY = "plugins"
-"""Name of the plugin server in the supervisor. It is the process that forks the plugins (`nursery.py`)."""
+PROCESS = "plugins"
+"""Name of the plugin server in the supervisor."""
+PACKAGES = ("aws", "kubernetes", "postgresql", "random")
+"""Packages that have a stand-in provider."""
+LANGUAGE = "python"
+"""Runtime that has a stand-in language host."""
 
 
-def nursery_socket(stack: Path) -> Path:
-    """Return the socket of a stack's plugin server."""
-    return Supervisor(stack).folder / "nursery"
-
-
-def start_nursery(stack: Path, timeout: float = 60) -> None:
-    """Start a stack's plugin server in the supervisor. Engines that call before it has loaded its modules wait.
+def start(supervisor: Supervisor, timeout: float = 60) -> None:
+    """Start the plugin server in the supervisor, or replace one that runs other code.
 
     Args:
-        stack: folder of the stack.
+        supervisor: the stack's supervisor.
         timeout: seconds to wait for the process, default 60.
 
     Raises:
         SupervisorError: the process ended or was not ready in time.
     """
+    ports = _ports(supervisor)
     spec = ProcessSpec(
-        name=NURSERY,
-        argv=[sys.executable, "-m", "local.plugins.nursery", str(nursery_socket(stack))],
-        env={"PATH": os.defpath},
+        name=PROCESS,
+        argv=[sys.executable, "-m", "local.plugins.server", *(f"{name}:{port}" for name, port in ports.items())],
+        # The server takes the rest of its environment from each engine that attaches.
+        env={"PATH": os.defpath, "CODE": _code()},
         cwd=str(paths.CHECKOUT),
+        ready={"tcp": f"127.0.0.1:{ports[LANGUAGE]}"},
     )
-    Supervisor(stack).keep_running(spec, timeout)
+    supervisor.keep_running(spec, timeout)
 
 
-def install(pulumi_home: Path, bin_dir: Path, nursery: Path) -> None:
-    """Install the stand-ins: the providers as plugins, the language host in the folder of the CLI.
+def attach(supervisor: Supervisor) -> dict[str, str]:
+    """Return the environment of a Pulumi command that attaches to the plugin server and starts no plugins.
 
-    The engine accepts an installed plugin only if its folder names the version that the program's SDK requires. On PATH
-    the plugins would work too, but each run would print warnings about them.
-
-    Args:
-        pulumi_home: folder that the CLI has as PULUMI_HOME.
-        bin_dir: folder of the CLI.
-        nursery: socket of the plugin server, which the plugins' launcher tries first.
+    Raises:
+        SupervisorError: the daemon does not run.
     """
-    for package, module in PROVIDERS.items():
-        folder = pulumi_home / "plugins" / f"resource-{package}-v{version(f'pulumi-{package}')}"
-        _write_launcher(folder / f"pulumi-resource-{package}", module, nursery)
-    _write_launcher(bin_dir / "pulumi-language-python", LANGUAGE, nursery)
+    ports = _ports(supervisor)
+    return {
+        "PULUMI_DEBUG_PROVIDERS": ",".join(f"{package}:{ports[package]}" for package in PACKAGES),
+        "PULUMI_DEBUG_LANGUAGES": f"{LANGUAGE}:{ports[LANGUAGE]}",
+    }
 
 
-def _write_launcher(path: Path, module: str, nursery: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    launch = Path(__file__).with_name("launch.py")
-    # Without `exec` the shell would be the plugin's parent, and a plugin treats its parent process as the engine.
-    words = ["exec", sys.executable, "-I", "-S", str(launch), module, str(nursery)]
-    # Another command of this stack may start its plugins now. Renaming replaces the file in one step, so that command
-    # finds the old file or the new one.
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(f'#!/bin/sh\n{shlex.join(words)} "$@"\n')
-    new.chmod(0o755)
-    new.rename(path)
+def _ports(supervisor: Supervisor) -> dict[str, int]:
+    return {name: supervisor.free_port(f"{PROCESS}-{name}") for name in (*PACKAGES, LANGUAGE)}
+
+
+def _code() -> str:
+    """Return a hash of this project's local stack. An edit is another process specification, so it restarts the server."""
+    files = sorted((paths.CHECKOUT / "local").rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

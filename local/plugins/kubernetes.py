@@ -10,7 +10,6 @@ from local.cluster import ClusterError
 from local.cluster.helm import CHARTS, Cluster, Release
 from local.cluster.objects import Object, identity
 from local.plugins.provider import UNKNOWN, InvalidInput, OperationError, Plain, Properties, Provider, Resource, State
-from local.plugins.serve import Call
 from local.supervisor.spec import SupervisorError
 from local.tools import ToolError
 
@@ -228,12 +227,3 @@ def _without_unknown(value: Plain) -> Plain:
     if isinstance(value, list):
         return [_without_unknown(item) for item in cast(list[Plain], value) if item is not UNKNOWN]
     return value
-
-
-def main(call: Call) -> None:
-    """Run the plugin for this engine."""
-    Kubernetes().serve(call)
-
-
-if __name__ == "__main__":
-    main(Call.from_parent())

@@ -25,7 +25,6 @@ from local.plugins.provider import (
     changed,
     in_order_of,
 )
-from local.plugins.serve import Call
 
 _PRIVILEGES = {
     "database": {"CONNECT": SQL("CONNECT"), "CREATE": SQL("CREATE"), "TEMPORARY": SQL("TEMPORARY")},
@@ -398,12 +397,3 @@ class PostgreSql(Provider):
     def error_text(self, error: Exception) -> str:
         # The full text of a server's error quotes the statement, and a statement can contain a password.
         return (isinstance(error, psycopg.Error) and error.diag.message_primary) or type(error).__name__
-
-
-def main(call: Call) -> None:
-    """Run the plugin for this engine."""
-    PostgreSql().serve(call)
-
-
-if __name__ == "__main__":
-    main(Call.from_parent())

@@ -10,7 +10,6 @@ import string
 from importlib.metadata import version
 
 from local.plugins.provider import Properties, Provider, Resource, State
-from local.plugins.serve import Call
 
 _LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 _SPECIAL = "!@#$%&*()-_=+[]{}<>:?"
@@ -70,11 +69,5 @@ class Random(Provider):
     package = "random"
     version = version("pulumi-random")
 
-
-def main(call: Call) -> None:
-    """Run the plugin for this engine."""
-    Random([RandomPassword(), RandomId()]).serve(call)
-
-
-if __name__ == "__main__":
-    main(Call.from_parent())
+    def __init__(self) -> None:
+        super().__init__([RandomPassword(), RandomId()])

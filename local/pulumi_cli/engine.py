@@ -1,5 +1,6 @@
 """The Pulumi CLI for the local stack: with its own home, backend and passphrase, and nothing of the user's."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -14,9 +15,11 @@ from types import FrameType
 from typing import Any
 
 from local import aws_account, paths, tools
-from local.plugins import install, nursery_socket
+from local.plugins import attach
 from local.pulumi_cli.recovery import likely_id
+from local.supervisor.client import Supervisor
 from local.supervisor.process import end_with_parent
+from local.supervisor.spec import SupervisorError
 
 STACK = "local"
 PROJECT = "mlflow-eks"
@@ -50,14 +53,13 @@ class Engine:
             new.rename(passphrase)
         binaries = self.folder / "bin"
         binaries.mkdir(exist_ok=True)
-        # The engine uses a language host in its own folder, so the CLI needs a folder where the stand-in can be.
+        # A file of the stack's own tells the stack's Pulumi processes from those of other stacks (`_end_orphan`).
         if not (binaries / "pulumi").exists() or not (binaries / "pulumi").samefile(pulumi):
             (binaries / "pulumi").unlink(missing_ok=True)
             try:
                 (binaries / "pulumi").hardlink_to(pulumi)
             except OSError:
                 shutil.copy2(pulumi, binaries / "pulumi")
-        install(self.folder / "pulumi-home", binaries, nursery_socket(self.folder))
         self._write_config()
         if not self.exists():
             # In the copy's folder, because `stack init` writes the stack's salt next to the Pulumi.yaml that it finds.
@@ -167,12 +169,15 @@ class Engine:
             self._quietly("destroy", "--yes", "--skip-preview", "--stack", STACK, *targets)
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of a Pulumi command. The program and the plugins inherit it."""
+        """Return the environment of a Pulumi command. The program and the plugins get it, too."""
         ours = ("PULUMI_", "AWS_", "KUBECONFIG", "HELM_", "PG", "MLFLOW_")
         kept = ("MLFLOW_EKS_",)
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(ours) or name.startswith(kept)
         }
+        with contextlib.suppress(SupervisorError):
+            # Without the supervisor, a command can only read the state.
+            inherited |= attach(Supervisor(self.folder))
         return {
             **inherited,
             **aws_account.credentials(self.endpoint),

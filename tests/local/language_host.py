@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 
 import grpc
-from pulumi.runtime.proto import language_pb2, language_pb2_grpc
+from pulumi.runtime.proto import language_pb2
 
 from local.plugins import language
-from local.plugins.serve import Call, serve
 
 
 class Host(language.Host):
@@ -19,8 +18,3 @@ class Host(language.Host):
         self, request: language_pb2.InstallDependenciesRequest, context: grpc.ServicerContext
     ) -> Iterator[language_pb2.InstallDependenciesResponse]:
         return iter(())
-
-
-if __name__ == "__main__":
-    call = Call.from_parent()
-    serve(lambda server: language_pb2_grpc.add_LanguageRuntimeServicer_to_server(Host(call), server), call)

@@ -12,19 +12,23 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 import yaml
+from pulumi.runtime.proto import language_pb2_grpc
 
 from local import aws_account, paths
 from local.load import database_login
-from local.stack import PYTHON, LocalStack, free_ports, new_stack
+from local.plugins.server import serve
+from local.stack import LocalStack, free_ports, new_stack
 from local.supervisor.client import Supervisor
 from tests import ROOT
 from tests.local.docs_shell import Shell
+from tests.local.language_host import Host
 from tests.pages import block, words
 from tests.unit.harness import deploy
 
@@ -102,17 +106,15 @@ def test_a_project_from_the_template_has_a_stack_with_the_two_settings(
     template.mkdir()
     for file in ("Pulumi.yaml", "Pulumi.dev.yaml", "__main__.py"):
         shutil.copy(ROOT / file, template)
-    host = tmp_path / "bin" / "pulumi-language-python"
-    host.parent.mkdir()
-    host.write_text(f'#!/bin/sh\ncd {ROOT}\nexec {PYTHON} -m tests.local.language_host "$@"\n')
-    host.chmod(0o755)
-    environment = _engine(site, tmp_path)
+    port = free_ports()[0]
+    host = serve(port, partial(language_pb2_grpc.add_LanguageRuntimeServicer_to_server, Host()))
     # Nobody types an answer here: the region is the one that the template proposes.
     shell.run(
         f"{command.replace('REPOSITORY', str(template))} --yes",
         cwd=tmp_path,
-        variables={**environment, "PATH": f"{host.parent}:{environment['PATH']}"},
+        variables={**_engine(site, tmp_path), "PULUMI_DEBUG_LANGUAGES": f"python:{port}"},
     )
+    host.stop(grace=None)
     config = yaml.safe_load((tmp_path / "mlflow-eks" / "Pulumi.dev.yaml").read_text())["config"]
     assert config.pop("aws:region") == "eu-west-1"
     sections = {key.removeprefix("mlflow-eks:"): value for key, value in config.items()}

@@ -1,8 +1,13 @@
 """The whole deployment on the real engine: its resources, its login, and no changes in a second `up`."""
 
 import re
+import subprocess
+import time
 import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from ssl import create_default_context
 from typing import LiteralString
 
@@ -10,9 +15,19 @@ import psycopg
 import pytest
 
 from local.load import Load, Request, over_and_over
-from local.stack import LocalStack, new_stack
+from local.stack import LocalStack, Project, new_stack
+from local.supervisor.client import Supervisor
 
 pytestmark = pytest.mark.local
+
+SLEEPS = """
+import os, time
+from pathlib import Path
+Path("pid.new").write_text(str(os.getpid()))
+Path("pid.new").rename("pid")
+time.sleep(300)
+"""
+"""A program that writes its process id to a file and sleeps."""
 
 LOG_A_RUN = """
 import mlflow
@@ -24,6 +39,13 @@ with mlflow.start_run() as run:
 back = mlflow.get_run(run.info.run_id)
 print(back.data.params["depth"], back.data.metrics["accuracy"], mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/note.txt"))
 """
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_second_up_changes_nothing(stack: LocalStack) -> None:
@@ -65,6 +87,42 @@ def test_a_refresh_finds_nothing_changed(stack: LocalStack) -> None:
 
 def test_a_changed_setting_touches_only_the_release(stack: LocalStack) -> None:
     assert stack.changes(mlflow__auth__cacheSeconds=30) == {"update": ["mlflow-release"]}
+
+
+def test_two_commands_at_the_same_moment_do_not_disturb_each_other(stack: LocalStack) -> None:
+    projects = [Project(stack, name, "import os\nprint('in', os.getcwd())\n") for name in ("one", "two")]
+    with ThreadPoolExecutor() as pool:
+        previews = [pool.submit(project.pulumi, "preview") for project in projects]
+        ours = pool.submit(stack.pulumi, "preview", "--expect-no-changes")
+    for project, preview in zip(projects, previews, strict=True):
+        assert f"in {project.folder}\n" in preview.result().stdout
+    ours.result()
+
+
+def test_what_a_program_prints_is_in_the_output_of_the_command(stack: LocalStack) -> None:
+    program = 'import os\nprint("this is", os.environ["SAID"])\nimport neighbour\n'
+    project = Project(stack, "prints", program)
+    (project.folder / "neighbour.py").write_text("print('and its neighbour')\n")
+    # `up` runs the program twice, and the second run imports its modules anew.
+    said = project.pulumi("up", "--yes", SAID="the program").stdout.split("Diagnostics:")[1:]
+    assert len(said) == 2
+    assert all("    this is the program\n    and its neighbour\n" in diagnostics for diagnostics in said)
+
+
+def test_a_program_ends_with_its_killed_engine_and_the_plugins_go_on(stack: LocalStack) -> None:
+    project = Project(stack, "sleeps", SLEEPS)
+    plugins = Supervisor(stack.folder).get("plugins")
+    command = [stack.folder / "bin" / "pulumi", "--non-interactive", "preview"]
+    with subprocess.Popen(
+        command, cwd=project.folder, env=project.environment, stdout=subprocess.PIPE, text=True
+    ) as engine:
+        written = project.folder / "pid"
+        eventually(written.exists)
+        engine.kill()
+    pid = written.read_text()
+    eventually(lambda: not Path(f"/proc/{pid}").exists())
+    assert Supervisor(stack.folder).get("plugins") == plugins
+    stack.pulumi("preview", "--expect-no-changes")
 
 
 def test_a_wrong_setting_is_refused_in_one_message_without_a_traceback(stack: LocalStack) -> None:

@@ -35,14 +35,6 @@ def _new_client(service: str) -> Any:
     return boto3.client(service)
 
 
-def load_models() -> None:
-    """Load botocore's models from disk into this process's memory, which its forks share."""
-    for service in ("ec2", "eks", "iam", "rds", "s3"):
-        # This client only loads the model and is never called. A plugin's own client takes region, endpoint and keys
-        # from the environment of the engine.
-        boto3.client(service, "eu-west-1", aws_access_key_id="none", aws_secret_access_key="none")  # noqa: S106
-
-
 def client(service: str) -> Any:
     """Return the client of a service. Endpoint, region and keys come from the environment."""
     # Threads may share a client, but must not create clients at the same time (boto3's guide on multithreading).

@@ -14,8 +14,10 @@ from pulumi.provider.experimental.property_value import PropertyValue
 from pulumi.runtime import rpc
 from pulumi.runtime.proto import provider_pb2, status_pb2
 
-from local.plugins import provider
+from local.plugins import service
+from local.plugins.engine_process import EngineProcess
 from local.plugins.provider import UNKNOWN, InvalidInput, OperationError, Properties, Provider, Resource, State
+from local.plugins.service import Servicer
 
 URN = "urn:pulumi:dev::project::component$box:index/lid:Lid::the::lid"
 
@@ -63,6 +65,12 @@ class RefusedError(Exception):
 class Context:
     trailing: tuple[tuple[str, bytes], ...] = ()
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        return True
+
     def set_trailing_metadata(self, trailing: tuple[tuple[str, bytes], ...]) -> None:
         Context.trailing = trailing
 
@@ -75,11 +83,19 @@ def lid() -> Lid:
     return Lid()
 
 
+def servicer_for(box: Box, engine_pid: int) -> Servicer:
+    """Return the service of a stand-in to which an engine has attached."""
+    engine = EngineProcess("127.0.0.1:1")
+    engine.__dict__.update(pid=engine_pid, environment=os.environ)
+    servicer = Servicer(lambda: box)
+    servicer.connections[Context().peer()] = service._Connection(box, engine)
+    return servicer
+
+
 @pytest.fixture
 def call(lid: Lid) -> Callable[..., Any]:
-    servicer: Any = provider._Servicer(
-        Box([lid], {"box:index:open": lambda arguments: {"angle": arguments["angle"]}}), os.getpid()
-    )
+    box = Box([lid], {"box:index:open": lambda arguments: {"angle": arguments["angle"]}})
+    servicer = servicer_for(box, os.getpid())
     return lambda method, **fields: getattr(servicer, method)(
         getattr(provider_pb2, f"{REQUESTS[method]}Request")(**fields), Context()
     )
@@ -91,13 +107,13 @@ SECRET = PropertyValue("s3cret", is_secret=True)
 
 def struct(**values: Any) -> struct_pb2.Struct:
     marked = {
-        key: value if isinstance(value, PropertyValue) else provider.to_property(value) for key, value in values.items()
+        key: value if isinstance(value, PropertyValue) else service.to_property(value) for key, value in values.items()
     }
     return PropertyValue.marshal_map(marked)
 
 
 def plain(message: struct_pb2.Struct) -> Properties:
-    return {key: provider.to_plain(value) for key, value in PropertyValue.unmarshal_map(message).items()}
+    return {key: service.to_plain(value) for key, value in PropertyValue.unmarshal_map(message).items()}
 
 
 def secrets_in(message: struct_pb2.Struct) -> set[str]:
@@ -110,7 +126,7 @@ def test_values_survive_the_way_to_the_engine_and_back():
 
 
 def test_an_unknown_value_is_the_string_that_the_engine_agreed_on():
-    assert provider.to_property(UNKNOWN).value == rpc.UNKNOWN
+    assert service.to_property(UNKNOWN).value == rpc.UNKNOWN
 
 
 def test_the_preview_of_a_creation_invents_no_outputs(call: Callable[..., Any]):
@@ -282,9 +298,9 @@ def test_an_update_without_a_difference_keeps_what_a_resource_that_cannot_change
 def test_the_engine_is_killed_where_a_fault_says_so(tmp_path: Path):
     plugin = (
         "import os\n"
-        "from tests.local_plugins.test_provider import Box, Context, Lid, URN, provider, provider_pb2, struct\n"
+        "from tests.local_plugins.test_service import Box, Context, Lid, URN, provider_pb2, servicer_for, struct\n"
         "request = provider_pb2.CreateRequest(urn=URN, properties=struct(name='a'))\n"
-        "provider._Servicer(Box([Lid()]), os.getppid()).Create(request, Context())\n"
+        "servicer_for(Box([Lid()]), os.getppid()).Create(request, Context())\n"
     )
     engine = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
     environment = {**os.environ, "MLFLOW_EKS_STACK_DIR": str(tmp_path), "MLFLOW_EKS_FAULT": "1:kill"}

@@ -1,6 +1,6 @@
 # botocore has no types of its own.
 # pyright: reportMissingTypeStubs=false
-"""The plugin of the `aws` stand-in."""
+"""The package `aws`, with every resource type and function of its stand-in."""
 
 from importlib.metadata import version
 
@@ -9,7 +9,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local.plugins.aws import cloudwatch, ec2, iam, rds, route53, s3
 from local.plugins.aws.functions import FUNCTIONS
 from local.plugins.provider import Provider
-from local.plugins.serve import Call
 from local.supervisor.spec import SupervisorError
 from local.tools import ToolError
 
@@ -44,12 +43,3 @@ class Aws(Provider):
             s3.BucketVersioning(),
         ]
         super().__init__(resources, FUNCTIONS)
-
-
-def main(call: Call) -> None:
-    """Run the plugin for this engine."""
-    Aws().serve(call)
-
-
-if __name__ == "__main__":
-    main(Call.from_parent())
