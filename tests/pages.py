@@ -49,6 +49,7 @@ NOT_RUN = {
         "make doctor",
     ): "needs an AWS account; tests/operations/test_doctor.py has one that answers from a table",
     ("README.md", "pulumi up"): "needs an AWS account; `make up` is the same program on the local stack",
+    ("CONTRIBUTING.md", "git clone"): "needs the address of a repository",
     ("CONTRIBUTING.md", "make check"): "is what runs beside this test in CI",
     ("CONTRIBUTING.md", "make unit"): "is what runs this test",
     ("CONTRIBUTING.md", "make up"): "run from README.md",
