@@ -81,18 +81,19 @@ class Mlflow(Section):
     host: Host = Field(examples=["mlflow.example.com"])
     """DNS name of the site."""
     url: Site | None = Field(default=None, examples=["https://mlflow.example.com:8443"])
-    """Address that people type, where it is not ``https://<host>``: for example with another port."""
+    """Address of the site in a browser, default ``https://<host>``. Set it, for example, for another port."""
     namespace: DnsLabel = "mlflow"
     """Namespace of the server."""
     chart_version: Literal["1.11.5", "1.8.1"] = "1.11.5"
-    """Version of community-charts/mlflow. 1.11.5 runs MLflow 3.15.1. 1.8.1 runs MLflow 3.7.0, which has known holes, and without the
-    OpenTelemetry endpoint, which that version leaves open."""
+    """Version of community-charts/mlflow. 1.11.5 runs MLflow 3.15.1. 1.8.1 runs MLflow 3.7.0, which has known vulnerabilities. The
+    OpenTelemetry endpoint is off there, because 3.7.0 serves it without a login."""
     replicas: int = Field(default=1, ge=1, le=100)
     """Number of pods."""
     autoscaling: Autoscaling | None = None
     """An autoscaler, instead of ``replicas``."""
     workers: int = Field(default=2, ge=1, le=32)
-    """Server processes in each pod. Each has its own connections and takes about 200 MiB. Only more replicas outlive the death of a pod."""
+    """Server processes in each pod. Each process has its own connections and takes about 200 MiB. Only more replicas outlive the death of a
+    pod."""
     resources: Resources = Resources()
     """CPU and memory of a pod."""
     pool: ConnectionPool = ConnectionPool()
@@ -106,7 +107,7 @@ class Mlflow(Section):
     )
     """Host headers to accept, in addition to ``host`` and the name inside the cluster."""
     dns_zone: Host | None = Field(default=None, examples=["example.com"])
-    """Name of the Route 53 zone for the host's record. Without it, an output names the record to create."""
+    """Name of the public Route 53 zone for the host's record. Without it, an output names the record to create."""
     timeout_seconds: int = Field(default=600, ge=60, le=3600)
     """Seconds that an installation or upgrade may take before it is rolled back."""
 

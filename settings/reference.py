@@ -27,11 +27,11 @@ SCHEMA = ROOT / "docs" / "settings.schema.json"
 
 INTRODUCTION = f"""# Settings
 
-Every setting of a stack, written by `make settings-reference` from `settings/`. They are structured values under `{PROJECT}:` in
-`Pulumi.<stack>.yaml`; set one with `pulumi config set --path '{PROJECT}:mlflow.host' mlflow.example.com`, and a secret with `--secret`
-in front of `--path`. Two are required: `cluster.name` (or `cluster.kubeContext`) and `mlflow.host`.
+Every setting of a stack, written by `make settings-reference` from `settings/`. Settings are structured values under `{PROJECT}:` in
+`Pulumi.<stack>.yaml`. Set one with `pulumi config set --path '{PROJECT}:mlflow.host' mlflow.example.com`, and a secret with `--secret`
+in front of `--path`. Two settings are required: `cluster.name` (or `cluster.kubeContext`) and `mlflow.host`.
 
-A wrong value is refused before anything is created, with its key and what to write instead; all mistakes come in one message. For
+A wrong value is refused before anything is created, with the key and what to write instead. All mistakes come in one message. For
 completion in an editor, put `# yaml-language-server: $schema=docs/settings.schema.json` on the first line of a stack file.
 """
 
