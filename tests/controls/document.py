@@ -13,16 +13,15 @@ _INTRODUCTION = """\
 
 # Security controls
 
-What AWS Foundational Security Best Practices and Checkov ask of a deployment like this one, and how the program answers.
-`tests/controls` runs the whole program for `Pulumi.prod.yaml` and `Pulumi.dev.yaml` and turns what it would create into a Terraform plan
-and Kubernetes manifests. Checkov checks those, and assertions of the project's own check what Checkov does not look at (the checks
-without `CKV`). A check that fails and is not waived on this page fails the build; so does a waiver that excuses nothing any more.
+The page is about the two stack files as they are committed: another setting can undo a control. Run `make test TESTS=tests/controls` after
+you changed your settings. AWS Security Hub judges the account, not the program, so controls on existing resources are listed as yours.
 
-Before you rely on it: the page is about the two stack files as they are committed, and another setting can undo a control. Run
-`make test TESTS=tests/controls` after you changed yours. AWS Security Hub judges the account, not the program, so controls on what
-was there before are listed as yours.
+The controls are those of AWS Foundational Security Best Practices and Checkov that apply to a deployment like this one. `tests/controls` runs
+the whole program for `Pulumi.prod.yaml` and `Pulumi.dev.yaml`, and turns the resources into a Terraform plan and Kubernetes manifests. Checkov
+checks these files. Assertions of this project (the checks without `CKV`) check the rest. A failed check without a waiver on this page fails
+the build, and so does a waiver that excuses nothing any more.
 
-✓ met, ✗ waived for the reason given, partly: met but for the pods that the reason names, n/a: nothing to check.
+✓ met, ✗ waived for the reason given, partly: met except for the pods that the reason names, n/a: nothing to check.
 """
 
 
@@ -70,7 +69,7 @@ def _means(control: gate.Control) -> Iterator[str]:
     if files:
         yield "; ".join(f"[{Path(file).name}](../{file}): {', '.join(texts)}" for file, texts in files.items()) + "."
     if control.chart:
-        yield "The charts, unasked."
+        yield "Default of the charts."
     if control.elsewhere:
         yield control.elsewhere
 

@@ -263,7 +263,7 @@ def a_service_assumes_a_role_for_this_account_only(deployment: Deployment) -> Ve
 # The load balancer and the login
 
 
-@_check("front-door")
+@_check("load-balancer-reach")
 def the_load_balancer_is_internal_or_lets_in_named_networks(deployment: Deployment) -> Verdicts:
     ingress = _release(deployment, "kubernetes-ingress")
     service = ingress["values"]["controller"]["service"]
