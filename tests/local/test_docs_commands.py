@@ -144,8 +144,17 @@ def test_the_client_lines_log_a_run_as_printed(site: LocalStack, shell: Shell) -
 
 def test_a_rotation_gives_the_pods_the_other_login(site: LocalStack, shell: Shell) -> None:
     assert database_login(site)[0] == "mlflow_user"
-    shell.run(*block("docs/rotation.md", "database.rotation").to_run())
+    shell.run(*block("docs/rotation.md", "rotation' 1").to_run())
     assert database_login(site)[0] == "mlflow_user_2"
+    assert site.get("/", login=("admin", site.password())).status == 200
+
+
+def test_two_rotations_after_a_leak_change_the_password_of_both_logins(site: LocalStack, shell: Shell) -> None:
+    user, leaked = database_login(site)
+    shell.run(*block("docs/rotation.md", "rotation' 3").to_run())
+    same_user, password = database_login(site)
+    assert same_user == user
+    assert password != leaked
     assert site.get("/", login=("admin", site.password())).status == 200
 
 
