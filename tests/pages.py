@@ -88,6 +88,13 @@ NOT_RUN = {
         "docs/private-registry.md",
         "pulumi config set",
     ): "needs a registry; the values are compared with the charts' images",
+    ("docs/from-the-guide.md", "kubectl -n mlflow"): "needs a second MLflow that was made by hand",
+    ("docs/from-the-guide.md", "mlflow artifacts"): "needs the artifacts of that MLflow",
+    **dict.fromkeys(
+        [("docs/from-the-guide.md", start) for start in ("pg_dump", "psql", "pg_restore")],
+        "needs the database of that MLflow; docs/upgrade.md has the same programs with the same options",
+    ),
+    ("docs/private-registry.md", "aws eks update-kubeconfig"): "as for docs/first-stack.md",
     ("docs/private-registry.md", "kubectl"): "no kubelet pulls an image here",
     ("docs/private-registry.md", "PULUMI_K8S_UPSERT_EXISTING_OBJECTS"): "needs the real provider and an API server",
     (
