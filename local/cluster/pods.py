@@ -97,8 +97,10 @@ class Pods:
 
     def of(self, namespace: str, fullname: str) -> list[str]:
         """Return the pods of a release, including those that an interrupted operation has left."""
-        folders = self.folder.glob(f"{namespace}.{fullname}-*-*")
-        return [folder.name.removeprefix(f"{namespace}.") for folder in folders]
+        # Another release's full name can begin with this one's.
+        own = re.compile(rf"{re.escape(fullname)}-[0-9a-f]{{10}}-\d+")
+        pods = [folder.name.removeprefix(f"{namespace}.") for folder in self.folder.glob(f"{namespace}.*")]
+        return [pod for pod in pods if own.fullmatch(pod)]
 
     def address(self, namespace: str, pod: str) -> str:
         """Return the `host:port` that the pod listens on.

@@ -1,5 +1,6 @@
 """Helm releases on the stand-in cluster, with the real supervisor and HAProxy, and a web server instead of MLflow."""
 
+import dataclasses
 import http.client
 import json
 import os
@@ -288,6 +289,16 @@ def test_more_and_fewer_replicas_keep_the_pods_there_are(cluster: Cluster) -> No
     assert first in pods(cluster)
     cluster.upgrade(mlflow(replicaCount=1))
     assert pods(cluster) == [first]
+
+
+def test_a_release_keeps_to_its_own_pods(cluster: Cluster) -> None:
+    cluster.install(mlflow(replicaCount=1))
+    other = dataclasses.replace(mlflow(replicaCount=1), name="mlflow-other")
+    cluster.install(other)
+    cluster.upgrade(mlflow(replicaCount=2))
+    assert len(pods(cluster)) == 3
+    cluster.uninstall("mlflow", "mlflow")
+    assert [pod.rpartition("-")[0].rpartition("-")[0] for pod in pods(cluster)] == ["mlflow.mlflow-other"]
 
 
 def test_a_failed_upgrade_leaves_what_ran(cluster: Cluster, ports: tuple[int, int]) -> None:
