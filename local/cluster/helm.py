@@ -24,6 +24,8 @@ CHARTS = {
     "kubernetes-ingress": "https://haproxytech.github.io/helm-charts",
 }
 """Chart to the URL of its repository."""
+_UNINSTALLING = "uninstalling"
+"""Status of a release whose uninstall has begun, as in Helm."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,13 @@ class Cluster:
             else:
                 haproxy.check(version, values)
 
+    def release(self, namespace: str, name: str) -> Object | None:
+        """Return the record of a release, or None if there is none or its uninstall has begun."""
+        record = self.objects.get("Release", namespace, name)
+        return record if record and record["status"]["status"] != _UNINSTALLING else None
+
     def install(self, release: Release) -> Object:
-        """Install a new release and return its record.
+        """Install a new release and return its record. Complete an interrupted uninstall first.
 
         Raises:
             ClusterError: the release exists, its namespace does not, the values are refused, or a pod is not ready.
@@ -77,8 +84,9 @@ class Cluster:
             ToolError: a program that the release needs could not be installed.
         """
         self.objects.require_namespace(release.namespace)
-        if self.objects.get("Release", release.namespace, release.name) is not None:
+        if self.release(release.namespace, release.name):
             raise ClusterError(f"release {release.name}: cannot re-use a name that is still in use")
+        self.uninstall(release.namespace, release.name)
         return self._apply(release, None)
 
     def upgrade(self, release: Release) -> Object:
@@ -89,7 +97,7 @@ class Cluster:
             SupervisorError: a process of the release failed.
             ToolError: a program that the release needs could not be installed.
         """
-        old = self.objects.get("Release", release.namespace, release.name)
+        old = self.release(release.namespace, release.name)
         if old is None or old["chart"] != release.chart:
             raise ClusterError(f'"{release.name}" has no deployed releases of the chart {release.chart}')
         return self._apply(release, old)
@@ -104,6 +112,8 @@ class Cluster:
         record = self.objects.get("Release", namespace, name)
         if record is None:
             return
+        # Say so before anything is removed: a release that a killed uninstall leaves is not one that runs.
+        self.objects.put({**record, "status": {**record["status"], "status": _UNINSTALLING}})
         if record["chart"] == "kubernetes-ingress":
             self.ingress.uninstall(namespace, name, record["fullname"], record["objects"])
             return

@@ -150,12 +150,10 @@ class IngressController:
     def _installed(self) -> list[tuple[str, haproxy.Rendered]]:
         result: list[tuple[str, haproxy.Rendered]] = []
         for record in self.objects.all("Release"):
-            if record["chart"] == "kubernetes-ingress":
+            # The objects of a release whose uninstall was killed are gone, as a whole or in part.
+            if record["chart"] == "kubernetes-ingress" and record["status"]["status"] == "deployed":
                 name, namespace = record["metadata"]["name"], record["metadata"]["namespace"]
-                rendered = haproxy.render(record["version"], name, namespace, record["values"])
-                # A record without its certificate is left from an uninstall that was killed.
-                if self.objects.get("Secret", namespace, rendered.default_certificate) is not None:
-                    result.append((namespace, rendered))
+                result.append((namespace, haproxy.render(record["version"], name, namespace, record["values"])))
         return result
 
     def _folder(self, namespace: str, rendered: haproxy.Rendered) -> Path:

@@ -172,7 +172,7 @@ class HelmRelease(Resource):
         return f"{release.namespace}/{release.name}", {"status": record["status"]}
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
-        record = self.cluster.objects.get("Release", *_parts(resource_id))
+        record = self.cluster.release(*_parts(resource_id))
         return State(resource_id, inputs, {"status": record["status"]}) if record else None
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:

@@ -460,13 +460,37 @@ def test_the_controller_can_be_upgraded_and_removed(cluster: Cluster, ports: tup
         get(ports[0])
 
 
-def test_a_controller_whose_removal_was_interrupted_disturbs_nobody_and_can_be_removed(
-    cluster: Cluster, ports: tuple[int, int]
+def interrupt_uninstall(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, namespace: str, name: str) -> None:
+    def interrupted(process: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster.ingress.supervisor, "delete", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cluster.uninstall(namespace, name)
+
+
+@pytest.mark.parametrize("left", ["its pods", "nothing of it"])
+def test_a_release_whose_uninstall_was_interrupted_does_not_count_and_can_be_installed_again(
+    cluster: Cluster, ports: tuple[int, int], monkeypatch: pytest.MonkeyPatch, left: str
 ) -> None:
-    record = cluster.objects.get("Release", "haproxy", "ha-proxy-ingress")
-    assert record is not None
-    for kind, name in record["objects"]:
-        cluster.objects.remove(kind, "haproxy", name)
+    cluster.install(mlflow(replicaCount=1))
+    interrupt_uninstall(cluster, monkeypatch, "mlflow", "mlflow")
+    if left == "nothing of it":
+        for pod in pods(cluster):
+            cluster.ingress.supervisor.delete(pod)
+    assert cluster.release("mlflow", "mlflow") is None
+    cluster.install(mlflow(replicaCount=1))
+    assert get(ports[0])[0] == 200
+    cluster.uninstall("mlflow", "mlflow")
+    assert pods(cluster) == []
+    assert cluster.objects.get("Release", "mlflow", "mlflow") is None
+
+
+def test_a_controller_whose_removal_was_interrupted_disturbs_nobody_and_can_be_removed(
+    cluster: Cluster, ports: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_uninstall(cluster, monkeypatch, "haproxy", "ha-proxy-ingress")
     cluster.ingress.follow()
     cluster.uninstall("haproxy", "ha-proxy-ingress")
     assert cluster.objects.get("Release", "haproxy", "ha-proxy-ingress") is None
