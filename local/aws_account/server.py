@@ -36,6 +36,8 @@ _SEEDED = "seeded"
 _SERVICES: tuple[SERVICE_NAMES, ...] = ("cloudwatch", "ec2", "eks", "iam", "kms", "rds", "route53", "s3", "sns", "sts")
 _READS = re.compile(r"(Describe|Get|List|Head|BatchGet|Lookup)")
 """Beginnings of the names of actions that change nothing."""
+_ACTION = "local.action"
+"""Key of a request's environment with the action that the request names."""
 
 Start = Callable[..., Any]
 Application = Callable[[dict[str, Any], Start], Iterable[bytes]]
@@ -57,9 +59,11 @@ class Journal:
     def __call__(self, environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
         """Answer one request."""
         body = _body(environ)
+        action = _action(environ, body)
         with self.lock:
-            if _changes_something(environ, body):
+            if environ["REQUEST_METHOD"] not in {"GET", "HEAD", "OPTIONS"} and not _READS.match(action):
                 self.append({"environ": _serializable(environ), "body": base64.b64encode(body).decode()})
+            environ[_ACTION] = action
             return self._carry_out(environ, body, start_response)
 
     def append(self, entry: object) -> None:
@@ -111,12 +115,12 @@ def _serializable(environ: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _changes_something(environ: dict[str, Any], body: bytes) -> bool:
-    if environ["REQUEST_METHOD"] in {"GET", "HEAD", "OPTIONS"}:
-        return False
-    target = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
-    action = re.search(rb"(?:^|&)Action=(\w+)", body[:4096]) if not target else None
-    return not _READS.match(target or (action[1].decode() if action else ""))
+def _action(environ: dict[str, Any], body: bytes) -> str:
+    """Return the action that a request names, or an empty text where method and path say it, as in S3 and EKS."""
+    if target := environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]:
+        return target
+    action = re.search(rb"(?:^|&)Action=(\w+)", body[:4096])
+    return action[1].decode() if action else ""
 
 
 def _load_services() -> None:
@@ -168,8 +172,11 @@ def _complete_cluster() -> None:
 
 class _RequestHandler(MotoRequestHandler):
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        # werkzeug's own line has terminal colours, which are noise in a log file.
-        self.log("info", "%s %s %s", self.command, self.path, code)
+        # werkzeug's own line has terminal colours and names no action. The service is in the scope of the signature,
+        # `Credential=KEY/DATE/REGION/SERVICE/aws4_request` (Signature Version 4).
+        scope = re.search(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/", self.headers.get("Authorization", ""))
+        action = self.environ.get(_ACTION) or f"{self.command} {self.path}"
+        self.log("info", "%s %s %s", scope[1] if scope else "unsigned", action, code)
 
 
 def _seed(journal: Journal) -> None:

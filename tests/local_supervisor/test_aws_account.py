@@ -118,6 +118,14 @@ def test_a_call_before_the_account_is_complete_waits_for_it(client: Client, supe
     assert everything(client) == before
 
 
+def test_the_log_names_service_and_action(client: Client, supervisor: Supervisor) -> None:
+    client("rds").describe_db_instances()
+    client("s3").list_buckets()
+    log = supervisor.log(aws_account.PROCESS).read_text()
+    assert "rds DescribeDBInstances 200" in log
+    assert "s3 GET / 200" in log
+
+
 def test_half_a_line_at_the_end_of_the_journal_is_dropped(client: Client, supervisor: Supervisor) -> None:
     client("iam").create_role(RoleName="role", AssumeRolePolicyDocument="{}")
     before = everything(client)
