@@ -22,7 +22,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m local.bench", description="Measure; the report is artifacts/bench.md."
     )
-    parser.add_argument("part", nargs="*", choices=[*report.TITLES, []], help="default: all, which takes two hours")
+    parser.add_argument(
+        "part", nargs="*", choices=[*report.TITLES, "all"], default="all", help="default: all, which takes two hours"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="number of measurements of each row; default: 3")
     parser.add_argument(
         "--seconds", type=float, default=4, help="seconds of measured load on the server in each round; default: 4"
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--minutes", type=float, default=60, help="minutes of the soak; default: 60")
     options = parser.parse_args(arguments)
-    parts = options.part or list(report.TITLES)
+    parts = list(report.TITLES) if "all" in options.part else options.part
     command = shlex.join(["python", "-m", "local.bench", *arguments])
     with _stack("bench") as stack:
         _on_a_stack(stack, parts, options, command)

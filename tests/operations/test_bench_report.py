@@ -1,12 +1,13 @@
 """The report of `make bench`."""
 
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from local.bench import report, soak
+from local.bench import commands, report, soak
 from local.bench.program import Pair
 from local.bench.serving import CHART, CONFIGURATIONS, DEFAULT, NO_LOGIN, Row, Window
 from local.bench.stored_runs import SEARCHES, Growth
@@ -86,3 +87,27 @@ def test_a_part_comes_with_its_picture(folder: Path) -> None:
     assert (folder / "bench" / "stored-runs.png").stat().st_size > 5000
     assert "![Stored runs](bench/stored-runs.png)" in (folder / "bench.md").read_text()
     assert "| newest, with the index | 6 (5-7) | 6 (5-7) |" in (folder / "bench.md").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["nothing"]])
+def test_the_command_line_lists_the_parts_and_nothing_else(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        commands.main(arguments)
+    printed = "".join(capsys.readouterr())
+    assert "stored-runs" in printed
+    assert "[]" not in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"), [([], [*report.TITLES]), (["all"], [*report.TITLES]), (["soak"], ["soak"])]
+)
+def test_without_a_part_all_are_measured(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
+) -> None:
+    measured: list[str] = []
+    monkeypatch.setattr(commands, "_stack", lambda _: nullcontext())
+    monkeypatch.setattr(commands, "_on_a_stack", lambda stack, parts, options, command: measured.extend(parts))
+    assert commands.main(arguments) == 0
+    assert measured == parts
