@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import pwd
 import re
 import secrets
 import shutil
@@ -113,6 +114,13 @@ def check_machine(tools: Sequence[Tool]) -> None:
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise ToolError("the local stack runs on Linux on x86-64 only (its PostgreSQL and HAProxy are built for that)")
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError as error:
+        raise ToolError(
+            f"the user id {os.geteuid()} has no entry in /etc/passwd, and PostgreSQL's initdb needs one: "
+            "add the entry, or run as a user that has one"
+        ) from error
     _refuse_unwritable_home()
     existing = _existing_home()
     free = shutil.disk_usage(existing).free

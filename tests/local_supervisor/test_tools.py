@@ -84,6 +84,12 @@ def test_a_home_that_cannot_be_written_to_is_refused(monkeypatch: pytest.MonkeyP
         tools.ensure(dummy())
 
 
+def test_a_user_id_that_no_user_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    with pytest.raises(ToolError, match="user id 54321 has no entry in /etc/passwd"):
+        tools.check_machine([])
+
+
 def test_an_mlflow_that_no_chart_runs_is_refused() -> None:
     with pytest.raises(ToolError, match=r"no local MLflow 2\.0\.0, only 3\.15\.1 and 3\.7\.0"):
         tools.mlflow("2.0.0")
