@@ -13,9 +13,9 @@ from pathlib import Path
 from local.supervisor.spec import ProcessSpec, Status, SupervisorError, tail
 
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds before each restart of a process that keeps ending. The last value repeats."""
+"""Seconds before a restart: the first value after a stable run, a later one after each shorter run. The last one repeats."""
 STABLE_AFTER = 30.0
-"""Seconds that a process must run so that its next restart waits for the first value of `BACKOFF` only."""
+"""Seconds after which a run of a process counts as stable."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
