@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import yaml
+
 from local import aws_account, paths, tools
 from local.plugins import attach
 from local.pulumi_cli.recovery import likely_id
@@ -42,7 +44,11 @@ class Engine:
     """URL of the local AWS API. Commands that only read the state do not need it."""
 
     def prepare(self, pulumi: Path) -> None:
-        """Write everything that a command needs. Nothing is written to the checkout."""
+        """Write everything that a command needs. Nothing is written to the checkout.
+
+        Raises:
+            EngineError: the settings are not YAML, or the stack cannot be created.
+        """
         for name in ("pulumi-home", "backend", "project"):
             paths.make_private(self.folder / name)
         passphrase = self.folder / "passphrase"
@@ -139,7 +145,11 @@ class Engine:
             self._quietly("cancel", "--yes", "--stack", STACK)
 
     def follow_checkout(self) -> None:
-        """Take over an edit of the checkout's settings, unless `pulumi config set` has changed the stack's copy."""
+        """Take over an edit of the checkout's settings, unless `pulumi config set` has changed the stack's copy.
+
+        Raises:
+            EngineError: the settings are not YAML.
+        """
         if self._config.exists() and _read(self._config) == _read(self._written):
             self._write_config()
 
@@ -219,7 +229,14 @@ class Engine:
 
     def _write_config(self) -> None:
         salt = [line for line in _read(self._config).splitlines() if line.startswith("encryptionsalt:")]
-        text = (paths.CHECKOUT / _CONFIG).read_text()
+        file = paths.CHECKOUT / _CONFIG
+        text = file.read_text()
+        try:
+            yaml.compose(text)
+        except yaml.MarkedYAMLError as error:
+            # Pulumi's own error names no file, and its line is another one.
+            line = error.problem_mark.line + 1 if error.problem_mark else "?"
+            raise EngineError(f"{file}, line {line}: {error.problem}; check indentation and quotes there") from error
         # Replace the default port in `mlflow.url` by the port of this stack.
         text = text.replace(f"localhost:{HTTPS_PORT}", f"localhost:{ports()[1]}")
         self._config.write_text("\n".join([*salt, text]))

@@ -1,0 +1,32 @@
+"""The Pulumi CLI of a local stack: its options and its copy of the settings."""
+
+from pathlib import Path
+
+import pytest
+
+from local import paths
+from local.pulumi_cli.engine import Engine, EngineError
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """An engine whose CLI prints its arguments."""
+    cli = tmp_path / "bin" / "pulumi"
+    cli.parent.mkdir()
+    cli.write_text('#!/bin/sh\necho "$@"\n')
+    cli.chmod(0o755)
+    return Engine(tmp_path)
+
+
+def test_settings_that_are_not_yaml_are_refused_with_file_and_line(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, checkout = tmp_path / "project", tmp_path / "checkout"
+    for folder in (project, checkout):
+        folder.mkdir()
+    for name in ("Pulumi.local.yaml", "settings-of-checkout.yaml"):
+        (project / name).write_text("encryptionsalt: v1\nconfig: {}\n")
+    (checkout / "Pulumi.local.yaml").write_text("config:\n  mlflow-eks:mlflow:\n    host: localhost\n   workers: 1\n")
+    monkeypatch.setattr(paths, "CHECKOUT", checkout)
+    with pytest.raises(EngineError, match=rf"{checkout}/Pulumi.local.yaml, line 4: .*; check indentation"):
+        engine.follow_checkout()
