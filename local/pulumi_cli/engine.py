@@ -7,6 +7,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ HTTP_PORT, HTTPS_PORT = 8080, 8443
 
 _CONFIG = f"Pulumi.{STACK}.yaml"
 _TAKE_CONFIG_FILE = {"up", "update", "preview", "refresh", "destroy", "config", "import"}
+_SHOW_PROGRESS = _TAKE_CONFIG_FILE - {"config"}
 
 
 class EngineError(Exception):
@@ -101,8 +103,11 @@ class Engine:
         Raises:
             EngineError: the command failed.
         """
-        config = ["--config-file", str(self._config)] if arguments and arguments[0] in _TAKE_CONFIG_FILE else []
-        command = [str(self.folder / "bin" / "pulumi"), *arguments[:1], *config, *arguments[1:]]
+        name = arguments[0] if arguments else ""
+        options = ["--config-file", str(self._config)] if name in _TAKE_CONFIG_FILE else []
+        # In a log, each dot of the progress would be a line.
+        options += ["--suppress-progress"] if name in _SHOW_PROGRESS and not sys.stdout.isatty() else []
+        command = [str(self.folder / "bin" / "pulumi"), *arguments[:1], *options, *arguments[1:]]
         process = subprocess.Popen(
             command,
             cwd=paths.CHECKOUT,

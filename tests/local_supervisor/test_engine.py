@@ -1,5 +1,6 @@
 """The Pulumi CLI of a local stack: its options and its copy of the settings."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,23 @@ def engine(tmp_path: Path) -> Engine:
     cli.write_text('#!/bin/sh\necho "$@"\n')
     cli.chmod(0o755)
     return Engine(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "terminal", "quiet"),
+    [("up", False, True), ("destroy", False, True), ("up", True, False), ("stack", False, False)],
+)
+def test_only_a_terminal_gets_the_dots_of_the_progress(
+    engine: Engine,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    terminal: bool,
+    quiet: bool,
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    engine.run(command, "--yes")
+    assert ("--suppress-progress" in capfd.readouterr().out) == quiet
 
 
 def test_settings_that_are_not_yaml_are_refused_with_file_and_line(
