@@ -79,13 +79,17 @@ def preview(stack: Path, extra: Sequence[str]) -> None:
     """Show what `up` would change."""
     with _only_command(stack):
         existed = Engine(stack).exists()
-        engine, _ = _start(stack)
+        engine, restarted = _start(stack)
         engine.unlock()
         if engine.interrupted():
+            if restarted:
+                _wait_for_processes(Supervisor(stack))
             note = (
                 "The last command was interrupted: `make up` repairs the stack. This preview shows it as it was left."
             )
             print(note, file=sys.stderr)
+            # The state does not know how far the interrupted operation came.
+            extra = ["--refresh", *extra]
         detail = [] if "--json" in extra else ["--diff"]
         engine.run("preview", "--stack", STACK, *detail, *extra)
         if not existed:

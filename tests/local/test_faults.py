@@ -131,6 +131,22 @@ def test_down_leaves_nothing_of_a_half_made_stack(own_stack: LocalStack, kind: s
     wait_until(lambda: not list(faults.strays(own_stack.folder)) and not processes_of(own_stack))
 
 
+def test_a_down_that_is_killed_while_it_uninstalls_mlflow_shows_in_a_preview_and_is_repaired(
+    own_stack: LocalStack, undisturbed: View
+) -> None:
+    own_stack.up()
+    record = own_stack.folder / "cluster" / "objects" / "Release" / "mlflow" / "mlflow.json"
+    command = [PYTHON, "-m", "local", "down"]
+    with subprocess.Popen(command, cwd=ROOT, env=own_stack.environment(), stdout=subprocess.DEVNULL) as running:
+        wait_until(lambda: '"uninstalling"' in record.read_text())
+        (lock,) = (own_stack.folder / "backend" / ".pulumi" / "locks").rglob("*.json")
+        os.kill(json.loads(lock.read_text())["pid"], signal.SIGKILL)
+        assert running.wait(60) == 1
+    assert "+ kubernetes:helm.sh/v3:Release: (create)" in own_stack.command("preview").stdout
+    own_stack.command("up")
+    assert faults.differences(faults.view(own_stack), undisturbed) == []
+
+
 def test_an_unreachable_database_is_told_by_host_and_port_and_the_right_address_is_enough(
     own_stack: LocalStack, undisturbed: View
 ) -> None:
