@@ -18,6 +18,7 @@ from pathlib import Path
 
 from local import aws_account, paths, plugins, tools
 from local.charts.mlflow import APP_VERSIONS
+from local.cluster.objects import Objects
 from local.progress import Progress, Step, box
 from local.pulumi_cli.engine import STACK, Engine, EngineError, ports
 from local.supervisor.client import Supervisor
@@ -58,7 +59,9 @@ def _site(stack: Path, engine: Engine) -> str:
         password = str(outputs["adminPasswordCommand"]).replace("pulumi", PULUMI, 1)
         rows += [("user", outputs["adminUser"]), ("password", password)]
     rows += [("certificate", "self-signed, so a browser asks once"), ("logs", "make logs"), ("stop", "make down")]
-    text = box("MLflow runs on this machine.", rows)
+    releases = Objects(stack / "cluster" / "objects").all("Release")
+    versions = [release["status"]["appVersion"] for release in releases if release["chart"] == "mlflow"]
+    text = box(" ".join(["MLflow", *versions, "runs on this machine."]), rows)
     if "client" in outputs:
         client = (
             str(outputs["client"]).replace("pulumi", PULUMI, 1).partition("\nexport MLFLOW_TRACKING_INSECURE_TLS")[0]

@@ -71,7 +71,7 @@ def test_the_machine_shows_what_runs(shell: Shell) -> None:
     (status,) = block("local/README.md", "make status").to_run()
     processes, *site = shell.run(status).stdout.split("\n\n")
     lines = processes.splitlines()
-    assert "MLflow runs on this machine." in "".join(site)
+    assert "MLflow 3.15.1 runs on this machine." in "".join(site)
     assert re.findall(r"^\w+", "\n".join(lines), re.MULTILINE) == ["aws", "haproxy", "mlflow", "plugins", "rds"]
     assert all(line.endswith(" ready") for line in lines)
 
