@@ -18,6 +18,7 @@ from local.cluster.ingress import IngressController
 from local.cluster.objects import Object, Objects, identity, make, make_secret
 from local.cluster.pods import Pods, remaining
 from local.supervisor.client import Supervisor
+from local.tools import Say
 
 CHARTS = {
     "mlflow": "https://community-charts.github.io/helm-charts",
@@ -44,6 +45,8 @@ class Release:
     """Values for the chart."""
     timeout: float
     """Seconds that the operation may take."""
+    say: Say = lambda _: None
+    """Function that gets what the operation waits for."""
 
 
 class Cluster:
@@ -181,7 +184,7 @@ class Cluster:
         try:
             with self._changed(record, old, items):
                 self.ingress.follow()
-                self._start(namespace, new, rendered, deadline)
+                self._start(new, rendered, release, deadline)
                 for pod in pods:
                     self.pods.wait(namespace, pod, deadline)
         except BaseException:
@@ -218,12 +221,15 @@ class Cluster:
             items.append(item)
         return items
 
-    def _start(self, namespace: str, pods: Sequence[str], rendered: mlflow.Rendered, deadline: float) -> None:
+    def _start(self, pods: Sequence[str], rendered: mlflow.Rendered, release: Release, deadline: float) -> None:
+        def start(pod: str) -> None:
+            self.pods.start(release.namespace, pod, rendered, deadline, release.say)
+
         # Start the first pod alone: it creates or migrates the tables, and two migrations at once disturb each other.
         for pod in pods[:1]:
-            self.pods.start(namespace, pod, rendered, deadline)
+            start(pod)
         with ThreadPoolExecutor() as pool:
-            others = [pool.submit(self.pods.start, namespace, pod, rendered, deadline) for pod in pods[1:]]
+            others = [pool.submit(start, pod) for pod in pods[1:]]
         for other in others:
             other.result()
 

@@ -33,7 +33,7 @@ class Pods:
         self.objects = objects
         self.supervisor = supervisor
 
-    def start(self, namespace: str, pod: str, rendered: mlflow.Rendered, deadline: float) -> None:
+    def start(self, namespace: str, pod: str, rendered: mlflow.Rendered, deadline: float, say: tools.Say) -> None:
         """Run the pod's init containers, start its server, and wait until the server is ready.
 
         A container that fails is an error at once. A cluster would try again, but here nothing changes between two
@@ -44,6 +44,7 @@ class Pods:
             pod: name of the pod.
             rendered: the rendered chart.
             deadline: time of the monotonic clock at which the wait ends.
+            say: gets the container that is waited for.
 
         Raises:
             ClusterError: a Secret, a ConfigMap or a key is missing, or the pod has an unknown kind of volume.
@@ -57,6 +58,8 @@ class Pods:
         for container in rendered.pod.init_containers:
             argv, env = self._command(namespace, folder, container, rendered)
             spec = ProcessSpec(f"{process}.{container.name}", argv, env, cwd=str(folder))
+            # The container comes first, because a narrow terminal cuts the line.
+            say(f"{container.name} in pod {pod}")
             self.supervisor.run(spec, remaining(deadline))
         argv, env = self._command(namespace, folder, rendered.pod.container, rendered)
         address = self.address(namespace, pod)
@@ -70,6 +73,7 @@ class Pods:
             ready={"http": f"http://{address}{mlflow.READINESS_PATH}"},
             stop_timeout=_TERMINATION_GRACE_SECONDS,
         )
+        say(f"{rendered.pod.container.name} in pod {pod}")
         self.supervisor.keep_running(server, remaining(deadline))
 
     def wait(self, namespace: str, pod: str, deadline: float) -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import grpc
+from pulumi.runtime.proto import EngineStub, engine_pb2
+
 
 @dataclass(frozen=True)
 class EngineProcess:
@@ -46,3 +49,9 @@ class EngineProcess:
         for name in os.environ.keys() - self.environment.keys():
             del os.environ[name]
         os.environ.update(self.environment)
+
+    def show(self, urn: str, text: str) -> None:
+        """Show a text as the current status of a resource, until the next one replaces it."""
+        with grpc.insecure_channel(self.address) as channel:
+            message = engine_pb2.LogRequest(severity=engine_pb2.INFO, message=text, urn=urn, ephemeral=True)
+            EngineStub(channel).Log(message)  # pyright: ignore[reportUnknownMemberType] - the SDK's type is incomplete

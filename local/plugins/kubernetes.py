@@ -9,7 +9,17 @@ from local import paths
 from local.cluster import ClusterError
 from local.cluster.helm import CHARTS, Cluster, Release
 from local.cluster.objects import Object, identity
-from local.plugins.provider import UNKNOWN, InvalidInput, OperationError, Plain, Properties, Provider, Resource, State
+from local.plugins.provider import (
+    UNKNOWN,
+    InvalidInput,
+    OperationError,
+    Plain,
+    Properties,
+    Provider,
+    Resource,
+    State,
+    status,
+)
 from local.supervisor.spec import SupervisorError
 from local.tools import ToolError
 
@@ -190,6 +200,7 @@ class HelmRelease(Resource):
             version=inputs["version"],
             values=inputs.get("values", {}),
             timeout=inputs.get("timeout", 300),
+            say=status.get(),
         )
 
 

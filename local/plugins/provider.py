@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -125,6 +126,9 @@ class Resource:
         """
         raise NotImplementedError
 
+
+status: ContextVar[Callable[[str], None]] = ContextVar("status", default=lambda _: None)
+"""Function that shows a text as the current status of the resource that this thread works on."""
 
 Function = Callable[[Properties], Properties]
 """A provider's function. The program calls it to look something up."""

@@ -27,7 +27,17 @@ from pulumi.runtime import rpc
 from pulumi.runtime.proto import ResourceProviderServicer, plugin_pb2, provider_pb2, status_pb2
 
 from local.plugins.engine_process import EngineProcess
-from local.plugins.provider import UNKNOWN, InvalidInput, OperationError, Plain, Properties, Provider, Resource, changed
+from local.plugins.provider import (
+    UNKNOWN,
+    InvalidInput,
+    OperationError,
+    Plain,
+    Properties,
+    Provider,
+    Resource,
+    changed,
+    status,
+)
 
 
 def to_plain(value: PropertyValue) -> Plain:
@@ -221,8 +231,10 @@ def _answers(method: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Ans
 
     @functools.wraps(method)
     def answer(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Answer:
-        servicer, _, context = cast(tuple[Servicer, Message, grpc.ServicerContext], args)
-        provider = servicer.connections[context.peer()].provider
+        servicer, request, context = cast(tuple[Servicer, Message, grpc.ServicerContext], args)
+        connection = servicer.connections[context.peer()]
+        provider = connection.provider
+        status.set(functools.partial(connection.engine.show, getattr(request, "urn", "")))
         try:
             return method(*args, **kwargs)
         except (OperationError, InvalidInput, _CreatedButFailed) as error:

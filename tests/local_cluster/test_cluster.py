@@ -281,6 +281,13 @@ def test_the_same_release_again_changes_nothing(cluster: Cluster, ports: tuple[i
     assert {status.name: status.pid for status in cluster.ingress.supervisor.list()} == before
 
 
+def test_an_operation_says_which_container_it_waits_for(cluster: Cluster) -> None:
+    said: list[str] = []
+    cluster.install(dataclasses.replace(mlflow(replicaCount=1), say=said.append))
+    pod = pods(cluster)[0].removeprefix("mlflow.")
+    assert said == [f"{name} in pod {pod}" for name in ("mlflow-db-migration", "ini-file-initializer", "mlflow")]
+
+
 def test_more_and_fewer_replicas_keep_the_pods_there_are(cluster: Cluster) -> None:
     cluster.install(mlflow(replicaCount=1))
     (first,) = pods(cluster)

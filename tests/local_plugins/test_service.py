@@ -3,22 +3,25 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import struct_pb2
+from google.protobuf import empty_pb2, struct_pb2
 from pulumi.provider.experimental.property_value import PropertyValue
 from pulumi.runtime import rpc
-from pulumi.runtime.proto import provider_pb2, status_pb2
+from pulumi.runtime.proto import EngineServicer, engine_pb2, engine_pb2_grpc, provider_pb2, status_pb2
 
 from local.plugins import service
 from local.plugins.engine_process import EngineProcess
-from local.plugins.provider import UNKNOWN, InvalidInput, OperationError, Properties, Provider, Resource, State
+from local.plugins.provider import UNKNOWN, InvalidInput, OperationError, Properties, Provider, Resource, State, status
+from local.plugins.server import serve
 from local.plugins.service import Servicer
+from local.stack import free_ports
 
+ENGINE_PORT = free_ports()[0]
 URN = "urn:pulumi:dev::project::component$box:index/lid:Lid::the::lid"
 
 
@@ -41,6 +44,7 @@ class Lid(Resource):
             raise OperationError("out of lids: buy some")
         if inputs.get("colour") == "bug":
             raise KeyError("oops")
+        status.get()("screwing it on")
         return inputs["name"], {"address": "here", "pin": "1234"}
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
@@ -83,9 +87,28 @@ def lid() -> Lid:
     return Lid()
 
 
+class Engine(EngineServicer):
+    """The service of an engine, which keeps the messages that it gets."""
+
+    def __init__(self) -> None:
+        self.messages: list[engine_pb2.LogRequest] = []
+
+    def Log(self, request: engine_pb2.LogRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:  # noqa: N802
+        self.messages.append(request)
+        return empty_pb2.Empty()
+
+
+@pytest.fixture(autouse=True)
+def engine() -> Iterator[Engine]:
+    engine = Engine()
+    server = serve(ENGINE_PORT, lambda server: engine_pb2_grpc.add_EngineServicer_to_server(engine, server))
+    yield engine
+    server.stop(grace=None)
+
+
 def servicer_for(box: Box, engine_pid: int) -> Servicer:
     """Return the service of a stand-in to which an engine has attached."""
-    engine = EngineProcess("127.0.0.1:1")
+    engine = EngineProcess(f"127.0.0.1:{ENGINE_PORT}")
     engine.__dict__.update(pid=engine_pid, environment=os.environ)
     servicer = Servicer(lambda: box)
     servicer.connections[Context().peer()] = service._Connection(box, engine)
@@ -133,6 +156,12 @@ def test_the_preview_of_a_creation_invents_no_outputs(call: Callable[..., Any]):
     response = call("Create", urn=URN, properties=struct(name="a", colour=UNKNOWN), preview=True)
     assert response.id == ""
     assert plain(response.properties) == {"name": "a", "colour": UNKNOWN, "address": UNKNOWN}
+
+
+def test_a_status_is_shown_at_the_resource_and_not_kept(call: Callable[..., Any], engine: Engine):
+    call("Create", urn=URN, properties=struct(name="a", colour="red"))
+    (message,) = engine.messages
+    assert (message.urn, message.message, message.ephemeral) == (URN, "screwing it on", True)
 
 
 def test_secrets_stay_secret_in_outputs(call: Callable[..., Any]):
