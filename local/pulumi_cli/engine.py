@@ -116,7 +116,11 @@ class Engine:
             preexec_fn=lambda: end_with_parent(signal.SIGINT),  # noqa: PLW1509
         )
 
+        interrupted = False
+
         def hand_on(number: int, _: FrameType | None) -> None:
+            nonlocal interrupted
+            interrupted = True
             # The terminal has sent Ctrl-C to Pulumi already. A second one would make Pulumi drop its operations.
             if number != signal.SIGINT:
                 process.send_signal(signal.SIGINT)
@@ -132,7 +136,8 @@ class Engine:
                 f"Pulumi was ended by {signal.Signals(-code).name}. Run the same command again to continue."
             )
         if code != 0:
-            raise EngineError
+            # After an interrupted `destroy`, Pulumi only says that it refuses to remove a stack with resources.
+            raise EngineError("Pulumi was interrupted. Run the same command again to continue." if interrupted else "")
 
     def destroy(self, *arguments: str) -> None:
         """Destroy everything and remove the stack."""

@@ -36,6 +36,15 @@ def test_only_a_terminal_gets_the_dots_of_the_progress(
     assert ("--suppress-progress" in capfd.readouterr().out) == quiet
 
 
+@pytest.mark.parametrize(("signals", "said"), [("kill -INT $PPID; sleep 1", "Pulumi was interrupted"), ("", "^$")])
+def test_an_interruption_is_named_and_another_failure_is_left_to_pulumi(
+    engine: Engine, signals: str, said: str
+) -> None:
+    (engine.folder / "bin" / "pulumi").write_text(f"#!/bin/sh\n{signals}\nexit 1\n")
+    with pytest.raises(EngineError, match=said):
+        engine.run("destroy", "--yes")
+
+
 def test_settings_that_are_not_yaml_are_refused_with_file_and_line(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
