@@ -58,7 +58,7 @@ class ArtifactStore(pulumi.ComponentResource):
             f"{name}-role",
             description="MLflow's artifacts",
             assume_role_policy=pulumi.Output.all(args.account_id, args.partition, args.oidc_issuer).apply(
-                lambda facts: json.dumps(_trust(args, *facts), sort_keys=True)
+                lambda facts: json.dumps(_trust_policy(args, *facts), sort_keys=True)
             ),
             tags=tags,
             opts=child,
@@ -66,7 +66,7 @@ class ArtifactStore(pulumi.ComponentResource):
         policy = aws.iam.RolePolicy(
             f"{name}-policy",
             role=role.name,
-            policy=bucket_arn.apply(lambda arn: json.dumps(_permissions(arn), sort_keys=True)),
+            policy=bucket_arn.apply(lambda arn: json.dumps(_role_policy(arn), sort_keys=True)),
             opts=child,
         )
         ready: list[pulumi.Output[Any]] = [policy.id]
@@ -142,7 +142,7 @@ class ArtifactStore(pulumi.ComponentResource):
         return bucket.id
 
 
-def _trust(args: ArtifactStoreArgs, account_id: str, partition: str, oidc_issuer: str) -> dict[str, Any]:
+def _trust_policy(args: ArtifactStoreArgs, account_id: str, partition: str, oidc_issuer: str) -> dict[str, Any]:
     if args.identity == "podIdentity":
         statement = {
             "Effect": "Allow",
@@ -172,7 +172,7 @@ def _trust(args: ArtifactStoreArgs, account_id: str, partition: str, oidc_issuer
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-def _permissions(bucket_arn: str) -> dict[str, Any]:
+def _role_policy(bucket_arn: str) -> dict[str, Any]:
     return {
         "Version": "2012-10-17",
         "Statement": [

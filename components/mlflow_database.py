@@ -1,11 +1,11 @@
 """MlflowDatabase: roles, database, schema and search path for MLflow on a PostgreSQL server.
 
-Two facts of RDS decide the shape. The master is not a superuser, so it owns database and schema itself: grants on a database that
-another role owns would succeed and do nothing. And ``GRANT … ON SCHEMA public`` does not give CREATE there, so the tables are in a
+Two facts of RDS decide the shape. The master is not a superuser, so a grant of the master on another role's database would succeed
+and do nothing. So the master owns database and schema. And ``GRANT … ON SCHEMA public`` does not give CREATE there, so the tables are in a
 schema of their own, on the roles' search path.
 
 Two login roles let a password change while pods run: one is active, the other on standby. A rotation gives the standby role a new
-password and makes it active; running pods keep the old role's. Both act as a third role, which holds the grants and owns the tables.
+password and makes it active; running pods keep the old role's password. Both act as a third role, which holds the grants and owns the tables.
 """
 
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ class MlflowDatabase(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         child = pulumi.ResourceOptions(parent=self, provider=server)
-        kept = pulumi.ResourceOptions(parent=self, provider=server, protect=args.protect)
+        protected = pulumi.ResourceOptions(parent=self, provider=server, protect=args.protect)
 
         owner = postgresql.Role(f"{name}-owner", name=f"{args.name}_app", login=False, opts=child)
         logins = [
@@ -78,10 +78,10 @@ class MlflowDatabase(pulumi.ComponentResource):
             f"{name}-database",
             name=args.name,
             # PostgreSQL does not drop a role that owns tables, so `destroy` deletes the database first.
-            opts=pulumi.ResourceOptions.merge(kept, pulumi.ResourceOptions(depends_on=[owner])),
+            opts=pulumi.ResourceOptions.merge(protected, pulumi.ResourceOptions(depends_on=[owner])),
         )
         schema = postgresql.Schema(
-            f"{name}-schema", name=args.schema, database=database.name, drop_cascade=True, opts=kept
+            f"{name}-schema", name=args.schema, database=database.name, drop_cascade=True, opts=protected
         )
 
         def grant(
@@ -120,7 +120,7 @@ class MlflowDatabase(pulumi.ComponentResource):
             f"{name}-password",
             length=32,
             special=False,
-            # The rotation in which this role last became active: a new password exactly when it becomes active again.
+            # The number of the rotation in which this role last became active. So it gets a new password when it becomes active, and only then.
             keepers={"rotation": str(args.rotation if is_active else args.rotation - 1)},
             opts=pulumi.ResourceOptions(parent=self),
         )

@@ -33,7 +33,7 @@ class PrivatePostgresArgs:
     allow_cidrs: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
     """IPv4 networks that may connect. The label of a network is part of a resource's name and must not change."""
     allow_security_groups: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
-    """Ids of security groups that may connect, by a label as above."""
+    """Ids of security groups that may connect. The label of a group is part of a resource's name and must not change."""
     allocated_storage: pulumi.Input[int] = 20
     """Storage at the start in GiB, default 20."""
     max_allocated_storage: pulumi.Input[int] = 100
@@ -63,7 +63,7 @@ class PrivatePostgresArgs:
 class PrivatePostgres(pulumi.ComponentResource):
     """Subnet group, security group, parameter group and the instance.
 
-    Private, encrypted and TLS-only are not arguments: there is no reason to have it otherwise.
+    Private, encrypted and TLS-only are not arguments: every instance is all three.
 
     Raises:
         pulumi.RunError: the subnets are public or in one zone, or the region does not offer the engine version.
@@ -85,7 +85,7 @@ class PrivatePostgres(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         tags = {**args.tags}
 
-        subnets = pulumi.Output.from_input(args.subnets).apply(_refuse_unsuitable)
+        subnets = pulumi.Output.from_input(args.subnets).apply(_check_subnets)
         subnet_group = aws.rds.SubnetGroup(
             f"{name}-subnets",
             description="Private subnets of MLflow's database",
@@ -124,7 +124,7 @@ class PrivatePostgres(pulumi.ComponentResource):
             family=_parameter_group_family(args.engine_version, self),
             parameters=[
                 {"name": "rds.force_ssl", "value": "1"},
-                # A logged CREATE or ALTER ROLE … PASSWORD shows the password, whether it is logged as DDL, as refused or as slow.
+                # A logged CREATE or ALTER ROLE … PASSWORD shows the password, in the log of DDL, of errors and of slow statements alike.
                 # Performance Insights shows slow statements without their values.
                 {"name": "log_statement", "value": "none"},
                 {"name": "log_min_error_statement", "value": "panic"},
@@ -231,7 +231,7 @@ class PrivatePostgres(pulumi.ComponentResource):
         self.register_outputs({"identifier": self.identifier, "address": self.address, "port": self.port})
 
 
-def _refuse_unsuitable(subnets: Sequence[Subnet]) -> Sequence[Subnet]:
+def _check_subnets(subnets: Sequence[Subnet]) -> Sequence[Subnet]:
     """Refuse subnets in which RDS fails, or in which one mistake exposes the instance to the internet."""
     problems = [
         f"{subnet.id} is public: its route table leads to {subnet.internet_gateway}; name subnets without a route to an internet gateway"

@@ -21,7 +21,7 @@ class Database(Section):
     """Password of the active login role, a secret. Generated when absent."""
     rotation: int = Field(default=0, ge=0)
     """Number of password changes so far. Raise the number by one to change the password. The standby role gets a new password and becomes
-    active; running pods keep the old one until they are replaced. Two steps in one ``up`` change the password of running pods."""
+    active; running pods keep the old one until they are replaced. Raise it by one in each ``up``: a raise by two changes the password that running pods use."""
     admin_address: HostAndPort | None = Field(default=None, examples=["localhost:15432"])
     """``host:port`` at which Pulumi connects to the server, for example the local end of an SSM tunnel. Default: the server's address."""
 

@@ -56,7 +56,7 @@ class Autoscaling(Section):
 
 
 class ConnectionPool(Section):
-    """Database connections of one worker, in each of SQLAlchemy's pools. HAProxy passes one request fewer to a pod at a time than this, and queues the rest."""
+    """Database connections of one worker, in each of SQLAlchemy's pools. HAProxy passes ``size`` + ``overflow`` - 1 requests at a time to a pod, and queues the rest."""
 
     size: int = Field(default=5, ge=1, le=100)
     """Connections kept open."""

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from settings import PROJECT
 from settings.problem import Problem
 from settings.section import yaml_key
-from settings.sentences import broken_rule, missing, unfit
+from settings.sentences import missing, rule_message, type_message
 from settings.stack import Settings
 
 PROVIDERS = {"aws", "kubernetes", "postgresql", "random", "pulumi"}
@@ -173,8 +173,8 @@ def _sentence(place: _Place, error: ErrorDetails) -> str:
     if error["type"] == "missing" and place.field:
         return missing(place.key, place.field)
     if error["type"] == "value_error":
-        return broken_rule(error["msg"], place.field)
-    return unfit(error["input"], place.field, is_entry=place.is_entry)
+        return rule_message(error["msg"], place.field)
+    return type_message(error["input"], place.field, is_entry=place.is_entry)
 
 
 def _mend(raw: dict[str, Any], place: _Place) -> None:

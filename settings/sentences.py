@@ -20,12 +20,12 @@ def missing(key: str, field: FieldInfo) -> str:
     return f"is missing; set it with `pulumi config set --path '{PROJECT}:{key}' {_example(field)}`"
 
 
-def broken_rule(message: str, field: FieldInfo | None) -> str:
-    """Complete a sentence of a rule in `values`, which does not know whose value it judges."""
+def rule_message(message: str, field: FieldInfo | None) -> str:
+    """Complete the message of a rule in `values.py` with the setting's own example, which the rule does not know."""
     return message.removeprefix("Value error, ").replace("{example}", _example(field))
 
 
-def unfit(value: Any, field: FieldInfo | None, *, is_entry: bool) -> str:
+def type_message(value: Any, field: FieldInfo | None, *, is_entry: bool) -> str:
     """Say what is wrong with a value of a wrong type or out of range.
 
     Args:
@@ -57,7 +57,7 @@ def range_of(field: FieldInfo) -> str:
 
 
 def _example(field: FieldInfo | None) -> str:
-    """Return an example of a value, of a list's or map's one entry."""
+    """Return the setting's example. For a list or a map, return an example of one entry."""
     example = field.examples[0] if field and field.examples else "…"
     if isinstance(example, dict):
         example = list(typing.cast("dict[str, str]", example).values())

@@ -75,7 +75,7 @@ class Settings(Section):
             found.append(
                 Problem(
                     "mlflow.url",
-                    f"is {self.url} but TLS is on; write https, or ingress.plainHttp: true with what that costs",
+                    f"is {self.url} but TLS is on; write https, or set ingress.plainHttp to true and read what that costs",
                     based_on=["ingress.plainHttp"],
                 )
             )

@@ -129,7 +129,7 @@ class LoginArgs:
     """The directory, with mode ``ldap``."""
 
     def __post_init__(self) -> None:
-        """Reject half a directory: it would let people in by passwords that nobody meant to be valid."""
+        """Reject `ldap` without its mode, and the mode without `ldap`: either would check logins otherwise than intended."""
         if (self.mode == LoginMode.LDAP) != (self.ldap is not None):
             raise ValueError(
                 f"login: mode is {self.mode} and ldap is {'given' if self.ldap else 'missing'}; give both or neither"

@@ -16,8 +16,8 @@ def ingress_values(args: MlflowReleaseArgs) -> dict[str, Any]:
             "haproxy.org/ssl-redirect": "true" if site.tls_in_haproxy else "false",
             # Large artifacts take longer than the default of 50 s.
             "haproxy.org/timeout-server": "300s",
-            # A request can hold one database connection while it waits for a second one. As many requests as connections can wait for each
-            # other for ever; with one request fewer, one of them always goes on. HAProxy queues the others. Its pods share this number.
+            # A request can hold one database connection while it waits for a second one. If there are as many requests as connections,
+            # all of them can wait for each other for ever. With one request fewer, one of them always gets its second connection.
             "haproxy.org/pod-maxconn": str(database.pool_size + database.pool_overflow - 1),
             # http-server-close: with two workers or more uvicorn answers 40 ms late on a connection that is kept (its issue 3149), and it
             # closes a kept connection after 5 s, at times just when HAProxy sends the next request on it.

@@ -1,4 +1,4 @@
-"""Our code that checks logins inside MLflow's pods, where MLflow's own does not do."""
+"""Our code that checks logins inside MLflow's pods, where MLflow's own login is not enough."""
 
 import hashlib
 import importlib.resources

@@ -145,8 +145,12 @@ class Pods:
         for kind, name in container.env_from:
             env |= rendered.config_maps[name] if kind == "ConfigMap" else self.objects.secret_data(namespace, name)
         for name, value in container.env.items():
-            env[name] = _here(value, container, folder) if isinstance(value, str) else self._secret(namespace, value)
-        return [_here(word, container, folder) for word in (*container.command, *container.args)], env
+            env[name] = (
+                _with_local_paths(value, container, folder)
+                if isinstance(value, str)
+                else self._secret(namespace, value)
+            )
+        return [_with_local_paths(word, container, folder) for word in (*container.command, *container.args)], env
 
     def _config_map(self, namespace: str, name: str) -> dict[str, str]:
         config_map = self.objects.get("ConfigMap", namespace, name)
@@ -166,7 +170,7 @@ def remaining(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.1)
 
 
-def _here(text: str, container: mlflow.Container, folder: Path) -> str:
+def _with_local_paths(text: str, container: mlflow.Container, folder: Path) -> str:
     for mount in container.mounts:
         # The volume at /tmp only makes /tmp writable. This machine's /tmp is writable, so its path stays.
         if mount.volume != "tmp":

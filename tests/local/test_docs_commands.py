@@ -263,7 +263,7 @@ def _engine(site: LocalStack, folder: Path) -> dict[str, str]:
         "PATH": f"{site.folder / 'bin'}:{os.environ['PATH']}",
         "PULUMI_HOME": str(folder / "home"),
         "PULUMI_BACKEND_URL": f"file://{folder / 'state'}",
-        # Of a stack that has no key.
+        # A stack without a key takes its passphrase from here.
         "PULUMI_CONFIG_PASSPHRASE": secrets.token_hex(16),
     }
 
