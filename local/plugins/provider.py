@@ -1,4 +1,4 @@
-"""What a stand-in provider defines: resource types as subclasses of `Resource`, and functions, with plain Python values.
+"""Base of the stand-in providers: resource types as subclasses of `Resource`, and functions, with plain Python values.
 
 `service.py` implements the rest of Pulumi's protocol.
 """

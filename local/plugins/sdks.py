@@ -1,4 +1,4 @@
-"""What Python's fork server imports, so that the processes of the programs need not."""
+"""Modules that Python's fork server imports, so that the processes of the programs need not."""
 
 import gc
 import importlib
