@@ -341,7 +341,12 @@ def test_a_warning_reaches_the_log_of_the_run() -> None:
     [
         ("db.t3.micro", 85),
         ("db.t4g.small", 198),
+        ("db.t3.medium", 423),
         ("db.m7g.large", 874),
+        ("db.r6g.large", 1775),
+        ("db.x2g.large", 3577),
+        ("db.m7g.xlarge", 1775),
+        ("db.m5.2xlarge", 3577),
         ("db.r6g.16xlarge", 5000),
         ("db.z1d.large", None),
     ],
