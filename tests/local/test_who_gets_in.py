@@ -8,6 +8,7 @@ import subprocess
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from ssl import CERT_NONE, create_default_context
 from urllib.parse import quote
@@ -321,7 +322,10 @@ def listening(pids: set[int]) -> set[tuple[str, int]]:
                 words_of_address = [
                     bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8)
                 ]
-                addresses.add((".".join(str(byte) for byte in b"".join(words_of_address)), int(port, 16)))
+                found = ip_address(b"".join(words_of_address))
+                # A process that also speaks IPv6, such as the plugin server, has its IPv4 addresses mapped.
+                found = getattr(found, "ipv4_mapped", None) or found
+                addresses.add((str(found), int(port, 16)))
     return addresses
 
 
