@@ -48,7 +48,7 @@ test: $(VENV)/.complete ## Run every test, those on the real engine too (TESTS="
 	@$(VENV)/bin/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(TESTS)
 
 unit: $(VENV)/.complete ## Run the fast tests: under a minute on two cores.
-	@$(VENV)/bin/python -m pytest -n auto --dist worksteal tests/unit tests/contract tests/operations
+	@$(VENV)/bin/python -m pytest -n auto --dist worksteal tests/unit tests/contract tests/operations tests/docs
 
 bench: $(VENV)/.complete ## Measure everything, two hours (PARTS="program serving": some of it); artifacts/bench.md.
 	@$(VENV)/bin/python -m local.bench $(PARTS)
@@ -76,10 +76,10 @@ lock: $(VENV)/.complete ## Pin the newest packages that the requirements allow, 
 	"$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade -c requirements.txt requirements-dev.in -o requirements-dev.txt
 
 settings-reference: $(VENV)/.complete ## Write docs/settings.md and the editor's schema from settings/.
-	@$(VENV)/bin/python -m settings.reference
+	@$(VENV)/bin/python -m settings.write_reference
 
 chart-facts: $(VENV)/.complete ## Record what the real charts make of the program's values (needs helm; CHARTS=folder: charts that are unpacked there).
-	@CHARTS="$(CHARTS)" $(VENV)/bin/python -m tests.contract.record
+	@CHARTS="$(CHARTS)" $(VENV)/bin/python -m tests.contract.record_charts
 
 ##@ For a stack on AWS (STACK=dev)
 doctor: $(VENV)/.complete ## List what is missing before a first `pulumi up` of STACK.

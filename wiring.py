@@ -29,9 +29,9 @@ from components.mlflow_release import (
 )
 from components.postgres_alarms import PostgresAlarmsArgs
 from components.private_postgres import PrivatePostgres, PrivatePostgresArgs
+from settings.all_settings import Settings
 from settings.login import Auth
 from settings.rds_connections import max_connections
-from settings.stack import Settings
 
 ALL_IPV4 = "0.0.0.0/0"
 
@@ -210,7 +210,7 @@ def mlflow(
             ingress_namespace=settings.ingress.namespace,
             tls_secret_name=settings.ingress.tls_secret_name,
             cluster_issuer=settings.ingress.cluster_issuer,
-            tls_in_haproxy=not (settings.ingress.plain_http or settings.ingress.certificate_arn),
+            redirect_to_https=not (settings.ingress.plain_http or settings.ingress.certificate_arn),
             cors_allowed_origins=section.cors_allowed_origins,
             allowed_hosts=section.allowed_hosts,
         ),

@@ -89,12 +89,12 @@ def _address(status: Any) -> str:
 
 def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
     """Return the values of the chart. It has no schema and ignores a misspelt value, so tests compare what it makes of these."""
-    tls_outside = args.certificate_arn is not None
+    tls_at_load_balancer = args.certificate_arn is not None
     service: dict[str, Any] = {
         "type": "LoadBalancer",
         # By default the chart publishes statistics, pprof and QUIC. AWS load balancers take no TCP and UDP on one port.
         # A network load balancer that terminates TLS cannot redirect, so port 80 would serve unencrypted: it is not published then.
-        "enablePorts": {"http": not tls_outside, "https": True, "quic": False, "stat": False, "admin": False},
+        "enablePorts": {"http": not tls_at_load_balancer, "https": True, "quic": False, "stat": False, "admin": False},
     }
     if args.load_balancer_class:
         annotations = {"scheme": args.scheme, "nlb-target-type": "ip"}
@@ -111,7 +111,7 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
         }
     if args.allowed_cidrs:
         service["loadBalancerSourceRanges"] = list(args.allowed_cidrs)
-    if tls_outside:
+    if tls_at_load_balancer:
         service["targetPorts"] = {"https": "http"}
     controller: dict[str, Any] = {
         "replicaCount": args.replicas,
@@ -136,7 +136,7 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
         "service": service,
         # The chart writes the values into a ConfigMap, so each is a string.
         "config": {
-            "ssl-redirect": "false" if tls_outside else "true",
+            "ssl-redirect": "false" if tls_at_load_balancer else "true",
             "ssl-redirect-port": str(args.https_port),
             # Uploads of large artifacts pause for longer than the default of 50 s.
             "timeout-client": "300s",

@@ -16,9 +16,10 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from local import aws_account, paths, plugins, tools
+from local import aws_account, paths, tools
 from local.charts.mlflow import APP_VERSIONS
 from local.cluster.objects import Objects
+from local.plugins import client as plugins_client
 from local.progress import Progress, Step, box
 from local.pulumi_cli.engine import STACK, Engine, EngineError, ports
 from local.supervisor.client import Supervisor
@@ -190,7 +191,7 @@ def _start(stack: Path) -> tuple[Engine, bool]:
         "HAProxy": lambda step: tools.ensure(tools.HAPROXY, step.say),
         f"MLflow {DEFAULT_MLFLOW_VERSION}": lambda step: tools.ensure(mlflow, step.say),
         "AWS account": lambda step: aws_account.start(supervisor),
-        "plugins": lambda step: plugins.start(supervisor),
+        "plugins": lambda step: plugins_client.start(supervisor),
     }
     try:
         results = _in_parallel(work)

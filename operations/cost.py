@@ -8,7 +8,7 @@ import argparse
 from dataclasses import dataclass
 
 from operations.stack_file import read
-from settings.stack import Settings
+from settings.all_settings import Settings
 
 PRICES_OF = "2026-11-24"
 """Date of the prices."""
@@ -98,7 +98,7 @@ def report(stack: str, settings: Settings, artifacts_gib: int) -> str:
         f"  {item.what:<{width}}  {'unknown' if item.dollars is None else f'{item.dollars:9.2f}'}" for item in items
     ]
     lines.append(f"  {'together':<{width}}  {sum(item.dollars or 0 for item in items):9.2f}")
-    pods = settings.most_replicas
+    pods = settings.max_replicas
     asked = settings.mlflow.resources
     lines.append(
         f"  On nodes that you have: {pods} MLflow pod(s) asking {asked.cpu_request} CPU and {asked.memory_request} memory each"

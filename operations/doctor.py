@@ -17,7 +17,7 @@ from typing import Any
 from components.haproxy_ingress import CHART_REPOSITORY as INGRESS_CHARTS
 from components.mlflow_release.names import CHART_REPOSITORY as MLFLOW_CHARTS
 from operations.stack_file import config, read
-from settings.stack import Settings
+from settings.all_settings import Settings
 
 OLDEST_PULUMI = (3, 200, 0)
 """Oldest version of the Pulumi CLI that the checks accept."""

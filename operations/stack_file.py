@@ -8,8 +8,8 @@ from typing import Any, cast
 import yaml
 
 from settings import PROJECT
+from settings.all_settings import Settings
 from settings.reader import listing, parse
-from settings.stack import Settings
 
 ROOT = Path(__file__).parents[1]
 PLACEHOLDER = "a-secret-that-is-not-read"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from settings.section import Section
-from settings.values import DnsLabel, matching
+from settings.value_types import DnsLabel, matching
 
 
 class Artifacts(Section):

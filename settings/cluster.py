@@ -6,7 +6,7 @@ from pydantic import Field
 
 from settings.problem import Problem
 from settings.section import Section
-from settings.values import matching
+from settings.value_types import matching
 
 
 class Cluster(Section):

@@ -5,7 +5,7 @@ from pydantic import Field
 from settings.postgres import RESERVED_BY_RDS
 from settings.problem import Problem
 from settings.section import Section
-from settings.values import HostAndPort, Identifier, Password
+from settings.value_types import HostAndPort, Identifier, Password
 
 
 class Database(Section):

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from settings.problem import Problem
 from settings.section import Section, yaml_key
-from settings.values import EVERY_NETWORK, DnsLabel, Host, Network, arn, matching
+from settings.value_types import EVERY_NETWORK, DnsLabel, Host, Network, arn, matching
 
 NAMESPACES_OF_KUBERNETES = {"default", "kube-system", "kube-public", "kube-node-lease"}
 """Namespaces that every cluster has."""

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from settings.problem import Problem
 from settings.section import Section
-from settings.values import LdapUri, Password, matching
+from settings.value_types import LdapUri, Password, matching
 
 
 class Ldap(Section):

@@ -8,7 +8,7 @@ from settings.ingress import NAMESPACES_OF_KUBERNETES
 from settings.login import Auth
 from settings.problem import Problem
 from settings.section import Section
-from settings.values import Cpu, DnsLabel, Host, Memory, Origin, Site, matching, mebibytes, split_url
+from settings.value_types import Cpu, DnsLabel, Host, Memory, Origin, Site, matching, mebibytes, split_url
 
 
 class Resources(Section):

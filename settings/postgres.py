@@ -6,7 +6,7 @@ from pydantic import Discriminator, Field, Tag
 
 from settings.problem import Problem
 from settings.section import Section, yaml_key
-from settings.values import (
+from settings.value_types import (
     EVERY_NETWORK,
     ForeignPassword,
     Host,

@@ -13,10 +13,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from settings import PROJECT
+from settings.all_settings import Settings
+from settings.messages import missing, rule_message, type_message
 from settings.problem import Problem
 from settings.section import yaml_key
-from settings.sentences import missing, rule_message, type_message
-from settings.stack import Settings
 
 PROVIDERS = {"aws", "kubernetes", "postgresql", "random", "pulumi"}
 """Prefixes of settings that are not this program's."""

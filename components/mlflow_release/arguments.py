@@ -26,8 +26,8 @@ class SiteArgs:
     """Name of the Secret with the certificate that HAProxy serves."""
     cluster_issuer: str | None = None
     """Name of the cert-manager ClusterIssuer that creates such a Secret."""
-    tls_in_haproxy: bool = True
-    """True if HAProxy terminates TLS. It then redirects HTTP to HTTPS."""
+    redirect_to_https: bool = True
+    """True if HAProxy redirects HTTP to HTTPS. False for plain HTTP, and where the load balancer terminates TLS."""
     cors_allowed_origins: Sequence[str] = ()
     """Origins, in addition to the site's own, whose pages may call the API."""
     allowed_hosts: Sequence[str] = ()
@@ -164,12 +164,12 @@ class PodArgs:
     """Memory at which a pod is killed, a Kubernetes quantity, default 2 GiB."""
 
     @property
-    def fewest(self) -> int:
+    def min_pods(self) -> int:
         """Smallest number of pods that serve."""
         return self.autoscaler.min_replicas if self.autoscaler else self.replicas
 
     @property
-    def most(self) -> int:
+    def max_pods(self) -> int:
         """Largest number of pods that serve."""
         return self.autoscaler.max_replicas if self.autoscaler else self.replicas
 

@@ -13,10 +13,10 @@ import pulumi_kubernetes as kubernetes
 import pulumi_random as random
 
 from .arguments import LoginMode, MlflowReleaseArgs
-from .login import login_code
+from .chart_values import mlflow_values
+from .login_code import login_code
 from .names import ADMIN_SECRET, CHART_REPOSITORY, DATABASE_SECRET, POD_LABELS, RELEASE
 from .network_policy import network_policy
-from .values import mlflow_values
 
 
 class MlflowRelease(pulumi.ComponentResource):
@@ -71,7 +71,7 @@ class MlflowRelease(pulumi.ComponentResource):
             spec=network_policy(args),
             opts=child,
         )
-        if args.pods.fewest > 1:
+        if args.pods.min_pods > 1:
             kubernetes.policy.v1.PodDisruptionBudget(
                 f"{name}-disruption-budget",
                 metadata={"name": RELEASE, "namespace": namespaced},

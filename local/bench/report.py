@@ -16,7 +16,7 @@ from local.bench import serving, soak, stored_runs
 from local.bench.program import Pair
 from local.bench.serving import CHART, DEFAULT, NO_LOGIN, TWO_PODS, Row
 from local.bench.stored_runs import Growth
-from local.load import MIB
+from local.http_load import MIB
 
 GIB = 1024 * MIB
 """Bytes of a gibibyte."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from psycopg.sql import SQL, Identifier, Literal
 
 from local.bench.workloads import MIXED, SEARCH_RUNS, experiment
-from local.load import MIB, Load, database_login, memory, pods, send
+from local.http_load import MIB, Load, database_login, memory, pods, send
 from local.stack import LocalStack
 from local.supervisor.client import Supervisor
 

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from local.bench.workloads import PAGE, experiment
-from local.load import database_login, send
+from local.http_load import database_login, send
 from local.stack import LocalStack
 
 STORED = (1_000, 10_000, 100_000)

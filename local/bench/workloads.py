@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
-from local.load import Request, Script, over_and_over, send
+from local.http_load import Request, Script, over_and_over, send
 from local.stack import LocalStack
 
 METRICS_PER_BATCH = 10

@@ -84,7 +84,7 @@ class Rendered:
     """Annotations and spec of the Services, by name."""
     config: Mapping[str, str]
     """Configuration of the controller."""
-    tls_outside: bool
+    tls_at_load_balancer: bool
     """True if the load balancer terminates TLS. The controller then gets plain HTTP on both ports."""
     default_certificate: str
     """Name of the Secret with the certificate for hosts that have no other."""
@@ -159,7 +159,7 @@ def render(version: str, release: str, namespace: str, values: Values) -> Render
         },
         services=services,
         config=controller["config"],
-        tls_outside=controller["service"]["targetPorts"]["https"] == "http",
+        tls_at_load_balancer=controller["service"]["targetPorts"]["https"] == "http",
         default_certificate=f"{fullname}-default-cert",
         replicas=controller["replicaCount"],
         objects=_objects(fullname, class_name, services, controller),
@@ -382,7 +382,7 @@ def _frontends(
     if "proxy-protocol" in controller.config:
         sources = controller.config["proxy-protocol"].replace(",", " ")
         first = [f"  tcp-request connection expect-proxy layer4 if {{ src {sources} }}"]
-    if controller.tls_outside:
+    if controller.tls_at_load_balancer:
         # The load balancer has the certificate and sends plain HTTP to both ports.
         return ["frontend http", plain, encrypted, *first, *redirects, *choices]
     return [

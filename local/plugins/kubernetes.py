@@ -9,7 +9,7 @@ from local import paths
 from local.cluster import ClusterError
 from local.cluster.helm import CHARTS, Cluster, Release
 from local.cluster.objects import Object, identity
-from local.plugins.provider import (
+from local.plugins.provider_base import (
     UNKNOWN,
     InvalidInput,
     OperationError,

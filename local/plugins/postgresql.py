@@ -14,7 +14,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from local.plugins.provider import (
+from local.plugins.provider_base import (
     UNKNOWN,
     InvalidInput,
     OperationError,

@@ -9,7 +9,7 @@ import secrets
 import string
 from importlib.metadata import version
 
-from local.plugins.provider import Properties, Provider, Resource, State
+from local.plugins.provider_base import Properties, Provider, Resource, State
 
 _LETTERS_AND_DIGITS = string.ascii_letters + string.digits
 _SPECIAL = "!@#$%&*()-_=+[]{}<>:?"

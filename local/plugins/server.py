@@ -15,13 +15,13 @@ from threading import Event
 import grpc
 from pulumi.runtime.proto import language_pb2_grpc, provider_pb2_grpc
 
-from local.plugins import language
-from local.plugins.aws.package import Aws
+from local.plugins import language_host
+from local.plugins.aws.aws_provider import Aws
 from local.plugins.kubernetes import Kubernetes
 from local.plugins.postgresql import PostgreSql
-from local.plugins.provider import Provider
+from local.plugins.provider_base import Provider
+from local.plugins.provider_service import Servicer
 from local.plugins.random import Random
-from local.plugins.service import Servicer
 
 _MAX_MESSAGE_BYTES = 400 * 1024 * 1024
 """Largest message in bytes, the engine's own limit. gRPC's default, 4 MiB, is too small for a large program's state."""
@@ -64,14 +64,14 @@ def main(ports: dict[str, int]) -> None:
         ports: port of each package and of the language host, by name.
     """
     os.umask(0o022)
-    language.load_sdks()
+    language_host.load_sdks()
     servers: list[grpc.Server] = []
     for package, provider in PROVIDERS.items():
         add = partial(provider_pb2_grpc.add_ResourceProviderServicer_to_server, Servicer(provider))
         servers.append(serve(ports[package], add))
     # The supervisor takes the language host's port as the sign that all plugins are ready.
-    add = partial(language_pb2_grpc.add_LanguageRuntimeServicer_to_server, language.Host())
-    servers.append(serve(ports[language.RUNTIME], add))
+    add = partial(language_pb2_grpc.add_LanguageRuntimeServicer_to_server, language_host.Host())
+    servers.append(serve(ports[language_host.RUNTIME], add))
     Event().wait()
 
 

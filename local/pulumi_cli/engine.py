@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from local import aws_account, paths, tools
-from local.plugins import attach
+from local.plugins.client import attach
 from local.pulumi_cli.recovery import likely_id
 from local.supervisor.client import Supervisor
 from local.supervisor.process import end_with_parent

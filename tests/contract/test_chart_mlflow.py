@@ -10,7 +10,7 @@ import pytest
 from local.charts import ValuesError
 from local.charts.mlflow import CONTAINER_PORT, READINESS_PATH, Container, Mount, Rendered, SecretKey, check, render
 from tests.contract.cases import CASES, release
-from tests.contract.record import fingerprint
+from tests.contract.record_charts import fingerprint
 from tests.contract.recordings import recording
 
 OF_MLFLOW = [case for case in CASES if case.startswith("mlflow-")]

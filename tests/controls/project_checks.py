@@ -9,8 +9,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tests.controls.gate import Finding
-from tests.controls.plan import address
+from tests.controls.terraform_plan import address
+from tests.controls.verdict import Finding
 from tests.unit.harness import Account, Deployment, Resource, plain
 
 Verdicts = Iterator[tuple[Resource, bool]]

@@ -12,8 +12,8 @@ import pytest
 
 from local import tools
 from tests import ROOT
-from tests.controls import document, gate, plan, project_checks
-from tests.controls.gate import STACKS, Finding
+from tests.controls import project_checks, terraform_plan, verdict, write_page
+from tests.controls.verdict import STACKS, Finding
 from tests.unit.harness import Deployment, Resource, deploy, plain, stack_config
 
 Inputs = dict[str, Any]
@@ -66,7 +66,7 @@ def annotation(key: str, value: str) -> Callable[[Inputs], None]:
     return lambda inputs: inputs["values"]["controller"]["service"]["annotations"].update(annotations)
 
 
-# Faults that Checkov must find. With a misspelt argument or a lost reference in plan.py, most of its checks would pass.
+# Faults that Checkov must find. With a misspelt argument or a lost reference in terraform_plan.py, most of its checks would pass.
 BROKEN: Mapping[str, tuple[str, Callable[[Inputs], None]]] = {
     "CKV_AWS_16": ("postgres-instance", setting(storageEncrypted=False)),
     "CKV_AWS_17": ("postgres-instance", setting(publiclyAccessible=True)),
@@ -182,38 +182,40 @@ def from_checkov(
     asked = deployments | {"broken": broken}
     with ThreadPoolExecutor() as pool:
         answers = {
-            name: pool.submit(gate.checkov, uv, deployment, tmp_path_factory.mktemp(name))
+            name: pool.submit(verdict.checkov, uv, deployment, tmp_path_factory.mktemp(name))
             for name, deployment in asked.items()
         }
         return {name: answer.result() for name, answer in answers.items()}
 
 
-def judge(findings: Sequence[Finding], waivers: Sequence[gate.Waiver], stack: str) -> None:
+def judge(findings: Sequence[Finding], waivers: Sequence[verdict.Waiver], stack: str) -> None:
     waived = [waiver for waiver in waivers if stack in waiver.stacks]
     sentences = [
         f"{failure} (mend it, or waive it with a reason that a reviewer accepts)"
-        for failure in gate.not_waived(findings, waived)
+        for failure in verdict.not_waived(findings, waived)
     ]
     sentences += [
         f"{waiver} (this waiver excuses nothing any more: remove it)"
-        for waiver in gate.without_a_failure(findings, waived)
+        for waiver in verdict.without_a_failure(findings, waived)
     ]
     # The message holds the list, because pytest shortens a long one.
     assert not sentences, "\n".join([f"{stack}, see tests/controls/waivers.yaml:", *sentences])
 
 
-def is_ours(waiver: gate.Waiver) -> bool:
+def is_ours(waiver: verdict.Waiver) -> bool:
     return set(waiver.checks) <= project_checks.CHECKS.keys()
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_control_that_we_check_ourselves_is_met_or_waived(deployments: dict[str, Deployment], stack: str) -> None:
-    judge(project_checks.findings(deployments[stack]), [waiver for waiver in gate.waivers() if is_ours(waiver)], stack)
+    judge(
+        project_checks.findings(deployments[stack]), [waiver for waiver in verdict.waivers() if is_ours(waiver)], stack
+    )
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_control_that_checkov_checks_is_met_or_waived(from_checkov: dict[str, list[Finding]], stack: str) -> None:
-    judge(from_checkov[stack], [waiver for waiver in gate.waivers() if not is_ours(waiver)], stack)
+    judge(from_checkov[stack], [waiver for waiver in verdict.waivers() if not is_ours(waiver)], stack)
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -221,7 +223,7 @@ def test_every_control_of_the_table_is_checked_where_it_says(
     from_checkov: dict[str, list[Finding]], deployments: dict[str, Deployment], stack: str
 ) -> None:
     checked = {finding.check for finding in from_checkov[stack] + project_checks.findings(deployments[stack])}
-    table = {check for rows in gate.table().values() for row in rows for check in row.checks if stack in row.stacks}
+    table = {check for rows in verdict.table().values() for row in rows for check in row.checks if stack in row.stacks}
     optional = set() if stack == "prod" else {"CKV_AWS_319"}  # comes with the alarms
     assert not table - checked - optional, (
         "nothing was checked for these; a control that looks at nothing is always met"
@@ -229,14 +231,14 @@ def test_every_control_of_the_table_is_checked_where_it_says(
 
 
 def test_every_check_of_ours_and_every_waiver_stands_in_the_table() -> None:
-    table = {check for rows in gate.table().values() for row in rows for check in row.checks}
+    table = {check for rows in verdict.table().values() for row in rows for check in row.checks}
     assert not project_checks.CHECKS.keys() - table
-    assert not {check for waiver in gate.waivers() for check in waiver.checks} - table
+    assert not {check for waiver in verdict.waivers() for check in waiver.checks} - table
 
 
 def test_every_control_says_what_meets_it_and_it_is_there() -> None:
-    for row in [row for rows in gate.table().values() for row in rows]:
-        waived = {check for waiver in gate.waivers() for check in waiver.checks}
+    for row in [row for rows in verdict.table().values() for row in rows]:
+        waived = {check for waiver in verdict.waivers() for check in waiver.checks}
         assert row.by or row.chart or row.elsewhere or set(row.checks) <= waived, f"{row.control}: by whom?"
         for entry in row.by:
             file, _, text = entry.partition(": ")
@@ -244,7 +246,7 @@ def test_every_control_says_what_meets_it_and_it_is_there() -> None:
 
 
 def test_the_page_says_what_the_table_and_the_waivers_say() -> None:
-    assert document.PAGE.read_text() == document.render(), "python -m tests.controls.document"
+    assert write_page.PAGE.read_text() == write_page.render(), "python -m tests.controls.write_page"
 
 
 @pytest.mark.parametrize("check", BROKEN)
@@ -282,16 +284,16 @@ def test_a_lost_resource_is_noticed_like_a_wrong_one(deployments: dict[str, Depl
 
 
 def test_a_failure_without_a_waiver_and_a_waiver_without_a_failure_are_both_told() -> None:
-    waiver = gate.Waiver(["A"], "aws_s3_bucket.*", "because")
+    waiver = verdict.Waiver(["A"], "aws_s3_bucket.*", "because")
     failure, met = Finding("A", "aws_s3_bucket.x", passed=False), Finding("A", "aws_s3_bucket.x", passed=True)
-    assert gate.not_waived([failure], [waiver]) == []
-    assert gate.not_waived([failure], []) == ["A aws_s3_bucket.x"]
-    assert gate.not_waived([Finding("A", "aws_db_instance.x", passed=False)], [waiver]) == ["A aws_db_instance.x"]
-    assert gate.without_a_failure([met], [waiver]) == ["A aws_s3_bucket.*"]
+    assert verdict.not_waived([failure], [waiver]) == []
+    assert verdict.not_waived([failure], []) == ["A aws_s3_bucket.x"]
+    assert verdict.not_waived([Finding("A", "aws_db_instance.x", passed=False)], [waiver]) == ["A aws_db_instance.x"]
+    assert verdict.without_a_failure([met], [waiver]) == ["A aws_s3_bucket.*"]
 
 
 def test_the_plan_keeps_which_resource_refers_to_which(deployments: dict[str, Deployment]) -> None:
-    configuration = plan.terraform_plan(deployments["prod"])["configuration"]["root_module"]["resources"]
+    configuration = terraform_plan.terraform_plan(deployments["prod"])["configuration"]["root_module"]["resources"]
     references = {
         (resource["name"], argument): expression["references"][-1]
         for resource in configuration
@@ -311,7 +313,7 @@ def test_the_plan_keeps_which_resource_refers_to_which(deployments: dict[str, De
 def test_a_type_that_the_plan_does_not_know_is_an_error(deployments: dict[str, Deployment]) -> None:
     key = dataclasses.replace(deployments["prod"].named("artifacts-role"), type="aws:iam/accessKey:AccessKey")
     with pytest.raises(LookupError, match=re.escape("aws:iam/accessKey:AccessKey")):
-        plan.terraform_plan(dataclasses.replace(deployments["prod"], resources=[key]))
+        terraform_plan.terraform_plan(dataclasses.replace(deployments["prod"], resources=[key]))
 
 
 def _failed(findings: Sequence[Finding], check: str) -> set[str]:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import grpc
 from pulumi.runtime.proto import language_pb2
 
-from local.plugins import language
+from local.plugins import language_host
 
 
-class Host(language.Host):
+class Host(language_host.Host):
     def RuntimeOptionsPrompts(  # noqa: N802  (the protocol's name)
         self, request: language_pb2.RuntimeOptionsRequest, context: grpc.ServicerContext
     ) -> language_pb2.RuntimeOptionsResponse:

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from local.load import MIB, Load, Request, Sampler, database_login, memory, over_and_over, pods, report, send
+from local.http_load import MIB, Load, Request, Sampler, database_login, memory, over_and_over, pods, report, send
 from local.stack import PYTHON, LocalStack, new_stack
 from local.supervisor.client import Supervisor
 from local.supervisor.spec import Status

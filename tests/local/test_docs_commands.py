@@ -22,14 +22,14 @@ import yaml
 from pulumi.runtime.proto import language_pb2_grpc
 
 from local import aws_account, paths
-from local.load import database_login
+from local.http_load import database_login
 from local.plugins.server import serve
 from local.stack import LocalStack, free_ports, new_stack
 from local.supervisor.client import Supervisor
 from tests import ROOT
+from tests.docs_commands import block, words
 from tests.local.docs_shell import Shell
 from tests.local.language_host import Host
-from tests.pages import block, words
 from tests.unit.harness import deploy
 
 pytestmark = pytest.mark.local

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from components.mlflow_release.login import CODE
+from components.mlflow_release.login_code import CODE
 from local import tools
 from local.stack import run_with_mlflow
 

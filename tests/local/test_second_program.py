@@ -21,8 +21,8 @@ from local.cluster.objects import Objects
 from local.stack import LocalStack, Project, new_stack, run_with_mlflow
 from local.supervisor.client import Supervisor
 from tests import ROOT
+from tests.docs_commands import blocks
 from tests.local import faults
-from tests.pages import blocks
 from tests.wheel import install
 
 pytestmark = pytest.mark.local

@@ -14,7 +14,7 @@ from typing import LiteralString
 import psycopg
 import pytest
 
-from local.load import Load, Request, over_and_over
+from local.http_load import Load, Request, over_and_over
 from local.stack import LocalStack, Project, new_stack
 from local.supervisor.client import Supervisor
 

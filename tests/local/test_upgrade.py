@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from local.load import MIB, Load, Request, memory, over_and_over, pods, report, send
+from local.http_load import MIB, Load, Request, memory, over_and_over, pods, report, send
 from local.stack import Answer, LocalStack, new_stack
 from local.supervisor.client import Supervisor
 from operations.rotate_admin import change_password
+from tests.docs_commands import block
 from tests.local.docs_shell import Shell
-from tests.pages import block
 
 pytestmark = pytest.mark.local
 

@@ -214,7 +214,7 @@ def private_run(site: Site) -> str:
 
 NOBODY = "nobody-special", "a-password-of-a-test"
 
-# Requests for which 3.7.0 checks no permission. settings/stack.py warns about this, and the default version has no such
+# Requests for which 3.7.0 checks no permission. settings/all_settings.py warns about this, and the default version has no such
 # hole.
 HOLES = {
     (GUIDES_MLFLOW, "GET", "/api/2.0/mlflow-artifacts/artifacts?path={folder}"),
@@ -248,7 +248,7 @@ def test_a_user_without_permission_gets_no_artifact(site: Site, private_run: str
     status, body = connection.ask(method, path, NOBODY)
     if (site.mlflow, method, template) in HOLES:
         assert status == 200, (
-            "MLflow has closed this hole: take it out of HOLES and of the warning in settings/stack.py"
+            "MLflow has closed this hole: take it out of HOLES and of the warning in settings/all_settings.py"
         )
     else:
         assert status == 403, body[:300]

@@ -19,7 +19,7 @@ from typing import Any
 
 import requests
 
-from components.mlflow_release import login
+from components.mlflow_release import login_code
 from local import paths, tools
 
 SLAPD = shutil.which("slapd", path=f"/usr/sbin:/usr/libexec:{os.defpath}")
@@ -341,7 +341,7 @@ class Mlflow:
         }
         argv = [str(python.with_name("mlflow")), "server", "--host=127.0.0.1", f"--port={self.port}", "--workers=1"]
         if options := self.values["extraArgs"].get("gunicornOpts"):
-            here = options.replace(login.FOLDER, str(login.CODE))
+            here = options.replace(login_code.FOLDER, str(login_code.CODE))
             argv.append(f"--gunicorn-opts={here}")
         argv += ["--backend-store-uri=postgresql+psycopg2://", "--app-name=basic-auth", "--serve-artifacts"]
         argv += [f"--artifacts-destination={self.folder / 'artifacts'}"]

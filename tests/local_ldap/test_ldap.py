@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from components.mlflow_release import DatabaseArgs, LdapArgs, LoginArgs, LoginMode, MlflowReleaseArgs, SiteArgs
-from components.mlflow_release.login import CODE, login_code
-from components.mlflow_release.values import mlflow_values
+from components.mlflow_release.chart_values import mlflow_values
+from components.mlflow_release.login_code import CODE, login_code
 from local import paths, tools
 from tests.local_ldap.servers import (
     ADMINS,

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import pytest
 from moto import mock_aws
 
-from local.plugins.aws import api, cloudwatch, database_server, ec2, functions, iam, rds, route53, s3
-from local.plugins.provider import InvalidInput, OperationError, Properties, Resource
+from local.plugins.aws import api, cloudwatch, database_server, ec2, iam, lookups, rds, route53, s3
+from local.plugins.provider_base import InvalidInput, OperationError, Properties, Resource
 
 REGION = "eu-west-1"
 
@@ -261,9 +261,9 @@ def test_versioning_can_only_be_suspended(bucket: str):
 
 def test_record():
     zone = api.client("route53").create_hosted_zone(Name="example.com", CallerReference="1")["HostedZone"]["Id"]
-    zone_id = functions.get_zone({"name": "example.com"})["zoneId"]
+    zone_id = lookups.get_zone({"name": "example.com"})["zoneId"]
     assert zone.endswith(zone_id)
-    alias = {"name": "lb.example.net", "zoneId": functions.get_hosted_zone_id({})["id"], "evaluateTargetHealth": False}
+    alias = {"name": "lb.example.net", "zoneId": lookups.get_hosted_zone_id({})["id"], "evaluateTargetHealth": False}
     inputs = {"zoneId": zone_id, "name": "mlflow.example.com", "type": "A", "aliases": [alias]}
     life(route53.Record(), inputs, {"aliases": [alias | {"name": "other.example.net"}]})
 
@@ -355,7 +355,7 @@ def test_another_engine_version_is_refused(instance: Properties):
     with pytest.raises(InvalidInput, match=database_server.VERSION):
         rds.Instance().check(instance | {"engineVersion": "16"})
     with pytest.raises(OperationError, match="match the criteria"):
-        functions.get_engine_version({"engine": "postgres", "version": "12"})
+        lookups.get_engine_version({"engine": "postgres", "version": "12"})
 
 
 def test_an_input_that_aws_does_not_have_is_refused(instance: Properties):
@@ -368,18 +368,18 @@ def test_networks(vpc: str, subnets: list[str]):
     client = api.client("ec2")
     gateway = client.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
     client.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
-    (main,) = functions.get_route_tables({"vpcId": vpc})["ids"]
+    (main,) = lookups.get_route_tables({"vpcId": vpc})["ids"]
     table = client.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
     client.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
     client.associate_route_table(RouteTableId=table, SubnetId=subnets[0])
-    described = functions.get_route_table({"routeTableId": table})
+    described = lookups.get_route_table({"routeTableId": table})
     assert [route["gatewayId"] for route in described["routes"]] == [gateway]
     assert [association["subnetId"] for association in described["associations"]] == [subnets[0]]
-    assert [
-        association["main"] for association in functions.get_route_table({"routeTableId": main})["associations"]
-    ] == [True]
-    assert functions.get_subnet({"id": subnets[1]})["availabilityZone"] == f"{REGION}b"
-    assert functions.get_vpc({"id": vpc})["cidrBlock"] == "10.0.0.0/16"
+    assert [association["main"] for association in lookups.get_route_table({"routeTableId": main})["associations"]] == [
+        True
+    ]
+    assert lookups.get_subnet({"id": subnets[1]})["availabilityZone"] == f"{REGION}b"
+    assert lookups.get_vpc({"id": vpc})["cidrBlock"] == "10.0.0.0/16"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from local import tools
 from local.plugins.aws.database_server import DatabaseServer
 from local.plugins.postgresql import Database, Grant, Role, Schema, Server
-from local.plugins.provider import InvalidInput, OperationError, Properties, Resource
+from local.plugins.provider_base import InvalidInput, OperationError, Properties, Resource
 from local.supervisor.client import Supervisor
 
 pytestmark = pytest.mark.skipif(not tools.POSTGRES.complete, reason="`make up` has not installed PostgreSQL yet")

@@ -11,7 +11,7 @@ from local.bench import commands, report, soak
 from local.bench.program import Pair
 from local.bench.serving import CHART, CONFIGURATIONS, DEFAULT, NO_LOGIN, Row, Window
 from local.bench.stored_runs import SEARCHES, Growth
-from local.load import MIB, Load
+from local.http_load import MIB, Load
 
 
 @pytest.fixture(autouse=True)

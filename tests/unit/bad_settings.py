@@ -15,7 +15,7 @@ ACM = "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-55
 class Bad:
     """One wrong configuration."""
 
-    what: str
+    mistake: str
     """The mistake. It is also the name of the test."""
     config: Mapping[str, Any]
     """Settings by section."""
@@ -31,8 +31,8 @@ class Bad:
     """Reason why the program does not refuse this configuration today, or not with this message."""
 
 
-def _on_eks(what: str, changes: Mapping[str, Any], key: str, fix: str, *, bug: str = "") -> Bad:
-    return Bad(what, _emptied(changed(MINIMAL, changes)), key, fix, bug=bug)
+def _on_eks(mistake: str, changes: Mapping[str, Any], key: str, fix: str, *, bug: str = "") -> Bad:
+    return Bad(mistake, _emptied(changed(MINIMAL, changes)), key, fix, bug=bug)
 
 
 def _emptied(value: Any) -> Any:
@@ -41,19 +41,19 @@ def _emptied(value: Any) -> Any:
     return None if value == EMPTY else value
 
 
-def _anywhere(what: str, changes: Mapping[str, Any], key: str, fix: str, *, bug: str = "") -> Bad:
-    return Bad(what, changed(ANY_CLUSTER, changes), key, fix, ["postgres"], ["100% secret"], bug=bug)
+def _without_eks(mistake: str, changes: Mapping[str, Any], key: str, fix: str, *, bug: str = "") -> Bad:
+    return Bad(mistake, changed(ANY_CLUSTER, changes), key, fix, ["postgres"], ["100% secret"], bug=bug)
 
 
-def _password(what: str, path: str, password: str) -> Bad:
+def _password(mistake: str, path: str, password: str) -> Bad:
     section = path.split(".", maxsplit=1)[0]
     fix = "12 to 128 characters out of A-Z a-z 0-9 . _ -"
-    return Bad(f"{what} in {path}", changed(MINIMAL, {path: password}), path, fix, [section], [password])
+    return Bad(f"{mistake} in {path}", changed(MINIMAL, {path: password}), path, fix, [section], [password])
 
 
-def _ldap(what: str, changes: Mapping[str, Any], key: str, fix: str, *, bug: str = "") -> Bad:
+def _ldap(mistake: str, changes: Mapping[str, Any], key: str, fix: str, *, bug: str = "") -> Bad:
     directory = changed(LDAP, changes)
-    return _on_eks(what, {"mlflow.auth": {"mode": "ldap", "ldap": directory}}, f"mlflow.auth.{key}", fix, bug=bug)
+    return _on_eks(mistake, {"mlflow.auth": {"mode": "ldap", "ldap": directory}}, f"mlflow.auth.{key}", fix, bug=bug)
 
 
 BASICS = [
@@ -138,7 +138,7 @@ UNKNOWN_KEYS = [
         "an unknown key of autoscaling", {"mlflow.autoscaling": {"max": 2}}, "mlflow.autoscaling.max", "maxReplicas"
     ),
     _on_eks("an unknown key of images", {"images.repository": "x"}, "images.repository", "did you mean registry?"),
-    _anywhere(
+    _without_eks(
         "an unknown key of the existing server",
         {"postgres.existing.hostname": "x"},
         "postgres.existing.hostname",
@@ -164,20 +164,22 @@ CLUSTER = [
         "postgres.existing",
         "postgres.existing",
     ),
-    _anywhere("a context with a bucket", {"artifacts.bucket": "my-bucket"}, "artifacts.bucket", "cluster.name"),
-    _anywhere(
+    _without_eks("a context with a bucket", {"artifacts.bucket": "my-bucket"}, "artifacts.bucket", "cluster.name"),
+    _without_eks(
         "a context with an ACM certificate", {"ingress.certificateArn": ACM}, "ingress.certificateArn", "cluster.name"
     ),
-    _anywhere("a context with an identity", {"artifacts.identity": "irsa"}, "artifacts.identity", "cluster.name"),
-    _anywhere(
+    _without_eks("a context with an identity", {"artifacts.identity": "irsa"}, "artifacts.identity", "cluster.name"),
+    _without_eks(
         "a context with a scheme for no AWS load balancer",
         {"ingress.scheme": "internal"},
         "ingress.scheme",
         "write ingress.loadBalancerClass too",
     ),
-    _anywhere("a context with a zone", {"mlflow.dnsZone": "example.com"}, "mlflow.dnsZone", "cluster.name"),
-    _anywhere("several pods without shared storage", {"mlflow.replicas": 2}, "mlflow.replicas", "write replicas: 1"),
-    _anywhere("autoscaling without shared storage", {"mlflow.autoscaling": {}}, "mlflow.autoscaling", "needs a bucket"),
+    _without_eks("a context with a zone", {"mlflow.dnsZone": "example.com"}, "mlflow.dnsZone", "cluster.name"),
+    _without_eks("several pods without shared storage", {"mlflow.replicas": 2}, "mlflow.replicas", "write replicas: 1"),
+    _without_eks(
+        "autoscaling without shared storage", {"mlflow.autoscaling": {}}, "mlflow.autoscaling", "needs a bucket"
+    ),
 ]
 
 POSTGRES = [
@@ -294,24 +296,24 @@ POSTGRES = [
         "postgres.allowFrom.cidrs[0]",
         "203.0.113.0/24",
     ),
-    _anywhere(
+    _without_eks(
         "an existing server without a host", {"postgres.existing.host": None}, "postgres.existing.host", "config set"
     ),
-    _anywhere("an empty host", {"postgres.existing.host": ""}, "postgres.existing.host", "without scheme or port"),
-    _anywhere("a port out of range", {"postgres.existing.port": 70000}, "postgres.existing.port", "65535"),
-    _anywhere(
+    _without_eks("an empty host", {"postgres.existing.host": ""}, "postgres.existing.host", "without scheme or port"),
+    _without_eks("a port out of range", {"postgres.existing.port": 70000}, "postgres.existing.port", "65535"),
+    _without_eks(
         "an empty password",
         {"postgres.existing.adminPassword": ""},
         "postgres.existing.adminPassword",
         "pulumi config set --secret",
     ),
-    _anywhere(
+    _without_eks(
         "an existing server with its port in the host",
         {"postgres.existing.host": "db.example.com:5432"},
         "postgres.existing.host",
         "without scheme or port",
     ),
-    _anywhere(
+    _without_eks(
         "a setting of an instance beside a server that exists",
         {"postgres.multiAz": True},
         "postgres.multiAz",
@@ -369,7 +371,7 @@ DATABASE = [
         "database.name",
         "write another",
     ),
-    _anywhere(
+    _without_eks(
         "a login role that administers the server that exists",
         {"database.user": "dba", "postgres.existing.adminUsername": "dba"},
         "database.user",
@@ -617,8 +619,8 @@ PLAIN = [
 # Each of these characters breaks in a place between the Secret and MLflow: sed, the ini file or the database's URI.
 PASSWORDS = [
     *(
-        _password(what, "mlflow.auth.adminPassword", f"correct{character}horse")
-        for what, character in {
+        _password(mistake, "mlflow.auth.adminPassword", f"correct{character}horse")
+        for mistake, character in {
             "a slash": "/",
             "an ampersand": "&",
             "a backslash": "\\",

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from settings.stack import Settings
+from settings.all_settings import Settings
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, PRIVATE_A, PRIVATE_C, changed
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"

@@ -14,7 +14,7 @@ from tests.unit.harness import refused
 def cases() -> list[Any]:
     return [
         pytest.param(
-            bad, id=bad.what, marks=[pytest.mark.xfail(strict=True, reason=f"bug: {bad.bug}")] if bad.bug else []
+            bad, id=bad.mistake, marks=[pytest.mark.xfail(strict=True, reason=f"bug: {bad.bug}")] if bad.bug else []
         )
         for bad in BAD
     ]
@@ -41,4 +41,4 @@ def test_it_is_refused_with_one_sentence_that_helps(bad: Bad) -> None:
 
 
 def test_the_table_says_everything_once() -> None:
-    assert [what for what, count in Counter(bad.what for bad in BAD).items() if count > 1] == []
+    assert [mistake for mistake, count in Counter(bad.mistake for bad in BAD).items() if count > 1] == []

@@ -1,9 +1,9 @@
-"""Every setting changes the places that `places.json` lists, and a default that is written twice is the same twice.
+"""Every setting changes the places that `setting_effects.json` lists, and a default that is written twice is the same twice.
 
 A place is an input or an option of a resource, an export, or a warning. A setting that is read and not used changes no
 place. One that is lost on one of several ways changes fewer. If a change is intended:
 
-    UPDATE_PLACES=1 .venv/bin/python -m pytest tests/unit/test_every_setting_arrives.py
+    UPDATE_SETTING_EFFECTS=1 .venv/bin/python -m pytest tests/unit/test_every_setting_arrives.py
 
 rewrites the file, and its diff shows the reviewer what a setting does now.
 """
@@ -29,7 +29,7 @@ from components.private_postgres import PrivatePostgres
 from tests.unit.harness import LDAP, MINIMAL, Deployment, changed, deploy, plain
 from tests.unit.settings_values import Leaf, leaves
 
-PLACES = Path(__file__).parent / "places.json"
+EFFECTS = Path(__file__).parent / "setting_effects.json"
 
 
 @functools.cache
@@ -69,10 +69,10 @@ def changed_places(leaf: Leaf) -> list[str]:
 
 @pytest.fixture(scope="module")
 def pinned() -> Mapping[str, list[str]]:
-    if os.environ.get("UPDATE_PLACES"):
+    if os.environ.get("UPDATE_SETTING_EFFECTS"):
         now = {leaf.path: changed_places(leaf) for leaf in leaves()}
-        PLACES.write_text(json.dumps(now, indent=2, sort_keys=True) + "\n")
-    return json.loads(PLACES.read_text())
+        EFFECTS.write_text(json.dumps(now, indent=2, sort_keys=True) + "\n")
+    return json.loads(EFFECTS.read_text())
 
 
 @pytest.mark.parametrize("leaf", list(leaves()), ids=lambda leaf: leaf.path)

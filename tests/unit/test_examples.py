@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from settings import reference
+from settings import write_reference
 from settings.reader import parse
 from tests import ROOT
 from tests.unit.harness import Deployment, changed, deploy, stack_config
@@ -72,7 +72,7 @@ def test_an_example_fits_the_schema_once_its_secrets_are_set(name: str) -> None:
             **content["config"],
             f"mlflow-eks:{section}": changed(content["config"][f"mlflow-eks:{section}"], {rest: {"secure": "v1:…"}}),
         }
-    jsonschema.validate(content, reference.schema())
+    jsonschema.validate(content, write_reference.schema())
 
 
 @by_name

@@ -12,9 +12,9 @@ import yaml
 
 import wiring
 from components.mlflow_release import BucketArgs, MlflowRelease
-from components.mlflow_release.login import login_code
+from components.mlflow_release.chart_values import mlflow_values
+from components.mlflow_release.login_code import login_code
 from components.mlflow_release.network_policy import network_policy
-from components.mlflow_release.values import mlflow_values
 from settings.reader import parse
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, Account, Deployment, changed, deploy, plain
 

@@ -15,12 +15,12 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from components.mlflow_release import DatabaseArgs, MlflowReleaseArgs, SiteArgs
-from components.mlflow_release.values import mlflow_values
+from components.mlflow_release.chart_values import mlflow_values
+from settings.all_settings import Settings
 from settings.mlflow import Mlflow
 from settings.postgres import Postgres
 from settings.rds_connections import max_connections
 from settings.reader import misspelt_prefixes, parse
-from settings.stack import Settings
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, changed, deploy, refused
 
 # Use the same examples in every run, so that a failure does not depend on chance or on the machine's load.
@@ -229,6 +229,13 @@ def test_what_only_follows_from_a_wrong_value_is_not_told() -> None:
     assert [problem.key for problem in problems] == ["cluster.name"]
 
 
+def test_an_empty_line_may_be_deleted_only_where_a_setting_has_a_default() -> None:
+    _, problems = parse(changed(MINIMAL, {"mlflow.host": "", "mlflow.workers": ""}), set())
+    told = {problem.key: str(problem) for problem in problems}
+    assert "delete the line" in told["mlflow.workers"]
+    assert "delete the line" not in told["mlflow.host"]
+
+
 def test_everything_that_is_missing_is_told_at_once() -> None:
     _, problems = parse({"mlflow": {"auth": {"mode": "ldap", "ldap": {}}}, "postgres": {"existing": {}}}, {"postgres"})
     assert {problem.key for problem in problems} == {
@@ -369,6 +376,14 @@ def test_without_a_login_a_worker_has_one_pool_instead_of_two() -> None:
     accepted(changed(needs_120, {"mlflow.auth": {"mode": "none"}}))
     _, (problem,) = parse(changed(needs_120, {"mlflow.auth": {"mode": "none"}, "mlflow.replicas": 4}), set())
     assert "x 10 (pool 5 + overflow 5) x 1 (tracking) = 100" in str(problem)
+
+
+def test_pods_may_open_every_connection_of_the_class_and_not_one_more() -> None:
+    config = changed(MINIMAL, {"mlflow.auth": {"mode": "none"}, "mlflow.pool": {"size": 4, "overflow": 1}})
+    # (16 pods + 1) x 1 worker x 5 connections are the 85 of a db.t3.micro.
+    full = changed(config, {"mlflow.workers": 1, "mlflow.replicas": 16})
+    accepted(full)
+    assert parse(changed(full, {"mlflow.replicas": 17}), set())[1] != []
 
 
 def test_a_smaller_pool_makes_room_for_more_pods() -> None:

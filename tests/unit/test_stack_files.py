@@ -7,8 +7,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from settings.all_settings import Settings
 from settings.reader import parse
-from settings.stack import Settings
 from tests import ROOT
 from tests.unit.harness import Deployment, changed, stack_config
 
@@ -44,7 +44,7 @@ def test_dev_is_small() -> None:
     settings = loaded("dev")
     postgres = settings.postgres
     assert (postgres.instance_class, postgres.allocated_storage, postgres.multi_az) == ("db.t3.micro", 20, False)
-    assert settings.most_replicas == settings.ingress.replicas == 1
+    assert settings.max_replicas == settings.ingress.replicas == 1
     assert postgres.alarm_topic_arn is None
 
 
@@ -68,7 +68,7 @@ def test_prod_survives_a_zone_and_a_bad_day() -> None:
     assert postgres.max_allocated_storage >= 2 * postgres.allocated_storage
     assert postgres.alarm_topic_arn
     assert postgres.kms_key_arn
-    assert loaded("prod").most_replicas >= 2
+    assert loaded("prod").max_replicas >= 2
     assert loaded("prod").ingress.replicas >= 2
 
 

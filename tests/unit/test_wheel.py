@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests import ROOT
-from tests.pages import blocks
+from tests.docs_commands import blocks
 from tests.unit.harness import Deployment, deploy
 from tests.wheel import install
 
@@ -29,11 +29,11 @@ import mlflow_eks
 
 for module in pkgutil.walk_packages(mlflow_eks.__path__, "mlflow_eks."):
     # The pods have what these import; here they are files only.
-    if ".in_the_pod." not in module.name:
+    if ".pod_code." not in module.name:
         importlib.import_module(module.name)
         print(module.name)
 
-from mlflow_eks.mlflow_release.login import CODE
+from mlflow_eks.mlflow_release.login_code import CODE
 
 assert (CODE / "ldap_login.py").read_text()
 assert importlib.util.find_spec("components") is None
@@ -70,7 +70,7 @@ def test_every_module_works_without_this_checkout(installed: Path, tmp_path: Pat
     command = [sys.executable, "-I", "-c", IMPORT_ALL, installed]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert {"mlflow_eks.mlflow_release.values", "mlflow_eks.private_postgres"} <= set(done.stdout.split())
+    assert {"mlflow_eks.mlflow_release.chart_values", "mlflow_eks.private_postgres"} <= set(done.stdout.split())
 
 
 def test_the_package_asks_for_what_it_imports(installed: Path) -> None:
@@ -131,7 +131,7 @@ def _project() -> dict[str, Any]:
 
 def _imports(path: Path) -> Iterator[str]:
     """Yield the packages outside the standard library that a file of the components imports."""
-    if "in_the_pod" in path.parts:
+    if "pod_code" in path.parts:
         return
     for node in ast.walk(ast.parse(path.read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

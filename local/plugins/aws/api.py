@@ -16,7 +16,7 @@ import boto3
 import jmespath
 from botocore.exceptions import ClientError
 
-from local.plugins.provider import (
+from local.plugins.provider_base import (
     InvalidInput,
     OperationError,
     Plain,

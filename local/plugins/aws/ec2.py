@@ -6,7 +6,7 @@
 import jmespath
 
 from local.plugins.aws.api import as_written, call, retag, unless_gone
-from local.plugins.provider import Properties, Resource, State
+from local.plugins.provider_base import Properties, Resource, State
 
 
 class SecurityGroup(Resource):

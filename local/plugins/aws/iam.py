@@ -11,7 +11,7 @@ import jmespath
 
 from local import paths
 from local.plugins.aws.api import ApiResource, as_written, call, client, unless_gone
-from local.plugins.provider import OperationError, Properties, Resource, State
+from local.plugins.provider_base import OperationError, Properties, Resource, State
 
 
 class Role(ApiResource):

@@ -8,7 +8,7 @@ from typing import Any
 from local.plugins.aws import database_server
 from local.plugins.aws.api import ApiResource, call, unless_gone
 from local.plugins.aws.database_server import DatabaseServer
-from local.plugins.provider import UNKNOWN, InvalidInput, OperationError, Properties, State, changed
+from local.plugins.provider_base import UNKNOWN, InvalidInput, OperationError, Properties, State, changed
 
 
 def _calls(noun: str) -> tuple[str, str, str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import jmespath
 
 from local.plugins.aws.api import as_written, call, unless_gone
-from local.plugins.provider import Properties, Resource, State
+from local.plugins.provider_base import Properties, Resource, State
 
 
 class Record(Resource):

@@ -8,7 +8,7 @@ from typing import ClassVar
 import jmespath
 
 from local.plugins.aws.api import as_written, call, client, members, to_api, unless_gone
-from local.plugins.provider import InvalidInput, Plain, Properties, Resource, State
+from local.plugins.provider_base import InvalidInput, Plain, Properties, Resource, State
 
 
 class Bucket(Resource):

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import pulumi
 
 from .arguments import LoginMode, MlflowReleaseArgs
-from .ingress import ingress_values
-from .login import FOLDER, LoginCode
+from .ingress_values import ingress_values
+from .login_code import FOLDER, LoginCode
 from .names import ADMIN_SECRET, DATABASE_SECRET, POD_LABELS, RELEASE, SERVICE_ACCOUNT
 
 ARTIFACT_VOLUME = "/mlartifacts"
@@ -71,7 +71,7 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
             "minReplicas": args.pods.autoscaler.min_replicas,
             "maxReplicas": args.pods.autoscaler.max_replicas,
         }
-    if args.pods.most > 1:
+    if args.pods.max_pods > 1:
         values["affinity"] = _anti_affinity()
     if code:
         values.setdefault("extraVolumes", []).append({"name": code.name, "configMap": {"name": code.config_map}})

@@ -10,7 +10,7 @@ from pydantic_core import PydanticUndefined
 
 from settings import PROJECT
 from settings.section import yaml_key
-from settings.values import shown
+from settings.value_types import shown
 
 
 def missing(key: str, field: FieldInfo) -> str:
@@ -21,7 +21,7 @@ def missing(key: str, field: FieldInfo) -> str:
 
 
 def rule_message(message: str, field: FieldInfo | None) -> str:
-    """Complete the message of a rule in `values.py` with the setting's own example, which the rule does not know."""
+    """Complete the message of a rule in `value_types.py` with the setting's own example, which the rule does not know."""
     return message.removeprefix("Value error, ").replace("{example}", _example(field))
 
 

@@ -13,7 +13,7 @@ def ingress_values(args: MlflowReleaseArgs) -> dict[str, Any]:
         "enabled": True,
         "className": site.ingress_class,
         "annotations": {
-            "haproxy.org/ssl-redirect": "true" if site.tls_in_haproxy else "false",
+            "haproxy.org/ssl-redirect": "true" if site.redirect_to_https else "false",
             # Large artifacts take longer than the default of 50 s.
             "haproxy.org/timeout-server": "300s",
             # A request can hold one database connection while it waits for a second one. If there are as many requests as connections,

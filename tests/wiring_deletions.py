@@ -1,6 +1,6 @@
 """Deletes each keyword argument of `wiring.py` in turn and lists those that no test misses.
 
-    .venv/bin/python -m tests.lost_keywords
+    .venv/bin/python -m tests.wiring_deletions
 
 Run it after a change to the wiring or to `test_every_setting_arrives.py`. It takes some ten minutes. Each deletion is
 made in a copy of the checkout.

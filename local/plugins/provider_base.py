@@ -1,6 +1,6 @@
 """Base of the stand-in providers: resource types as subclasses of `Resource`, and functions, with plain Python values.
 
-`service.py` implements the rest of Pulumi's protocol.
+`provider_service.py` implements the rest of Pulumi's protocol.
 """
 
 from collections.abc import Callable, Mapping, Sequence

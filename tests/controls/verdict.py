@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tests.controls import plan
+from tests.controls import terraform_plan
 from tests.unit.harness import Deployment
 
 CHECKOV = "checkov==3.3.30"
@@ -117,8 +117,8 @@ def without_a_failure(findings: Sequence[Finding], waived: Sequence[Waiver]) -> 
 
 def checkov(uv: Path, deployment: Deployment, folder: Path) -> list[Finding]:
     """Run Checkov on a stack and return its findings. Its input files are written into the folder."""
-    (folder / "plan.json").write_text(json.dumps(plan.terraform_plan(deployment), indent=1))
-    objects = plan.manifests(deployment) + plan.chart_manifests(deployment)
+    (folder / "plan.json").write_text(json.dumps(terraform_plan.terraform_plan(deployment), indent=1))
+    objects = terraform_plan.manifests(deployment) + terraform_plan.chart_manifests(deployment)
     (folder / "objects.yaml").write_text(yaml.safe_dump_all(objects))
     command = [str(uv), "tool", "run", "--python", sys.executable, "--from", CHECKOV, "checkov", "--directory", "."]
     command += [
@@ -141,7 +141,7 @@ def checkov(uv: Path, deployment: Deployment, folder: Path) -> list[Finding]:
     read = {report["check_type"] for report in reports}
     assert read == {"kubernetes", "terraform_plan"}, f"Checkov read {read} only"
     assert not any(report["results"]["parsing_errors"] for report in reports), (
-        "Checkov could not read what plan.py wrote"
+        "Checkov could not read what terraform_plan.py wrote"
     )
     return [
         Finding(check["check_id"], check["resource"], result == "passed_checks", check["check_name"])

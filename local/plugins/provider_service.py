@@ -27,7 +27,7 @@ from pulumi.runtime import rpc
 from pulumi.runtime.proto import ResourceProviderServicer, plugin_pb2, provider_pb2, status_pb2
 
 from local.plugins.engine_process import EngineProcess
-from local.plugins.provider import (
+from local.plugins.provider_base import (
     UNKNOWN,
     InvalidInput,
     OperationError,

@@ -14,11 +14,20 @@ from pulumi.provider.experimental.property_value import PropertyValue
 from pulumi.runtime import rpc
 from pulumi.runtime.proto import EngineServicer, engine_pb2, engine_pb2_grpc, provider_pb2, status_pb2
 
-from local.plugins import service
+from local.plugins import provider_service
 from local.plugins.engine_process import EngineProcess
-from local.plugins.provider import UNKNOWN, InvalidInput, OperationError, Properties, Provider, Resource, State, status
+from local.plugins.provider_base import (
+    UNKNOWN,
+    InvalidInput,
+    OperationError,
+    Properties,
+    Provider,
+    Resource,
+    State,
+    status,
+)
+from local.plugins.provider_service import Servicer
 from local.plugins.server import serve
-from local.plugins.service import Servicer
 from local.stack import free_ports
 
 ENGINE_PORT = free_ports()[0]
@@ -111,7 +120,7 @@ def servicer_for(box: Box, engine_pid: int) -> Servicer:
     engine = EngineProcess(f"127.0.0.1:{ENGINE_PORT}")
     engine.__dict__.update(pid=engine_pid, environment=os.environ)
     servicer = Servicer(lambda: box)
-    servicer.connections[Context().peer()] = service._Connection(box, engine)
+    servicer.connections[Context().peer()] = provider_service._Connection(box, engine)
     return servicer
 
 
@@ -130,13 +139,14 @@ SECRET = PropertyValue("s3cret", is_secret=True)
 
 def struct(**values: Any) -> struct_pb2.Struct:
     marked = {
-        key: value if isinstance(value, PropertyValue) else service.to_property(value) for key, value in values.items()
+        key: value if isinstance(value, PropertyValue) else provider_service.to_property(value)
+        for key, value in values.items()
     }
     return PropertyValue.marshal_map(marked)
 
 
 def plain(message: struct_pb2.Struct) -> Properties:
-    return {key: service.to_plain(value) for key, value in PropertyValue.unmarshal_map(message).items()}
+    return {key: provider_service.to_plain(value) for key, value in PropertyValue.unmarshal_map(message).items()}
 
 
 def secrets_in(message: struct_pb2.Struct) -> set[str]:
@@ -149,7 +159,7 @@ def test_values_survive_the_way_to_the_engine_and_back():
 
 
 def test_an_unknown_value_is_the_string_that_the_engine_agreed_on():
-    assert service.to_property(UNKNOWN).value == rpc.UNKNOWN
+    assert provider_service.to_property(UNKNOWN).value == rpc.UNKNOWN
 
 
 def test_the_preview_of_a_creation_invents_no_outputs(call: Callable[..., Any]):
@@ -327,7 +337,7 @@ def test_an_update_without_a_difference_keeps_what_a_resource_that_cannot_change
 def test_the_engine_is_killed_where_a_fault_says_so(tmp_path: Path):
     plugin = (
         "import os\n"
-        "from tests.local_plugins.test_service import Box, Context, Lid, URN, provider_pb2, servicer_for, struct\n"
+        "from tests.local_plugins.test_provider_service import Box, Context, Lid, URN, provider_pb2, servicer_for, struct\n"
         "request = provider_pb2.CreateRequest(urn=URN, properties=struct(name='a'))\n"
         "servicer_for(Box([Lid()]), os.getppid()).Create(request, Context())\n"
     )

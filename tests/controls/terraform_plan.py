@@ -49,7 +49,7 @@ def terraform_plan(deployment: Deployment) -> dict[str, Any]:
     unknown = sorted({resource.type for resource in resources} - TYPES.keys())
     if unknown:
         raise LookupError(
-            f"tests/controls/plan.py does not know {', '.join(unknown)}; add to TYPES, then see what Checkov says"
+            f"tests/controls/terraform_plan.py does not know {', '.join(unknown)}; add to TYPES, then see what Checkov says"
         )
     addresses = {resource.name: address(resource) for resource in resources}
     planned: list[dict[str, Any]] = []

@@ -4,7 +4,7 @@ import gc
 import importlib
 
 _MODULES = (
-    "local.plugins.language",
+    "local.plugins.language_host",
     *(f"pulumi_aws.{service}" for service in ("ec2", "eks", "iam", "rds", "s3")),
     *(f"pulumi_kubernetes.{group}" for group in ("core.v1", "helm.v3", "networking.v1")),
     "pulumi_postgresql",

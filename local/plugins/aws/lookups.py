@@ -6,7 +6,7 @@ import jmespath
 
 from local.plugins.aws import database_server
 from local.plugins.aws.api import call
-from local.plugins.provider import Function, OperationError, Properties
+from local.plugins.provider_base import Function, OperationError, Properties
 
 
 def get_cluster(arguments: Properties) -> Properties:

@@ -169,7 +169,7 @@ def blocks(page: str) -> list[Block]:
 
 def block(page: str, word: str) -> Block:
     """Return the only block of a page with this word. RUN must contain it."""
-    assert (page, word) in RUN, f"{page}, {word}: add it to RUN in tests/pages.py"
+    assert (page, word) in RUN, f"{page}, {word}: add it to RUN in tests/docs_commands.py"
     (only,) = [one for one in blocks(page) if one.commands() and word in one.text]
     return only
 

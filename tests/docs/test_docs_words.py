@@ -10,10 +10,10 @@ import pytest
 import yaml
 from botocore import xform_name
 
+from settings.all_settings import Settings
 from settings.reader import parse
-from settings.stack import Settings
 from tests import ROOT
-from tests.pages import NOT_RUN, PAGES, PROGRAMS, RUN, all_commands, block, blocks, prose, reason, words
+from tests.docs_commands import NOT_RUN, PAGES, PROGRAMS, RUN, all_commands, block, blocks, prose, reason, words
 from tests.unit.harness import Deployment, changed, deploy, stack_config
 
 by_page = pytest.mark.parametrize("page", PAGES)

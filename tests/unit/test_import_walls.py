@@ -92,7 +92,7 @@ def test_look_ups_import_no_component() -> None:
 def test_every_way_to_import_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, forbidden: str
 ) -> None:
-    monkeypatch.setattr("tests.unit.test_walls.ROOT", tmp_path)
+    monkeypatch.setattr("tests.unit.test_import_walls.ROOT", tmp_path)
     file = tmp_path / "components" / "new.py"
     file.parent.mkdir()
     file.write_text(line)

@@ -7,8 +7,8 @@ from importlib.metadata import version
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local.plugins.aws import cloudwatch, ec2, iam, rds, route53, s3
-from local.plugins.aws.functions import FUNCTIONS
-from local.plugins.provider import Provider
+from local.plugins.aws.lookups import FUNCTIONS
+from local.plugins.provider_base import Provider
 from local.supervisor.spec import SupervisorError
 from local.tools import ToolError
 

@@ -47,7 +47,7 @@ class Settings(Section):
         return self.mlflow.url or f"{'http' if self.ingress.plain_http else 'https'}://{self.mlflow.host}"
 
     @property
-    def most_replicas(self) -> int:
+    def max_replicas(self) -> int:
         """Largest number of pods that serve at the same time, without the additional ones of a rollout."""
         return self.mlflow.autoscaling.max_replicas if self.mlflow.autoscaling else self.mlflow.replicas
 
@@ -123,7 +123,7 @@ class Settings(Section):
         ]
 
     def _shared_storage(self) -> list[Problem]:
-        if self.on_eks or self.most_replicas == 1:
+        if self.on_eks or self.max_replicas == 1:
             return []
         return [
             Problem(
@@ -139,7 +139,7 @@ class Settings(Section):
             return []
         pool = self.mlflow.pool.connections
         pools = 1 if self.mlflow.auth.mode == "none" else 2
-        needed = (self.most_replicas + 1) * self.mlflow.workers * pool * pools
+        needed = (self.max_replicas + 1) * self.mlflow.workers * pool * pools
         if needed <= limit:
             return []
         several = self.mlflow.autoscaling or self.mlflow.replicas > 1
@@ -153,7 +153,7 @@ class Settings(Section):
         return [
             Problem(
                 key,
-                f"is too high for the database's connections: ({self.most_replicas} pods + 1 in a rollout) x {self.mlflow.workers} workers "
+                f"is too high for the database's connections: ({self.max_replicas} pods + 1 in a rollout) x {self.mlflow.workers} workers "
                 f"x {pool} (pool {self.mlflow.pool.size} + overflow {self.mlflow.pool.overflow}) x {pools} "
                 f"{'(tracking and login)' if pools == 2 else '(tracking)'} = {needed}, and {self.postgres.instance_class} has about {limit}; "
                 "write fewer pods or workers, a smaller mlflow.pool, or a larger postgres.instanceClass",

@@ -1,15 +1,15 @@
-"""Writes docs/security-controls.md from controls.yaml and waivers.yaml: `python -m tests.controls.document`."""
+"""Writes docs/security-controls.md from controls.yaml and waivers.yaml: `python -m tests.controls.write_page`."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests import ROOT
-from tests.controls import gate
+from tests.controls import verdict
 
 PAGE = ROOT / "docs" / "security-controls.md"
 
 _INTRODUCTION = """\
-<!-- Written by `python -m tests.controls.document` from tests/controls/*.yaml; change those. -->
+<!-- Written by `python -m tests.controls.write_page` from tests/controls/*.yaml; change those. -->
 
 # Security controls
 
@@ -26,9 +26,9 @@ the build, and so does a waiver that excuses nothing any more.
 
 
 def render() -> str:
-    waivers = gate.waivers()
+    waivers = verdict.waivers()
     lines = [_INTRODUCTION]
-    for section, rows in gate.table().items():
+    for section, rows in verdict.table().items():
         lines += [
             f"## {section}",
             "",
@@ -40,16 +40,16 @@ def render() -> str:
     return "\n".join(lines)
 
 
-def _row(control: gate.Control, waivers: Sequence[gate.Waiver]) -> str:
+def _row(control: verdict.Control, waivers: Sequence[verdict.Waiver]) -> str:
     of_control = [waiver for waiver in waivers if set(waiver.checks) & set(control.checks)]
     marks = [
-        _mark(control, [waiver for waiver in of_control if stack in waiver.stacks], stack) for stack in gate.STACKS
+        _mark(control, [waiver for waiver in of_control if stack in waiver.stacks], stack) for stack in verdict.STACKS
     ]
     how = " ".join([*_means(control), *(_excuse(waiver) for waiver in of_control)])
     return f"| {' | '.join([control.aws, ', '.join(control.checks), control.control, *marks, how])} |"
 
 
-def _mark(control: gate.Control, waivers: Sequence[gate.Waiver], stack: str) -> str:
+def _mark(control: verdict.Control, waivers: Sequence[verdict.Waiver], stack: str) -> str:
     if control.elsewhere:
         return "yours"
     if stack not in control.stacks:
@@ -61,7 +61,7 @@ def _mark(control: gate.Control, waivers: Sequence[gate.Waiver], stack: str) -> 
     return "partly" if of_pods and list(_means(control)) else "✗"
 
 
-def _means(control: gate.Control) -> Iterator[str]:
+def _means(control: verdict.Control) -> Iterator[str]:
     files: dict[str, list[str]] = {}
     for entry in control.by:
         file, _, text = entry.partition(": ")
@@ -74,10 +74,10 @@ def _means(control: gate.Control) -> Iterator[str]:
         yield control.elsewhere
 
 
-def _excuse(waiver: gate.Waiver) -> str:
+def _excuse(waiver: verdict.Waiver) -> str:
     """Return the reason of a waiver, after the stacks or the chart that it is limited to."""
     of_one_chart = {"Deployment.mlflow.mlflow": ["MLflow"], "Deployment.haproxy.ha-proxy-ingress": ["HAProxy"]}
-    stacks = [] if set(waiver.stacks) == set(gate.STACKS) else list(waiver.stacks)
+    stacks = [] if set(waiver.stacks) == set(verdict.STACKS) else list(waiver.stacks)
     where = ", ".join([*stacks, *of_one_chart.get(waiver.resource, [])])
     return f"{where}: {waiver.reason}" if where else waiver.reason
 

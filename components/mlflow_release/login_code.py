@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from . import in_the_pod
+from . import pod_code
 from .arguments import LoginMode, MlflowReleaseArgs
 
-CODE = importlib.resources.files(in_the_pod)
+CODE = importlib.resources.files(pod_code)
 """Folder of the code that runs in the pods."""
 FOLDER = "/etc/mlflow-login"
 """Folder in the pods that holds that code."""

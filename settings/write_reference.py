@@ -18,8 +18,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from settings import PROJECT
-from settings.sentences import range_of
-from settings.stack import Settings
+from settings.all_settings import Settings
+from settings.messages import range_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "settings.md"

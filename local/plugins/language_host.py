@@ -38,7 +38,7 @@ _PROCESSES = multiprocessing.get_context("forkserver")
 
 def load_sdks() -> None:
     """Start the fork server, which imports the SDKs while this process goes on."""
-    _PROCESSES.set_forkserver_preload(["local.plugins.sdks"])
+    _PROCESSES.set_forkserver_preload(["local.plugins.preloaded_sdks"])
     forkserver.ensure_running()
 
 
