@@ -1,7 +1,7 @@
 """The sentences that follow a setting's key in a message: what is wrong with its value, and what to write instead."""
 
 import typing
-from typing import Any
+from typing import Any, TypeGuard
 
 import annotated_types
 from pydantic import BaseModel, SecretStr
@@ -14,7 +14,12 @@ from settings.value_types import shown
 
 
 def missing(key: str, field: FieldInfo) -> str:
-    """Say how to set a required setting that is not there."""
+    """Say how to set a required setting that is not there. Of a section, name a setting that it requires, or its first."""
+    section = _section(field)
+    if section is not None:
+        settings = section.model_fields
+        name = next((name for name, inner in settings.items() if inner.is_required()), next(iter(settings)))
+        return missing(f"{key}.{yaml_key(section, name)}", settings[name])
     if SecretStr in _kinds(field.annotation):
         return f"is missing; set it with `pulumi config set --secret --path '{PROJECT}:{key}'`, which asks for it"
     return f"is missing; set it with `pulumi config set --path '{PROJECT}:{key}' {_example(field)}`"
@@ -69,8 +74,9 @@ def _found(value: Any, field: FieldInfo | None) -> str:
         return "a list"
     if isinstance(value, dict):
         return "a map"
-    if field and SecretStr in _kinds(field.annotation):
-        return "a number" if isinstance(value, int | float) else "not a text"
+    # A section may hold secrets, so a word in its place may be one.
+    if field and (SecretStr in _kinds(field.annotation) or _section(field)):
+        return "a number" if isinstance(value, int | float) else "a text"
     return shown(value) if isinstance(value, str) else str(value).lower()
 
 
@@ -97,11 +103,19 @@ def _expected_kind(kind: Any, field: FieldInfo) -> str:
     if origin is dict:
         entries: dict[str, str] = example or {}
         return f"a map, for example {{{', '.join(f'{key}: {value}' for key, value in entries.items())}}}"
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
+    if _is_section(kind):
         keys = [yaml_key(kind, name) for name in kind.model_fields]
         return f"a map of settings: {', '.join(keys[:4])}{' …' if len(keys) > 4 else ''}"
     others: dict[Any, str] = {bool: "true or false", int: f"a whole number{range_of(field)}"}
     return others.get(kind, f"a text, for example {example or field.default or '…'}")
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    return next(filter(_is_section, _kinds(field.annotation)), None)
+
+
+def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _kinds(annotation: Any) -> list[Any]:

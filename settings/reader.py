@@ -34,16 +34,14 @@ def load() -> Settings:
     for warning in misspelt_prefixes(everything):
         pulumi.log.warn(warning)
     keys = [key.removeprefix(prefix) for key in everything if key.startswith(prefix)]
-    unreadable: list[Problem] = []
     raw: dict[str, Any] = {}
     for key in keys:
         try:
             raw[key] = config.get_object(key)
         except pulumi.ConfigTypeError:
-            unreadable.append(Problem(key, "is a plain string; write a structured value (see Pulumi.yaml)"))
+            raw[key] = config.get(key)
     secret_keys = {key for key in keys if pulumi.runtime.config.is_config_secret(prefix + key)}
-    settings, found = parse(raw, secret_keys)
-    problems = [*unreadable, *(one for one in found if not any(one.follows_from(key.key) for key in unreadable))]
+    settings, problems = parse(raw, secret_keys)
     if settings is None or problems:
         raise pulumi.RunError(listing(pulumi.get_stack(), problems))
     return settings

@@ -13,6 +13,7 @@ from typing import LiteralString
 
 import psycopg
 import pytest
+import yaml
 
 from local.http_load import Load, Request, over_and_over
 from local.stack import LocalStack, Project, new_stack
@@ -132,6 +133,33 @@ def test_a_wrong_setting_is_refused_in_one_message_without_a_traceback(stack: Lo
     said = refused.stdout + refused.stderr
     assert "mlflow.replcas is unknown; did you mean replicas?" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ({"mlflow-eks:mlflow": None}, "mlflow is empty; write a map of settings: host,"),
+        ({"mlflow-eks:mlflow": "mlflow.example.com"}, "mlflow is a text; write a map of settings: host,"),
+        ({}, "mlflow is missing; set it with `pulumi config set --path 'mlflow-eks:mlflow.host' mlflow.example.com`"),
+    ],
+)
+def test_a_section_that_is_none_is_refused_beside_the_other_mistakes(
+    stack: LocalStack, written: dict[str, str | None], told: str
+) -> None:
+    file = stack.folder / "project" / "Pulumi.local.yaml"
+    before = file.read_text()
+    content = yaml.safe_load(before)
+    del content["config"]["mlflow-eks:mlflow"]
+    content["config"] |= {**written, "mlflow-eks:protect": "maybe"}
+    try:
+        file.write_text(yaml.safe_dump(content))
+        refused = stack.pulumi("preview", ok=False)
+    finally:
+        file.write_text(before)
+    assert refused.returncode != 0
+    assert "Pulumi.local.yaml has 2 wrong settings:" in refused.stdout
+    assert told in refused.stdout
+    assert "protect is 'maybe'; write true or false (default true)" in refused.stdout
 
 
 def test_an_engine_version_that_is_not_offered_is_refused_without_a_traceback(stack: LocalStack) -> None:

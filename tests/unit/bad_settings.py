@@ -58,9 +58,17 @@ def _ldap(mistake: str, changes: Mapping[str, Any], key: str, fix: str, *, bug: 
 
 BASICS = [
     Bad(
-        "no cluster", {"mlflow": {"host": "a.example.com"}}, "cluster", "pulumi config set --path 'mlflow-eks:cluster'"
+        "no cluster",
+        {"mlflow": {"host": "a.example.com"}},
+        "cluster",
+        "pulumi config set --path 'mlflow-eks:cluster.name' my-cluster`",
     ),
-    Bad("no MLflow", {"cluster": {"name": "c"}}, "mlflow", "pulumi config set --path 'mlflow-eks:mlflow'"),
+    Bad(
+        "no MLflow",
+        {"cluster": {"name": "c"}},
+        "mlflow",
+        "pulumi config set --path 'mlflow-eks:mlflow.host' mlflow.example.com",
+    ),
     _on_eks("no host", {"mlflow.host": None}, "mlflow.host", "pulumi config set --path 'mlflow-eks:mlflow.host'"),
     _on_eks("a section that is empty", {"postgres": []}, "postgres", "a map of settings"),
     _on_eks("a section that is a word", {"database": "mlflow"}, "database", "a map of settings: name, user"),

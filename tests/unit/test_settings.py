@@ -61,10 +61,13 @@ def test_two_settings_suffice() -> None:
     assert deployment.outputs["url"] == "https://mlflow.example.com"
 
 
-@pytest.mark.parametrize("left_out", ["cluster", "mlflow"])
-def test_neither_of_the_two_may_be_left_out(left_out: str) -> None:
+@pytest.mark.parametrize(
+    ("left_out", "command"),
+    [("cluster", "'mlflow-eks:cluster.name' my-cluster"), ("mlflow", "'mlflow-eks:mlflow.host' mlflow.example.com")],
+)
+def test_neither_of_the_two_may_be_left_out(left_out: str, command: str) -> None:
     assert refused(changed(MINIMAL, {left_out: None})).problems == [
-        f"{left_out} is missing; set it with `pulumi config set --path 'mlflow-eks:{left_out}' …`"
+        f"{left_out} is missing; set it with `pulumi config set --path {command}`"
     ]
 
 
@@ -285,10 +288,23 @@ def test_the_message_says_which_file_to_edit() -> None:
     assert "Pulumi.staging.yaml" in refused({}, stack="staging").message
 
 
-@pytest.mark.parametrize("section", ["postgres", "tags", "protect"])
-def test_a_section_that_was_set_as_a_plain_string_is_named(section: str) -> None:
+@pytest.mark.parametrize(
+    ("section", "advice"),
+    [
+        ("postgres", "postgres is a text; write a map of settings: "),
+        ("tags", "tags is 'no'; write a map, for example "),
+        ("protect", "protect is 'no'; write true or false (default true)"),
+    ],
+)
+def test_a_section_that_was_set_as_a_plain_string_is_named(section: str, advice: str) -> None:
     (problem,) = refused(MINIMAL, as_written={section: "no"}).problems
-    assert problem.startswith(f"{section} is a plain string")
+    assert problem.startswith(advice)
+
+
+def test_a_password_in_the_place_of_a_section_is_not_shown() -> None:
+    refusal = refused(MINIMAL, as_written={"database": "correct-horse"}, secrets=["database"])
+    assert "database is a text" in refusal.message
+    assert "correct-horse" not in refusal.message
 
 
 def test_a_required_section_that_was_set_as_a_plain_string_is_one_problem() -> None:
