@@ -209,7 +209,7 @@ POSTGRES = [
     ),
     _on_eks(
         "storage without room to grow",
-        {"postgres.allocatedStorage": 100, "postgres.maxAllocatedStorage": 105},
+        {"postgres.allocatedStorage": 100, "postgres.maxAllocatedStorage": 109},
         "postgres.maxAllocatedStorage",
         "write 110 or more, or 0",
     ),
@@ -385,6 +385,12 @@ DATABASE = [
         "database.user",
         "mlflow_user",
     ),
+    _on_eks(
+        "a login role that is a master with a name late in the alphabet",
+        {"database.user": "zoe", "postgres.masterUsername": "zoe"},
+        "database.user",
+        "mlflow_user",
+    ),
     _on_eks("a database without room for _app", {"database.name": "d" * 60}, "database.name", "59 characters"),
 ]
 
@@ -484,6 +490,18 @@ MLFLOW = [
     ),
     _on_eks("a URL with https's own port", {"mlflow.url": "https://mlflow.example.com:443"}, "mlflow.url", "leave out"),
     _on_eks(
+        "an origin with http's own port",
+        {"mlflow.corsAllowedOrigins": ["http://a.example.com:80"]},
+        "mlflow.corsAllowedOrigins[0]",
+        "leave out",
+    ),
+    _on_eks(
+        "an origin as a content security policy names it",
+        {"mlflow.corsAllowedOrigins": ["'self'"]},
+        "mlflow.corsAllowedOrigins[0]",
+        "scheme and host",
+    ),
+    _on_eks(
         "an origin in capitals",
         {"mlflow.corsAllowedOrigins": ["https://Notebooks.example.com"]},
         "mlflow.corsAllowedOrigins[0]",
@@ -517,6 +535,12 @@ MLFLOW = [
     _on_eks("no time", {"mlflow.timeoutSeconds": 5}, "mlflow.timeoutSeconds", "a whole number from 60 to 3600"),
     _on_eks("memory in words", {"mlflow.resources.memoryLimit": "2 GB"}, "mlflow.resources.memoryLimit", '"2Gi"'),
     _on_eks("memory in thousandths", {"mlflow.resources.memoryLimit": "512m"}, "mlflow.resources.memoryLimit", '"2Gi"'),
+    _on_eks(
+        "more mebibytes reserved than allowed",
+        {"mlflow.resources": {"memoryRequest": "1025Mi", "memoryLimit": "1Gi"}},
+        "mlflow.resources.memoryRequest",
+        "memoryLimit",
+    ),
     _on_eks(
         "more memory reserved than allowed",
         {"mlflow.resources.memoryRequest": "4Gi"},

@@ -402,6 +402,26 @@ def test_pods_may_open_every_connection_of_the_class_and_not_one_more() -> None:
     assert parse(changed(full, {"mlflow.replicas": 17}), set())[1] != []
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mlflow.pool": {"size": 1, "overflow": 1}},
+        {"database.name": "d" * 59},
+        {"postgres.allocatedStorage": 100, "postgres.maxAllocatedStorage": 110},
+        {"mlflow.resources": {"memoryRequest": "1024Mi", "memoryLimit": "1Gi"}},
+    ],
+)
+def test_a_value_at_a_rules_limit_is_accepted(changes: Mapping[str, Any]) -> None:
+    accepted(changed(MINIMAL, changes))
+
+
+def test_a_long_value_is_cut_in_its_message() -> None:
+    _, (problem,) = parse(changed(MINIMAL, {"mlflow.namespace": "N" * 60}), set())
+    assert f"'{'N' * 60}'" in str(problem)
+    _, (problem,) = parse(changed(MINIMAL, {"mlflow.namespace": "N" * 200}), set())
+    assert f"'{'N' * 60}…'" in str(problem)
+
+
 def test_a_smaller_pool_makes_room_for_more_pods() -> None:
     accepted(changed(MINIMAL, {"mlflow.replicas": 3, "mlflow.pool": {"size": 3, "overflow": 2}}))
 

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -11,6 +12,16 @@ from settings import write_reference
 def test_the_committed_page_and_schema_are_in_step_with_the_settings() -> None:
     assert write_reference.PAGE.read_text() == write_reference.page(), "run `make settings-reference`"
     assert json.loads(write_reference.SCHEMA.read_text()) == write_reference.schema(), "run `make settings-reference`"
+
+
+def test_the_command_writes_what_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    committed = {name: getattr(write_reference, name) for name in ("PAGE", "SCHEMA")}
+    for name in committed:
+        monkeypatch.setattr(write_reference, name, tmp_path / name)
+    write_reference.write()
+    assert {name: (tmp_path / name).read_text() for name in committed} == {
+        name: path.read_text() for name, path in committed.items()
+    }
 
 
 @pytest.mark.parametrize("stack", ["dev", "prod", "local"])
