@@ -3,14 +3,14 @@
 
 PYTHON ?= python3
 STACK ?= dev
-# Files of tests that run side by side, when all do. In the order of their names, because the long ones come early so.
+# Number of test files that run at the same time when all tests run. They start in the order of their names, which has long ones early.
 JOBS ?= $(if $(TESTS),1,2)
 VENV := .venv
 LOCAL := $(VENV)/bin/python -m local
 # Files of which the hashes and the recorded state only look like secrets.
 NO_SECRETS := ^(\.secrets\.baseline|.*requirements.*\.txt|tests/local/recorded/.*)$$
 
-# End with a sentence where STACK is local, which the command is not for.
+# For STACK=local, print a sentence and end: these commands are for a stack on AWS.
 on_aws = $(if $(filter local,$(STACK)),echo "$(1)"; exit 0;)
 
 .DEFAULT_GOAL := help

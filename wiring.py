@@ -31,7 +31,7 @@ from components.postgres_alarms import PostgresAlarmsArgs
 from components.private_postgres import PrivatePostgres, PrivatePostgresArgs
 from settings.all_settings import Settings
 from settings.login import Auth
-from settings.rds_connections import max_connections
+from settings.max_connections import max_connections
 
 ALL_IPV4 = "0.0.0.0/0"
 

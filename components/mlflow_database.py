@@ -120,7 +120,7 @@ class MlflowDatabase(pulumi.ComponentResource):
             f"{name}-password",
             length=32,
             special=False,
-            # The number of the rotation in which this role last became active. So it gets a new password when it becomes active, and only then.
+            # The roles take turns, so the standby role became active one rotation ago. A role gets a new password only when it becomes active.
             keepers={"rotation": str(args.rotation if is_active else args.rotation - 1)},
             opts=pulumi.ResourceOptions(parent=self),
         )

@@ -19,7 +19,7 @@ from pathlib import Path
 from local import aws_account, paths, tools
 from local.charts.mlflow import APP_VERSIONS
 from local.cluster.objects import Objects
-from local.plugins import client as plugins_client
+from local.plugins import start_and_attach as plugins
 from local.progress import Progress, Step, box
 from local.pulumi_cli.engine import STACK, Engine, EngineError, ports
 from local.supervisor.client import Supervisor
@@ -191,7 +191,7 @@ def _start(stack: Path) -> tuple[Engine, bool]:
         "HAProxy": lambda step: tools.ensure(tools.HAPROXY, step.say),
         f"MLflow {DEFAULT_MLFLOW_VERSION}": lambda step: tools.ensure(mlflow, step.say),
         "AWS account": lambda step: aws_account.start(supervisor),
-        "plugins": lambda step: plugins_client.start(supervisor),
+        "plugins": lambda step: plugins.start(supervisor),
     }
     try:
         results = _in_parallel(work)

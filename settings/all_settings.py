@@ -6,10 +6,10 @@ from settings.artifacts import Artifacts, Images
 from settings.cluster import Cluster
 from settings.database import Database
 from settings.ingress import Ingress
+from settings.max_connections import max_connections
 from settings.mlflow import Mlflow
 from settings.postgres import Postgres
 from settings.problem import Problem
-from settings.rds_connections import max_connections
 from settings.section import Section
 
 

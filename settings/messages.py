@@ -14,7 +14,10 @@ from settings.value_types import shown
 
 
 def missing(key: str, field: FieldInfo) -> str:
-    """Say how to set a required setting that is not there. Of a section, name a setting that it requires, or its first."""
+    """Say how to set a required setting that is not there.
+
+    For a missing section, the command sets the first setting that the section requires, or its first setting.
+    """
     section = _section(field)
     if section is not None:
         settings = section.model_fields

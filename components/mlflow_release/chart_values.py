@@ -1,4 +1,4 @@
-"""Values of the mlflow chart. The chart ignores some wrong values without an error, so their reasons are written here."""
+"""Values of the mlflow chart. A comment says why where a wrong value would do nothing: the chart would ignore it without an error."""
 
 import hashlib
 from typing import Any
@@ -123,7 +123,7 @@ def _artifacts(args: MlflowReleaseArgs) -> dict[str, Any]:
 def _auth(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, Any]:
     function = code.function if code else BASIC_LOGIN
     if args.login.cache_seconds:
-        # The chart has no value for MLflow's cache. This value is the last line of the chart's ini file, so a second line can follow it.
+        # The chart has no value for MLflow's cache. It writes the function's name as the last line of an ini file, so another line can follow.
         function += f"\n    auth_cache_ttl_seconds = {args.login.cache_seconds}"
     return {
         "enabled": True,

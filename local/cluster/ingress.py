@@ -28,7 +28,7 @@ ISSUER = "selfsigned"
 
 
 class IngressController:
-    """The controllers of all ingress releases. All would use the same two ports, so only one can run."""
+    """The ingress controller. There is one for all releases, because each would use the same two ports."""
 
     def __init__(self, folder: Path, objects: Objects, supervisor: Supervisor) -> None:
         self.folder = folder

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from local import aws_account, paths, tools
-from local.plugins.client import attach
+from local.plugins.start_and_attach import attach
 from local.pulumi_cli.recovery import likely_id
 from local.supervisor.client import Supervisor
 from local.supervisor.process import end_with_parent
@@ -61,7 +61,7 @@ class Engine:
             new.rename(passphrase)
         binaries = self.folder / "bin"
         binaries.mkdir(exist_ok=True)
-        # A file of the stack's own tells the stack's Pulumi processes from those of other stacks (`_end_orphan`).
+        # Each stack has its own link to the executable. By its path, `_end_orphan` finds the Pulumi processes of this stack.
         if not (binaries / "pulumi").exists() or not (binaries / "pulumi").samefile(pulumi):
             (binaries / "pulumi").unlink(missing_ok=True)
             try:
@@ -70,7 +70,7 @@ class Engine:
                 shutil.copy2(pulumi, binaries / "pulumi")
         self._write_config()
         if not self.exists():
-            # In the copy's folder, because `stack init` writes the stack's salt next to the Pulumi.yaml that it finds.
+            # In the stack's folder, which has a copy of Pulumi.yaml: `stack init` writes the salt next to that file.
             self._quietly("--cwd", str(self._project), "stack", "init", STACK)
             self._write_config()
 
@@ -141,7 +141,7 @@ class Engine:
 
     def destroy(self, *arguments: str) -> None:
         """Destroy everything and remove the stack."""
-        # In the copy's folder, because `--remove` removes the settings that lie there.
+        # In the stack's folder: `--remove` removes the settings file next to the Pulumi.yaml that it finds.
         copy = ("--cwd", str(self._project))
         self.run("destroy", "--yes", "--skip-preview", "--remove", "--stack", STACK, *copy, *arguments)
 

@@ -1,6 +1,6 @@
 """The pages' commands run on a local stack as they are written: README, first stack, day two, stuck states.
 
-The tests are steps that run in the order in which they are written. test_upgrade.py runs docs/upgrade.md and the dump.
+The tests are steps that run in the order in which they are written. test_upgrade.py runs the commands of docs/upgrade.md, the database dump among them.
 """
 
 import contextlib
@@ -257,7 +257,7 @@ def tunnel(port: int, target: int) -> Iterator[None]:
 
 
 def _engine(site: LocalStack, folder: Path) -> dict[str, str]:
-    """Return the environment of the engine itself with stacks of its own in this folder, not the local one."""
+    """Return an environment in which `pulumi` keeps its stacks in this folder and knows nothing of the local stack."""
     (folder / "state").mkdir()
     return {
         "PATH": f"{site.folder / 'bin'}:{os.environ['PATH']}",

@@ -192,7 +192,10 @@ class Session:
 
 
 def generated(stack: LocalStack) -> dict[str, str]:
-    """Return the generated passwords of the state. The session is not used, because it would record them as shown."""
+    """Return the generated passwords of the state.
+
+    This asks the stack itself. The session records what commands print, so it would count these passwords as leaked.
+    """
     exported = json.loads(stack.pulumi("stack", "export", "--show-secrets").stdout)
     passwords: dict[str, str] = {}
     for resource in exported["deployment"]["resources"]:

@@ -16,7 +16,7 @@ from google.protobuf import empty_pb2, struct_pb2
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from local import paths
-from local.plugins import client, language_host
+from local.plugins import language_host, start_and_attach
 from local.plugins.engine_process import EngineProcess
 from local.stack import free_ports
 
@@ -101,13 +101,13 @@ def listening() -> Generator[str]:
 @pytest.fixture(scope="module")
 def ports() -> Generator[dict[str, int]]:
     """Ports of a running plugin server."""
-    names = (*client.PACKAGES, client.LANGUAGE)
+    names = (*start_and_attach.PACKAGES, start_and_attach.LANGUAGE)
     numbers = {name: free_ports()[0] for name in names}
     with running("-m", "local.plugins.server", *(f"{name}:{port}" for name, port in numbers.items())):
         yield numbers
 
 
-@pytest.mark.parametrize("package", client.PACKAGES)
+@pytest.mark.parametrize("package", start_and_attach.PACKAGES)
 def test_a_provider_says_its_version_to_an_engine_that_attaches(
     ports: dict[str, int], package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
@@ -121,7 +121,7 @@ def test_a_provider_says_its_version_to_an_engine_that_attaches(
 
 
 def test_the_language_host_says_its_version(ports: dict[str, int]):
-    with grpc.insecure_channel(f"127.0.0.1:{ports[client.LANGUAGE]}") as channel:
+    with grpc.insecure_channel(f"127.0.0.1:{ports[start_and_attach.LANGUAGE]}") as channel:
         stub = language_pb2_grpc.LanguageRuntimeStub(channel)
         # Without an answer to this call the engine does not attach.
         stub.Handshake(language_pb2.LanguageHandshakeRequest(engine_address="127.0.0.1:1"), wait_for_ready=True)
@@ -185,7 +185,7 @@ def test_an_edit_of_a_stand_in_restarts_the_server(tmp_path: Path, monkeypatch: 
     hashes: list[str] = []
     for text in ("first", "first", "second"):
         file.write_text(text)
-        hashes.append(client._code())
+        hashes.append(start_and_attach._code())
     assert hashes[0] == hashes[1] != hashes[2]
 
 

@@ -1,7 +1,7 @@
 """Every setting changes the places that `setting_effects.json` lists, and a default that is written twice is the same twice.
 
 A place is an input or an option of a resource, an export, or a warning. A setting that is read and not used changes no
-place. One that is lost on one of several ways changes fewer. If a change is intended:
+place. A setting that reaches only some of its places changes fewer places than the file lists. If a change is intended:
 
     UPDATE_SETTING_EFFECTS=1 .venv/bin/python -m pytest tests/unit/test_every_setting_arrives.py
 
@@ -110,7 +110,15 @@ def arguments_of_components(config: Mapping[str, Any]) -> list[Any]:
             patched.setattr(component, "__init__", recording(component))
         deploy(config)
     assert len(seen) == len(COMPONENTS)
-    return [*seen, *(value for args in seen for value in vars(args).values() if dataclasses.is_dataclass(value))]
+    return [each for args in seen for each in with_nested(args)]
+
+
+def with_nested(args: Any) -> Iterator[Any]:
+    """Yield a dataclass and those in its fields, at any depth."""
+    yield args
+    for value in vars(args).values():
+        if dataclasses.is_dataclass(value):
+            yield from with_nested(value)
 
 
 def test_a_default_of_a_component_is_the_default_of_its_setting() -> None:

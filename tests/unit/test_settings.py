@@ -17,9 +17,9 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from components.mlflow_release import DatabaseArgs, MlflowReleaseArgs, SiteArgs
 from components.mlflow_release.chart_values import mlflow_values
 from settings.all_settings import Settings
+from settings.max_connections import max_connections
 from settings.mlflow import Mlflow
 from settings.postgres import Postgres
-from settings.rds_connections import max_connections
 from settings.reader import misspelt_prefixes, parse
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, changed, deploy, refused
 

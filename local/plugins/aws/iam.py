@@ -1,4 +1,4 @@
-# ruff: noqa: D102, RUF012, S105 - `Resource` describes the methods and types the tables; a token is a type's name
+# ruff: noqa: D102, RUF012, S105 - the docstrings of the methods, and the types of the tables, are in `Resource`; a token is a type's name
 # boto3 and jmespath have no types of their own.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """IAM roles with their policies, and their EKS Pod Identity associations."""

@@ -30,7 +30,7 @@ def start(supervisor: Supervisor, timeout: float = 60) -> None:
     spec = ProcessSpec(
         name=PROCESS,
         argv=[sys.executable, "-m", "local.plugins.server", *(f"{name}:{port}" for name, port in ports.items())],
-        # The server takes the rest of its environment from each engine that attaches.
+        # For each engine that attaches, the server reads the engine's own environment (`engine_process.py`).
         env={"PATH": os.defpath, "CODE": _code()},
         cwd=str(paths.CHECKOUT),
         ready={"tcp": f"127.0.0.1:{ports[LANGUAGE]}"},
