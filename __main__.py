@@ -19,6 +19,8 @@ for warning in settings.warnings():
 
 # The cluster that exists. Without an EKS cluster's name nothing below touches AWS.
 cluster = look_up_eks_cluster(settings.cluster.name) if settings.cluster.name else None
+if cluster:
+    reader.check_place(settings, cluster.region, cluster.partition)
 in_cluster = pulumi.ResourceOptions(provider=wiring.kubernetes_provider(settings, cluster))
 
 # The database server: ours, private to the cluster, or one that exists.

@@ -8,9 +8,11 @@ from settings.database import Database
 from settings.ingress import Ingress
 from settings.max_connections import max_connections
 from settings.mlflow import Mlflow
-from settings.postgres import Postgres
+from settings.postgres import AllowFrom, Postgres
 from settings.problem import Problem
 from settings.section import Section
+from settings.tags import tag_problems
+from settings.value_types import arn_place, is_wide
 
 
 class Settings(Section):
@@ -34,7 +36,8 @@ class Settings(Section):
     """True to refuse the deletion of the database and the bucket (Pulumi's protect, RDS's deletion protection, a final snapshot). False
     makes a stack that ``pulumi destroy`` removes whole, and applies changes to the instance at once instead of in the maintenance window."""
     tags: dict[str, str] = Field(default={}, examples=[{"Team": "ml-platform"}])
-    """Tags of every AWS resource, in addition to ``Project`` and ``Stack``."""
+    """Tags of every AWS resource, in addition to ``Project`` and ``Stack``. 48 at most, with the characters that RDS takes: letters,
+    digits, spaces and ``_ . : / = + - @``."""
 
     @property
     def on_eks(self) -> bool:
@@ -53,7 +56,13 @@ class Settings(Section):
 
     def problems(self) -> list[Problem]:
         """Reject what a section cannot see alone."""
-        found = [*self._without_aws(), *self._shared_storage(), *self._connection_budget(), *self._names()]
+        found = [
+            *tag_problems(self.tags),
+            *self._without_aws(),
+            *self._shared_storage(),
+            *self._connection_budget(),
+            *self._names(),
+        ]
         if self.mlflow.dns_zone and not self.ingress.install and not self.ingress.address:
             found.append(
                 Problem(
@@ -79,11 +88,6 @@ class Settings(Section):
                     based_on=["ingress.plainHttp"],
                 )
             )
-        found += [
-            Problem(f"tags.{key}", "begins with aws:, which AWS keeps for itself; write another key")
-            for key in self.tags
-            if key.lower().startswith("aws:")
-        ]
         return found
 
     def _without_aws(self) -> list[Problem]:
@@ -187,6 +191,22 @@ class Settings(Section):
             )
         return found
 
+    def problems_in(self, region: str, partition: str) -> list[Problem]:
+        """Return the ARNs that are of no use to a cluster in this region and partition of AWS."""
+        arns = {
+            "postgres.kmsKeyArn": self.postgres.kms_key_arn,
+            "postgres.alarmTopicArn": self.postgres.alarm_topic_arn,
+            "ingress.certificateArn": self.ingress.certificate_arn,
+        }
+        return [
+            Problem(
+                key,
+                f"is in {' '.join(arn_place(arn))}, but the cluster is in {partition} {region}; write one of that region",
+            )
+            for key, arn in arns.items()
+            if arn and arn_place(arn) != (partition, region)
+        ]
+
     def warnings(self) -> list[str]:
         """Return what is allowed but has a price, a sentence each, for the log of every preview."""
         ingress, mlflow = self.ingress, self.mlflow
@@ -205,6 +225,16 @@ class Settings(Section):
             "mlflow.auth.ldap.tlsVerify none: an attacker who impersonates the directory receives every password.": bool(
                 mlflow.auth.ldap and mlflow.auth.ldap.tls_verify == "none"
             ),
+            "mlflow.allowedHosts *: MLflow answers to every Host header, so a web page can reach it under a name of its own.": any(
+                set(host) <= set("*:") for host in mlflow.allowed_hosts
+            ),
+            f"mlflow.auth.defaultPermission {mlflow.auth.default_permission}: every user may change everybody's experiments and models.": mlflow.auth.default_permission
+            in {"EDIT", "MANAGE"},
+            "ingress.allowedCidrs: a network larger than a /8 lets in a large part of the internet.": self.on_eks
+            and any(map(is_wide, ingress.allowed_cidrs)),
+            "postgres.allowFrom.cidrs: a network larger than a /8 is more than any VPC and what is connected to it.": self.on_eks
+            and isinstance(self.postgres.allow_from, AllowFrom)
+            and any(map(is_wide, self.postgres.allow_from.cidrs)),
             "mlflow.auth.mode none: every visitor who reaches the host may read, change and delete everything.": mlflow.auth.mode
             == "none",
             "mlflow.corsAllowedOrigins *: every web site that a logged-in person visits can act with that login.": "*"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from settings.section import Section
-from settings.value_types import DnsLabel, matching
+from settings.value_types import PORT, DnsSubdomain, matching
 
 
 class Artifacts(Section):
@@ -15,7 +15,9 @@ class Artifacts(Section):
         Annotated[
             str,
             matching(
-                r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "write a bucket's name, for example my-mlflow-artifacts"
+                r"(?!.*\.\.)(?!(\d+\.){3}\d+$)(?!xn--|sthree-|amzn-s3-demo-)(?!.*(-s3alias|--ol-s3|\.mrap|--x-s3|--table-s3)$)"
+                r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+                "write a bucket's name, for example my-mlflow-artifacts",
             ),
         ]
         | None
@@ -29,8 +31,17 @@ class Images(Section):
     """The registry that images are pulled from."""
 
     registry: (
-        Annotated[str, matching(r"[a-z0-9.-]+(:\d+)?(/[a-z0-9._/-]+)?", "write registry/path without https://")] | None
+        Annotated[
+            str,
+            # A first part without a dot or a port would be a name on Docker's own registry.
+            matching(
+                rf"(?=.{{1,200}}$)(?=localhost[:/]|[^/]*[.:])[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:{PORT})?"
+                r"(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*",
+                "write the registry's host and a path, without https:// and without a slash at the end",
+            ),
+        ]
+        | None
     ) = Field(default=None, examples=["registry.example.com/mirror"])
     """Registry and path that mirror ``burakince/mlflow``, ``library/busybox`` and ``haproxytech/kubernetes-ingress``."""
-    pull_secret: DnsLabel | None = Field(default=None, examples=["registry-login"])
+    pull_secret: DnsSubdomain | None = Field(default=None, examples=["registry-login"])
     """Name of a Secret of type dockerconfigjson, in both namespaces. The first ``up`` creates these: see ``docs/private-registry.md``."""

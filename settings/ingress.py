@@ -7,7 +7,7 @@ from pydantic import Field
 
 from settings.problem import Problem
 from settings.section import Section, yaml_key
-from settings.value_types import EVERY_NETWORK, DnsLabel, Host, Network, arn, matching
+from settings.value_types import DnsLabel, DnsSubdomain, Host, Network, arn, everybody, matching
 
 NAMESPACES_OF_KUBERNETES = {"default", "kube-system", "kube-public", "kube-node-lease"}
 """Namespaces that every cluster has."""
@@ -18,7 +18,7 @@ class Ingress(Section):
 
     install: bool = True
     """True if the program installs the controller. False uses the controller that serves ``className`` already."""
-    class_name: DnsLabel = "haproxy"
+    class_name: DnsSubdomain = "haproxy"
     """Ingress class."""
     namespace: DnsLabel = "haproxy"
     """Namespace of the controller."""
@@ -34,12 +34,17 @@ class Ingress(Section):
     """Client networks that the load balancer accepts. Default: every network that can reach it."""
     address: Host | None = Field(default=None, examples=["ingress.example.com"])
     """Address of the load balancer of a controller with ``install: false``, for the DNS record."""
-    certificate_arn: Annotated[str, arn("acm", "arn:aws:acm:eu-west-1:123456789012:certificate/…")] | None = None
+    certificate_arn: (
+        Annotated[
+            str, arn("acm", r"certificate/[0-9a-f-]+", "write an ACM certificate's ARN, arn:aws:acm:…:certificate/…")
+        ]
+        | None
+    ) = None
     """ACM certificate. The load balancer terminates TLS with it."""
-    tls_secret_name: DnsLabel | None = Field(default=None, examples=["mlflow-tls"])
+    tls_secret_name: DnsSubdomain | None = Field(default=None, examples=["mlflow-tls"])
     """Name of a Secret with a certificate, in MLflow's namespace. HAProxy terminates TLS with it; until the Secret exists, HAProxy serves a
     self-signed certificate."""
-    cluster_issuer: DnsLabel | None = Field(default=None, examples=["letsencrypt"])
+    cluster_issuer: DnsSubdomain | None = Field(default=None, examples=["letsencrypt"])
     """Name of a ClusterIssuer of cert-manager. HAProxy terminates TLS with the certificate that it issues."""
     plain_http: bool = False
     """True for no TLS at all: passwords and data cross the network unencrypted. For a closed network only."""
@@ -71,11 +76,8 @@ class Ingress(Section):
         found: list[Problem] = []
         if len(chosen) > 1:
             found.append(Problem("", f"has {' and '.join(f'`{name}`' for name in chosen)}; choose one way of TLS"))
-        found += [
-            Problem(f"allowedCidrs[{index}]", f"is {cidr}, which is every address; leave it out")
-            for index, cidr in enumerate(self.allowed_cidrs)
-            if cidr in EVERY_NETWORK
-        ]
+        if everybody(self.allowed_cidrs):
+            found.append(Problem("allowedCidrs", "is every address; leave it out"))
         if not self.install:
             in_use = {
                 "install",

@@ -78,7 +78,8 @@ def _found(value: Any, field: FieldInfo | None) -> str:
     if isinstance(value, dict):
         return "a map"
     # A section may hold secrets, so a word in its place may be one.
-    if field and (SecretStr in _kinds(field.annotation) or _section(field)):
+    kinds = [kind for kind in _kinds(field.annotation) if kind is not type(None)] if field else []
+    if kinds and all(kind is SecretStr or _is_section(kind) for kind in kinds):
         return "a number" if isinstance(value, int | float) else "a text"
     return shown(value) if isinstance(value, str) else str(value).lower()
 

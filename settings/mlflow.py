@@ -10,6 +10,12 @@ from settings.problem import Problem
 from settings.section import Section
 from settings.value_types import Cpu, DnsLabel, Host, Memory, Origin, Site, matching, mebibytes, split_url
 
+MEMORY_OF_A_POD = {"1.11.5": 238, "1.8.1": 115}
+"""MiB of a pod under load without its workers, by chart version. docs/sizing.md: MLflow 3.15.1 uses 425 MiB with one worker, 591 to 629
+with two and 987 with four, 3.7.0 uses 489 to 527 with two."""
+MEMORY_OF_A_WORKER = 187
+"""MiB of each worker."""
+
 
 class Resources(Section):
     """CPU and memory of one MLflow pod. MLflow 3.15.1 used 630 MiB with two workers under load, and 426 MiB with one."""
@@ -137,6 +143,16 @@ class Mlflow(Section):
                     "replicas",
                     "and `autoscaling` are both given, and only one can decide; drop one of them",
                     based_on=["autoscaling"],
+                )
+            )
+        needed = MEMORY_OF_A_POD[self.chart_version] + self.workers * MEMORY_OF_A_WORKER
+        if mebibytes(self.resources.memory_limit) < needed:
+            found.append(
+                Problem(
+                    "resources.memoryLimit",
+                    f"is {self.resources.memory_limit}, and MLflow needs {needed} MiB under load with `workers` {self.workers}; "
+                    f"write {needed}Mi or more, or fewer workers",
+                    based_on=["workers", "chartVersion"],
                 )
             )
         if self.namespace in NAMESPACES_OF_KUBERNETES:

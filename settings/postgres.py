@@ -7,7 +7,6 @@ from pydantic import Discriminator, Field, Tag
 from settings.problem import Problem
 from settings.section import Section, yaml_key
 from settings.value_types import (
-    EVERY_NETWORK,
     ForeignPassword,
     Host,
     Identifier,
@@ -15,6 +14,7 @@ from settings.value_types import (
     Network,
     Password,
     arn,
+    everybody,
     matching,
 )
 
@@ -60,11 +60,9 @@ class AllowFrom(Section):
             return [
                 Problem("", "is empty; list `cidrs` or `securityGroups`, or write `cluster` (the default) or `vpc`")
             ]
-        return [
-            Problem(f"cidrs[{index}]", f"is {cidr}, which is every address; write a network such as 203.0.113.0/24")
-            for index, cidr in enumerate(self.cidrs)
-            if cidr in EVERY_NETWORK
-        ]
+        if everybody(self.cidrs):
+            return [Problem("cidrs", "is every address; write networks such as 203.0.113.0/24")]
+        return []
 
 
 class Postgres(Section):
@@ -103,9 +101,23 @@ class Postgres(Section):
     """Name of the master role, which is not a superuser on RDS."""
     master_password: Password | None = None
     """Password of the master role, a secret. Generated when absent."""
-    alarm_topic_arn: Annotated[str, arn("sns", "arn:aws:sns:eu-west-1:123456789012:alarms")] | None = None
+    alarm_topic_arn: (
+        Annotated[
+            str,
+            arn(
+                "sns",
+                r"[A-Za-z0-9_-]{1,256}",
+                "write an SNS topic's ARN, for example arn:aws:sns:eu-west-1:123456789012:alarms",
+            ),
+        ]
+        | None
+    ) = None
     """SNS topic for alarms (CPU, memory, storage, connections) and RDS events. Without a topic there are no alarms."""
-    kms_key_arn: Annotated[str, arn("kms", "arn:aws:kms:eu-west-1:123456789012:key/…")] | None = None
+    kms_key_arn: (
+        # AWS answers with the key's ARN where an alias was given, and for this property a difference is a new database.
+        Annotated[str, arn("kms", r"key/[0-9a-z-]+", "write the key's own ARN, arn:aws:kms:…:key/…, not an alias")]
+        | None
+    ) = None
     """KMS key for storage and Performance Insights. Default: the account's key ``aws/rds``."""
 
     def problems(self) -> list[Problem]:

@@ -16,7 +16,7 @@ from settings import PROJECT
 from settings.all_settings import Settings
 from settings.messages import missing, rule_message, type_message
 from settings.problem import Problem
-from settings.section import yaml_key
+from settings.section import kinds_of, yaml_key
 
 PROVIDERS = {"aws", "kubernetes", "postgresql", "random", "pulumi"}
 """Prefixes of settings that are not this program's."""
@@ -45,6 +45,17 @@ def load() -> Settings:
     if settings is None or problems:
         raise pulumi.RunError(listing(pulumi.get_stack(), problems))
     return settings
+
+
+def check_place(settings: Settings, region: str, partition: str) -> None:
+    """Check the settings that depend on the cluster's region and partition.
+
+    Raises:
+        pulumi.RunError: one message that lists every problem.
+    """
+    problems = settings.problems_in(region, partition)
+    if problems:
+        raise pulumi.RunError(listing(pulumi.get_stack(), problems))
 
 
 def listing(stack: str, problems: Sequence[Problem]) -> str:
@@ -112,12 +123,6 @@ def _secrets_in(section: type[BaseModel], raw: Mapping[str, Any], prefix: str = 
             if isinstance(value, Mapping):
                 found += _secrets_in(kind, cast("Mapping[str, Any]", value), f"{prefix}{key}.")
     return found
-
-
-def kinds_of(annotation: Any) -> list[Any]:
-    """Return the types of which an annotation is made, unions and lists opened."""
-    inner = getattr(annotation, "__args__", None)
-    return [kind for argument in inner for kind in kinds_of(argument)] if inner else [annotation]
 
 
 def sections_of(annotation: Any) -> list[type[BaseModel]]:

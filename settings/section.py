@@ -1,6 +1,9 @@
 """The base of every section of the settings."""
 
-from pydantic import BaseModel, ConfigDict
+import typing
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
 
 from settings.problem import Problem
@@ -20,6 +23,23 @@ class Section(BaseModel):
         hide_input_in_errors=True,
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any, field: ValidationInfo) -> Any:
+        """Make a text of a whole number or a truth value where a text is meant.
+
+        `pulumi config set --path` writes 1234, true and false without quotes. A number with a point is refused: whoever
+        wrote 1.10 in YAML would get 1.1. So is a password that YAML may have changed in the same way.
+        """
+        kinds = kinds_of(cls.model_fields[field.field_name or ""].annotation)
+        if str not in kinds or kinds & {bool, int}:
+            return value
+        if isinstance(value, list):
+            return [_text(item) for item in typing.cast("list[Any]", value)]
+        if isinstance(value, dict):
+            return {key: _text(item) for key, item in typing.cast("dict[str, Any]", value).items()}
+        return _text(value)
+
     def problems(self) -> list[Problem]:
         """Return what is wrong with the section's values together."""
         return []
@@ -33,6 +53,20 @@ class Section(BaseModel):
                 inner += [problem.within(yaml_key(type(self), name)) for problem in value.all_problems()]
         # What follows from a problem is no problem of its own.
         return [*inner, *(one for one in self.problems() if not any(one.follows_from(known.key) for known in inner))]
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else value
+
+
+def kinds_of(annotation: Any) -> set[Any]:
+    """Return the types of which an annotation is made, unions, lists and maps opened."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return {type(value) for value in typing.get_args(annotation)}
+    inner = typing.get_args(annotation)
+    return {kind for argument in inner for kind in kinds_of(argument)} if inner else {annotation}
 
 
 def yaml_key(section: type[BaseModel], name: str) -> str:

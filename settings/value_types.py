@@ -5,13 +5,14 @@
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
-EVERY_NETWORK = {"0.0.0.0/0", "::/0"}
-"""Networks that contain every address."""
+PORT = r"(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+"""Pattern of a TCP port, 1 to 65535."""
 SHOWN = 60
 """Characters of a wrong value that a message shows."""
 
@@ -38,9 +39,31 @@ def matching(pattern: str, hint: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def arn(service: str, example: str) -> AfterValidator:
-    """Make the rule for an ARN of a service."""
-    return matching(rf"arn:aws[a-z-]*:{service}:[a-z0-9-]*:[0-9]{{12}}:\S+", f"write an ARN such as {example}")
+def arn(service: str, resource: str, hint: str) -> AfterValidator:
+    """Make the rule for an ARN.
+
+    Args:
+        service: AWS's name of the service.
+        resource: regular expression for the part behind the account.
+        hint: what to write instead.
+    """
+    return matching(rf"arn:aws(-[a-z]+)*:{service}:[a-z]{{2}}(-[a-z]+)+-[0-9]:[0-9]{{12}}:{resource}", hint)
+
+
+def arn_place(arn: str) -> tuple[str, str]:
+    """Return partition and region of an ARN."""
+    _, partition, _, region, *_ = arn.split(":")
+    return partition, region
+
+
+def everybody(networks: Sequence[str]) -> bool:
+    """Return True if IPv4 networks together are every address, as the halves of 0.0.0.0/0 are."""
+    return [*ipaddress.collapse_addresses(map(ipaddress.IPv4Network, networks))] == [ipaddress.IPv4Network("0.0.0.0/0")]
+
+
+def is_wide(network: str) -> bool:
+    """Return True for a network larger than any private one, which is a /8."""
+    return ipaddress.IPv4Network(network).prefixlen < 8
 
 
 def split_url(value: str) -> SplitResult | None:
@@ -108,11 +131,12 @@ def _origin(value: str) -> str:
     if value == "*":
         return value
     parts = split_url(value)
-    whole = parts is not None and re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?", value)
+    whole = parts is not None and re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[1-9][0-9]*)?", value)
     if not parts or not whole:
         raise ValueError(f"is {shown(value)}; write scheme and host without a path, for example {{example}}")
     if value != value.lower():
         raise ValueError(f"is {shown(value)}; write it in lower case, as browsers send it")
+    _host(parts.hostname or "")
     if parts.port == {"http": 80, "https": 443}[parts.scheme]:
         raise ValueError(
             f"is {shown(value)}; leave out the port, as browsers do with the default port of {parts.scheme}"
@@ -131,10 +155,8 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-_PORT = r"(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
-
 Host = Annotated[str, AfterValidator(_host)]
-HostAndPort = Annotated[str, matching(rf"[A-Za-z0-9._-]+:{_PORT}", "write host:port, for example {example}")]
+HostAndPort = Annotated[str, matching(rf"[A-Za-z0-9._-]+:{PORT}", "write host:port, for example {example}")]
 Identifier = Annotated[
     str,
     matching(
@@ -145,6 +167,13 @@ Identifier = Annotated[
 DnsLabel = Annotated[
     str,
     matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "write a Kubernetes name of a-z, 0-9 and -, at most 63 characters"),
+]
+DnsSubdomain = Annotated[
+    str,
+    matching(
+        r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*",
+        "write a Kubernetes name of a-z, 0-9, - and dots, at most 253 characters, with a letter or digit beside each dot",
+    ),
 ]
 Cpu = Annotated[
     str,
@@ -169,7 +198,7 @@ Site = Annotated[str, AfterValidator(_site)]
 LdapUri = Annotated[
     str,
     matching(
-        rf"ldaps?://[A-Za-z0-9._-]+(:{_PORT})?(/\S*)?",
+        rf"ldaps?://[A-Za-z0-9._-]+(:{PORT})?(/\S*)?",
         "write a URI such as ldaps://ldap.example.com:636",
     ),
 ]

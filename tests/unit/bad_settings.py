@@ -97,7 +97,9 @@ BASICS = [
         "postgres.allocatedStorage",
         "is 20.5; write a whole number from 20 to 65536",
     ),
-    _on_eks("a tag that is a number", {"tags": {"CostCenter": 1234}}, "tags.CostCenter", "is 1234; write it in quotes"),
+    _on_eks(
+        "a tag of which YAML drops a zero", {"tags": {"Release": 1.10}}, "tags.Release", "is 1.1; write it in quotes"
+    ),
     _on_eks(
         "a number that is empty", {"mlflow.workers": EMPTY}, "mlflow.workers", "or delete the line for the default 2"
     ),
@@ -109,18 +111,26 @@ BASICS = [
     ),
     _on_eks("a tag that is empty", {"tags": {"Team": EMPTY}}, "tags.Team", "for example ml-platform"),
     _on_eks(
-        "a list entry that is a number", {"mlflow.allowedHosts": [5]}, "mlflow.allowedHosts[0]", "write it in quotes"
+        "a list entry with a fraction", {"mlflow.allowedHosts": [5.5]}, "mlflow.allowedHosts[0]", "write it in quotes"
     ),
-    _on_eks(
-        "a flag where a name is meant", {"artifacts.bucket": True}, "artifacts.bucket", "is true; write it in quotes"
-    ),
+    _on_eks("a number where a choice is meant", {"ingress.scheme": 1}, "ingress.scheme", "is '1'; write internal or"),
     _on_eks(
         "a minor version as a number",
         {"postgres.engineVersion": 17.6},
         "postgres.engineVersion",
         "minor ones are automatic",
     ),
-    _on_eks("a tag with AWS's own prefix", {"tags": {"aws:team": "x"}}, "tags", "aws:"),
+    _on_eks("a tag with AWS's own prefix", {"tags": {"aws:team": "x"}}, "tags.aws:team", "begin with aws:"),
+    _on_eks("a tag's value with AWS's own prefix", {"tags": {"Team": "AWS:x"}}, "tags.Team", "begin with aws:"),
+    _on_eks("a tag with what RDS refuses", {"tags": {"Purpose": "runs (shared)"}}, "tags.Purpose", "takes no '('"),
+    _on_eks("a tag with a comma in its key", {"tags": {"a,b": "x"}}, "tags.a,b has the key", "takes no ','"),
+    _on_eks("a tag of two lines", {"tags": {"Note": "a\nb"}}, "tags.Note", "letters, digits, spaces"),
+    _on_eks("a tag that is too long", {"tags": {"Note": "x" * 257}}, "tags.Note", "write 256 at most"),
+    _on_eks("a tag's key that is too long", {"tags": {"K" * 129: "x"}}, "tags.KKK", "write 128 at most"),
+    _on_eks("a tag without a value", {"tags": {"Note": ""}}, "tags.Note", "write 1 to 256 characters"),
+    _on_eks("a tag twice to IAM", {"tags": {"Team": "a", "team": "b"}}, "tags.team", "write one of the two"),
+    _on_eks("a tag of ours in lower case", {"tags": {"project": "b"}}, "tags.project", "is the tag Project to IAM"),
+    _on_eks("too many tags", {"tags": {f"K{n}": "x" for n in range(49)}}, "tags are 49", "AWS takes 48"),
 ]
 
 UNKNOWN_KEYS = [
@@ -265,6 +275,30 @@ POSTGRES = [
     _on_eks("a topic of another service", {"postgres.alarmTopicArn": ACM}, "postgres.alarmTopicArn", "arn:aws:sns:"),
     _on_eks("a key by its alias", {"postgres.kmsKeyArn": "alias/db"}, "postgres.kmsKeyArn", "arn:aws:kms:"),
     _on_eks(
+        "a key by its alias's ARN",
+        {"postgres.kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:alias/rds"},
+        "postgres.kmsKeyArn",
+        "the key's own ARN, arn:aws:kms:…:key/…, not an alias",
+    ),
+    _on_eks(
+        "a subscription instead of a topic",
+        {"postgres.alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms:0a-1b"},
+        "postgres.alarmTopicArn",
+        "an SNS topic's ARN",
+    ),
+    _on_eks(
+        "a FIFO topic, which alarms cannot use",
+        {"postgres.alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms.fifo"},
+        "postgres.alarmTopicArn",
+        "an SNS topic's ARN",
+    ),
+    _on_eks(
+        "a certificate authority instead of a certificate",
+        {"ingress.certificateArn": "arn:aws:acm-pca:eu-west-1:123456789012:certificate-authority/0a"},
+        "ingress.certificateArn",
+        "an ACM certificate's ARN",
+    ),
+    _on_eks(
         "sources that are a word",
         {"postgres.allowFrom": "everybody"},
         "postgres.allowFrom",
@@ -295,7 +329,7 @@ POSTGRES = [
     _on_eks(
         "a source that is everybody",
         {"postgres.allowFrom": {"cidrs": ["0.0.0.0/0"]}},
-        "postgres.allowFrom.cidrs[0]",
+        "postgres.allowFrom.cidrs is every address",
         "203.0.113.0/24",
     ),
     _on_eks(
@@ -395,6 +429,23 @@ DATABASE = [
 ]
 
 ARTIFACTS = [
+    *(
+        _on_eks(f"a bucket named {name}", {"artifacts.bucket": name}, "artifacts.bucket", "my-mlflow-artifacts")
+        for name in ("192.168.5.4", "xn--bucket", "amzn-s3-demo-x", "data-s3alias", "data--ol-s3", "a..b", "data.")
+    ),
+    *(
+        _on_eks(f"the registry {name}", {"images.registry": name}, "images.registry", "without a slash at the end")
+        for name in (
+            *("registry.example.com/mirror/", "registry.example.com//mirror", "https://registry.example.com", "team"),
+            *(
+                "registry.example.com:0/a",
+                "registry.example.com:99999",
+                "-r.example.com",
+                "r.example.com/a..b",
+                "r.e.com/-a",
+            ),
+        )
+    ),
     _on_eks("a bucket in capitals", {"artifacts.bucket": "MyBucket"}, "artifacts.bucket", "my-mlflow-artifacts"),
     _on_eks("a bucket with its scheme", {"artifacts.bucket": "s3://b"}, "artifacts.bucket", "my-mlflow-artifacts"),
     _on_eks("a bucket with two dots", {"artifacts.bucket": "a..b"}, "artifacts.bucket", "my-mlflow"),
@@ -406,17 +457,31 @@ INGRESS = [
     _on_eks("TLS and none", {"ingress": {"plainHttp": True, "tlsSecretName": "x"}}, "ingress", "choose one"),
     _on_eks("a certificate by id", {"ingress.certificateArn": "1-2-3"}, "ingress.certificateArn", "arn:aws:acm:"),
     _on_eks("a scheme of its own", {"ingress.scheme": "public"}, "ingress.scheme", "write internal or internet-facing"),
+    _on_eks(
+        "halves of everybody",
+        {"ingress.allowedCidrs": ["0.0.0.0/1", "128.0.0.0/1"]},
+        "ingress.allowedCidrs is every address",
+        "leave it out",
+    ),
+    _on_eks(
+        "sources that are everybody together",
+        {"postgres.allowFrom": {"cidrs": ["0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/2"]}},
+        "postgres.allowFrom.cidrs is every address",
+        "203.0.113.0/24",
+    ),
     _on_eks("clients by name", {"ingress.allowedCidrs": ["office"]}, "ingress.allowedCidrs[0]", "203.0.113.0/24"),
     _on_eks(
         "clients that are everybody",
         {"ingress": {"scheme": "internet-facing", "allowedCidrs": ["0.0.0.0/0"]}},
-        "ingress.allowedCidrs[0]",
+        "ingress.allowedCidrs is every address",
         "leave it out",
     ),
     _on_eks("a version with a v", {"ingress.chartVersion": "v1.52.1"}, "ingress.chartVersion", "1.52.1"),
     _on_eks("no controller pods", {"ingress.replicas": 0}, "ingress.replicas", "a whole number from 1 to 20"),
     _on_eks("a namespace in capitals", {"ingress.namespace": "HAProxy"}, "ingress.namespace", "a Kubernetes name"),
-    _on_eks("a class with a dot", {"ingress.className": "my.class"}, "ingress.className", "a Kubernetes name"),
+    _on_eks("a class with two dots", {"ingress.className": "my..class"}, "ingress.className", "a Kubernetes name"),
+    _on_eks("a class that is too long", {"ingress.className": "a." * 127}, "ingress.className", "a Kubernetes name"),
+    _on_eks("a namespace with a dot", {"ingress.namespace": "my.edge"}, "ingress.namespace", "a Kubernetes name"),
     _on_eks(
         "a controller that we make with an address", {"ingress.address": "lb.example.com"}, "ingress.address", "drop it"
     ),
@@ -535,6 +600,22 @@ MLFLOW = [
     _on_eks("no time", {"mlflow.timeoutSeconds": 5}, "mlflow.timeoutSeconds", "a whole number from 60 to 3600"),
     _on_eks("memory in words", {"mlflow.resources.memoryLimit": "2 GB"}, "mlflow.resources.memoryLimit", '"2Gi"'),
     _on_eks("memory in thousandths", {"mlflow.resources.memoryLimit": "512m"}, "mlflow.resources.memoryLimit", '"2Gi"'),
+    _on_eks(
+        "memory for no worker",
+        {"mlflow.resources": {"memoryRequest": "128Mi", "memoryLimit": "128Mi"}},
+        "mlflow.resources.memoryLimit",
+        "needs 612 MiB under load with `workers` 2",
+    ),
+    _on_eks(
+        "memory for fewer workers",
+        {
+            "mlflow.workers": 4,
+            "mlflow.pool": {"size": 2, "overflow": 1},
+            "mlflow.resources": {"memoryRequest": "512Mi", "memoryLimit": "985Mi"},
+        },
+        "mlflow.resources.memoryLimit",
+        "write 986Mi or more",
+    ),
     _on_eks(
         "more mebibytes reserved than allowed",
         {"mlflow.resources": {"memoryRequest": "1025Mi", "memoryLimit": "1Gi"}},

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic.alias_generators import to_snake
 
 from components.mlflow_release import DatabaseArgs, MlflowReleaseArgs, SiteArgs
 from components.mlflow_release.chart_values import mlflow_values
@@ -409,10 +410,97 @@ def test_pods_may_open_every_connection_of_the_class_and_not_one_more() -> None:
         {"database.name": "d" * 59},
         {"postgres.allocatedStorage": 100, "postgres.maxAllocatedStorage": 110},
         {"mlflow.resources": {"memoryRequest": "1024Mi", "memoryLimit": "1Gi"}},
+        {"mlflow.resources": {"memoryRequest": "512Mi", "memoryLimit": "612Mi"}},
+        {"tags": {"K" * 128: "x" * 256}},
+        {"tags": {f"K{number}": "x" for number in range(48)}},
+        {"ingress.className": f"{'a.' * 126}a"},
+        {"postgres.allowFrom": {"cidrs": ["0.0.0.0/1", "128.0.0.0/2"]}},
     ],
 )
 def test_a_value_at_a_rules_limit_is_accepted(changes: Mapping[str, Any]) -> None:
     accepted(changed(MINIMAL, changes))
+
+
+@pytest.mark.parametrize(
+    ("path", "written", "meant"),
+    [
+        ("tags", {"CostCenter": 1234, "Shared": True}, {"CostCenter": "1234", "Shared": "true"}),
+        ("cluster.name", 2024, "2024"),
+        ("images.pullSecret", False, "false"),
+        ("mlflow.allowedHosts", [5], ["5"]),
+        ("mlflow.auth.adminUsername", 7, "7"),
+    ],
+)
+def test_a_number_or_a_truth_value_is_taken_where_a_text_is_meant(path: str, written: Any, meant: Any) -> None:
+    # `pulumi config set --path` writes them without quotes.
+    value: Any = accepted(changed(MINIMAL, {path: written}))
+    for key in path.split("."):
+        value = getattr(value, to_snake(key))
+    assert value == meant
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ingress.tlsSecretName": "mlflow.example.com-tls"},
+        {"ingress.clusterIssuer": "letsencrypt.prod"},
+        {"ingress.className": "edge.haproxy"},
+        {"images.pullSecret": "reg.cred"},
+        {"images.registry": "123456789012.dkr.ecr.eu-west-1.amazonaws.com"},
+        {"images.registry": "localhost:5000/a__b/c-d.e"},
+        {"artifacts.bucket": "my.bucket-1"},
+        {"tags": {"Team/Größe": "a b_.:/=+-@"}},
+        {"postgres.kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/mrk-0123456789abcdef0123456789abcdef"},
+    ],
+)
+def test_a_name_that_its_object_may_have_is_accepted(changes: Mapping[str, Any]) -> None:
+    accepted(changed(MINIMAL, changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({"mlflow.allowedHosts": ["mlflow.internal", "*"]}, "mlflow.allowedHosts *"),
+        ({"mlflow.allowedHosts": ["*:*"]}, "mlflow.allowedHosts *"),
+        ({"mlflow.auth": {"defaultPermission": "EDIT"}}, "mlflow.auth.defaultPermission EDIT"),
+        ({"mlflow.auth": {"defaultPermission": "MANAGE"}}, "mlflow.auth.defaultPermission MANAGE"),
+        ({"ingress.allowedCidrs": ["0.0.0.0/1"]}, "ingress.allowedCidrs"),
+        ({"postgres.allowFrom": {"cidrs": ["128.0.0.0/7"]}}, "postgres.allowFrom.cidrs"),
+    ],
+)
+def test_what_switches_a_protection_off_is_warned_of(changes: Mapping[str, Any], warning: str) -> None:
+    before = accepted(SAFE).warnings()
+    (new,) = [each for each in accepted(changed(SAFE, changes)).warnings() if each not in before]
+    assert new.startswith(warning)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mlflow.allowedHosts": ["*.example.com", "mlflow:*"]},
+        {"mlflow.auth": {"defaultPermission": "READ"}},
+        {"ingress.allowedCidrs": ["10.0.0.0/8"]},
+        {"postgres.allowFrom": {"cidrs": ["10.0.0.0/8"]}},
+    ],
+)
+def test_what_leaves_a_protection_on_is_not_warned_of(changes: Mapping[str, Any]) -> None:
+    assert accepted(changed(SAFE, changes)).warnings() == accepted(SAFE).warnings()
+
+
+def test_every_arn_of_another_region_or_partition_is_refused_in_one_message() -> None:
+    arns = {
+        "postgres.kmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/0a",
+        "postgres.alarmTopicArn": "arn:aws-cn:sns:cn-north-1:123456789012:alarms",
+        "ingress.certificateArn": "arn:aws:acm:us-east-1:123456789012:certificate/0a",
+    }
+    refusal = refused(changed(MINIMAL, arns))
+    assert [problem.partition(",")[0] for problem in refusal.problems] == [
+        "postgres.kmsKeyArn is in aws us-east-1",
+        "postgres.alarmTopicArn is in aws-cn cn-north-1",
+        "ingress.certificateArn is in aws us-east-1",
+    ]
+    assert "the cluster is in aws eu-west-1; write one of that region" in refusal.message
+    assert refusal.deployment.resources == []
 
 
 def test_a_long_value_is_cut_in_its_message() -> None:
