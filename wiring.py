@@ -1,4 +1,7 @@
-"""Build each component's arguments from the settings. No other file knows both."""
+"""Build each component's arguments from the settings. No other file knows both.
+
+An argument that follows from several settings is computed here, for example whether HAProxy redirects HTTP to HTTPS.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """MlflowDatabase: roles, database, schema and search path for MLflow on a PostgreSQL server.
 
-Two facts of RDS decide the shape. The master is not a superuser, so a grant of the master on another role's database would succeed
-and do nothing. So the master owns database and schema. And ``GRANT … ON SCHEMA public`` does not give CREATE there, so the tables are in a
-schema of their own, on the roles' search path.
+Two facts of RDS decide the shape. First, the master is not a superuser: if another role owned the database, the master's grants would
+succeed and do nothing. So the master owns database and schema. Second, ``GRANT … ON SCHEMA public`` does not give CREATE there, so the
+tables are in a schema of their own, on the roles' search path.
 
 Two login roles let a password change while pods run: one is active, the other on standby. A rotation gives the standby role a new
 password and makes it active; running pods keep the old role's password. Both act as a third role, which holds the grants and owns the tables.

@@ -25,7 +25,7 @@ class PrivatePostgresArgs:
     vpc_id: pulumi.Input[str]
     """VPC of the instance."""
     subnets: pulumi.Input[Sequence[Subnet]]
-    """Private subnets of that VPC, in two zones or more. Others are refused."""
+    """Private subnets of that VPC, in two zones or more. A subnet with a route to an internet gateway is refused."""
     engine_version: str
     """Major version of PostgreSQL, for example ``17``. The region must offer it."""
     instance_class: pulumi.Input[str]

@@ -9,8 +9,8 @@ _SIZES = {"micro": 1 / 8, "small": 1 / 4, "medium": 1 / 2, "large": 1.0, "xlarge
 def max_connections(instance_class: str) -> int | None:
     """Return the connections that RDS allows on an instance class, or None for an unknown class.
 
-    RDS's default is LEAST(memory in bytes / 9531392, 5000) of what the system leaves, about 0.24 GiB less than the class has: about
-    85 on 1 GiB and 198 on 2 GiB.
+    RDS's default is LEAST(memory in bytes / 9531392, 5000). The system keeps about 0.24 GiB of the class's memory for itself. So a
+    class with 1 GiB has about 85 connections, and one with 2 GiB about 198.
     """
     match = re.fullmatch(r"db\.([a-z])[a-z0-9]*\.(\d*)(micro|small|medium|large|xlarge)", instance_class)
     if not match or match[1] not in _GIB_OF_LARGE:

@@ -62,7 +62,7 @@ class Autoscaling(Section):
 
 
 class ConnectionPool(Section):
-    """Database connections of one worker, in each of SQLAlchemy's pools. HAProxy passes ``size`` + ``overflow`` - 1 requests at a time to a pod, and queues the rest."""
+    """Database connections of one worker, in each of SQLAlchemy's pools. HAProxy passes ``size`` + ``overflow`` - 1 requests at a time to a pod, however many workers it has, and queues the rest."""
 
     size: int = Field(default=5, ge=1, le=100)
     """Connections kept open."""
@@ -98,8 +98,8 @@ class Mlflow(Section):
     autoscaling: Autoscaling | None = None
     """An autoscaler, instead of ``replicas``."""
     workers: int = Field(default=2, ge=1, le=32)
-    """Server processes in each pod. Each process has its own connections and takes about 200 MiB. Only more replicas outlive the death of a
-    pod."""
+    """Server processes in each pod. Each process has its own connections and takes about 200 MiB. If a pod dies, only
+    other replicas serve on."""
     resources: Resources = Resources()
     """CPU and memory of a pod."""
     pool: ConnectionPool = ConnectionPool()

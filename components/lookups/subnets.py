@@ -1,4 +1,4 @@
-"""Look up subnets and whether they are public."""
+"""Look up subnets, their zones and their routes to the internet. `private_postgres.py` decides which are suitable."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pulumi_aws as aws
 
 @dataclass(frozen=True)
 class Subnet:
-    """A subnet, with what decides whether it is suitable for a database."""
+    """A subnet with its zone and its route to the internet."""
 
     id: str
     availability_zone: str

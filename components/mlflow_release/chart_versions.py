@@ -11,7 +11,7 @@ class ChartVersion:
     """Version of MLflow in the chart's image."""
     gunicorn: bool
     """True if the server must run under gunicorn instead of uvicorn, the chart's default. Under uvicorn MLflow 3.7.0 answers
-    POST /v1/traces and the jobs API without a login; under gunicorn neither exists."""
+    POST /v1/traces and the jobs API without a login. Under gunicorn it does not have these two routes."""
     has_login_cache: bool
     """True if MLflow remembers checked passwords itself. MLflow 3.7.0 hashes the password of every request, more than once."""
 

@@ -22,13 +22,13 @@ class LoginCode:
     """Code that MLflow calls for each login, in a ConfigMap that the pods mount at `FOLDER`."""
 
     name: str
-    """Name of the volume, and with ``mlflow-`` in front of the ConfigMap."""
+    """Name of the volume. The ConfigMap's name is the same with ``mlflow-`` before it."""
     function: str
     """Function of the code, as MLflow's configuration names it."""
     files: Mapping[str, str]
     """Content of the ConfigMap: name of a file to its text."""
     gunicorn_configuration: str | None = None
-    """Path of gunicorn's configuration in the pod; None without one."""
+    """Path in the pod of the file that gunicorn runs as its configuration; None if gunicorn is not used."""
 
     @property
     def config_map(self) -> str:
@@ -45,7 +45,7 @@ def login_code(args: MlflowReleaseArgs) -> LoginCode | None:
     """Return the login code to mount, or None where MLflow's own basic login is used."""
     login, chart = args.login, args.chart
     if login.ldap is not None:
-        # The image's own function locks everybody out over TLS and hangs with the directory: docs/ldap.md.
+        # The image's own function refuses every login over TLS, and blocks the server while the directory does not answer: docs/ldap.md.
         name, module = "ldap-login", "ldap_login"
     elif login.mode == LoginMode.BASIC and not chart.has_login_cache:
         name, module = "login-cache", "login_cache"

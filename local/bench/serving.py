@@ -18,7 +18,7 @@ from local import aws_account
 from local.bench.soak import connections, memory_of_pods
 from local.bench.workloads import WORKLOADS, Workload, experiment
 from local.charts.mlflow import BASIC_LOGIN
-from local.cluster.helm import Cluster, Release
+from local.cluster.releases import Cluster, Release
 from local.http_load import Load, Sampler
 from local.stack import LocalStack
 from local.supervisor.client import Supervisor

@@ -1,7 +1,7 @@
 """The stand-in for the cluster. Objects are files; pods and the ingress controller are processes of the supervisor.
 
-`objects.py` stands in for the API server, `pods.py` for the kubelet, `ingress.py` for the ingress controller, `helm.py`
-for Helm.
+`releases.py` stands in for Helm: it starts what a chart describes, and it is the place to begin. `mlflow_pods.py` stands in
+for the kubelet and runs MLflow's pods, `ingress_controller.py` runs HAProxy, `objects.py` stands in for the API server.
 """
 
 

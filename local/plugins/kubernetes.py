@@ -7,8 +7,8 @@ from typing import ClassVar, cast
 
 from local import paths
 from local.cluster import ClusterError
-from local.cluster.helm import CHARTS, Cluster, Release
 from local.cluster.objects import Object, identity
+from local.cluster.releases import CHARTS, Cluster, Release
 from local.plugins.provider_base import (
     UNKNOWN,
     InvalidInput,
@@ -168,7 +168,7 @@ class HelmRelease(Resource):
             raise InvalidInput(
                 "chart",
                 f"the local stack does not know the chart {chart} from {repository}; it has {' and '.join(CHARTS)} "
-                "from the repositories in local/cluster/helm.py",
+                "from the repositories in local/cluster/releases.py",
             )
         try:
             self.cluster.check(chart, inputs["version"], _without_unknown(inputs.get("values", {})))

@@ -56,6 +56,6 @@ def _ports(supervisor: Supervisor) -> dict[str, int]:
 
 
 def _code() -> str:
-    """Return a hash of this project's local stack. An edit is another process specification, so it restarts the server."""
+    """Return a hash of the source files in `local/`. It is part of the process specification, so an edit restarts the server."""
     files = sorted((paths.CHECKOUT / "local").rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

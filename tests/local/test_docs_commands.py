@@ -1,4 +1,4 @@
-"""The pages' commands run on a local stack as they are written: README, first stack, day two, stuck states.
+"""The pages' commands run on a local stack as they are written: README, first stack, rotation, backup, stuck states and more.
 
 The tests are steps that run in the order in which they are written. test_upgrade.py runs the commands of docs/upgrade.md, the database dump among them.
 """

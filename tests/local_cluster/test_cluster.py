@@ -20,8 +20,8 @@ import pytest
 
 from local import tools
 from local.cluster import ClusterError
-from local.cluster.helm import Cluster, Release
 from local.cluster.objects import Object, make, make_secret
+from local.cluster.releases import Cluster, Release
 from local.stack import free_ports
 from local.supervisor.client import Supervisor
 from local.supervisor.spec import SupervisorError

@@ -1,4 +1,4 @@
-"""The stand-in for the kubelet. A pod's containers are processes of the supervisor.
+"""The stand-in for the kubelet, for MLflow's pods. A pod's containers are processes of the supervisor.
 
 Instead of an image, a container has the MLflow of its version on the PATH. Instead of a network, it has a loopback
 port. Its mount paths are replaced by paths in the pod's folder.

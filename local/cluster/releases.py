@@ -14,9 +14,9 @@ from typing import Any
 from local import paths
 from local.charts import ValuesError, haproxy, mlflow
 from local.cluster import ClusterError
-from local.cluster.ingress import IngressController
+from local.cluster.ingress_controller import IngressController
+from local.cluster.mlflow_pods import Pods, remaining
 from local.cluster.objects import Object, Objects, identity, make, make_secret
-from local.cluster.pods import Pods, remaining
 from local.supervisor.client import Supervisor
 from local.tools import Say
 
