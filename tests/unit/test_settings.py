@@ -240,6 +240,13 @@ def test_an_empty_line_may_be_deleted_only_where_a_setting_has_a_default() -> No
     assert "delete the line" not in told["mlflow.host"]
 
 
+def test_a_wrong_class_hides_only_what_follows_from_it() -> None:
+    config = changed(ANY_CLUSTER, {"ingress": {"scheme": "internal", "loadBalancerClass": [1]}})
+    config = changed(config, {"mlflow.dnsZone": "example.com"})
+    _, problems = parse(config, {"postgres"})
+    assert [problem.key for problem in problems] == ["ingress.loadBalancerClass", "mlflow.dnsZone"]
+
+
 def test_everything_that_is_missing_is_told_at_once() -> None:
     _, problems = parse({"mlflow": {"auth": {"mode": "ldap", "ldap": {}}}, "postgres": {"existing": {}}}, {"postgres"})
     assert {problem.key for problem in problems} == {
@@ -408,6 +415,9 @@ def test_pods_may_open_every_connection_of_the_class_and_not_one_more() -> None:
     [
         {"mlflow.pool": {"size": 1, "overflow": 1}},
         {"database.name": "d" * 59},
+        {"database.user": "u" * 61},
+        {"mlflow.host": f"{'h' * 63}.example.com"},
+        {"mlflow.host": f"{'h.' * 126}h"},
         {"postgres.allocatedStorage": 100, "postgres.maxAllocatedStorage": 110},
         {"mlflow.resources": {"memoryRequest": "1024Mi", "memoryLimit": "1Gi"}},
         {"mlflow.resources": {"memoryRequest": "512Mi", "memoryLimit": "612Mi"}},
@@ -501,6 +511,24 @@ def test_every_arn_of_another_region_or_partition_is_refused_in_one_message() ->
     ]
     assert "the cluster is in aws eu-west-1; write one of that region" in refusal.message
     assert refusal.deployment.resources == []
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("mlflow.auth.ldap", "uri, lookupBind, groupSearchBase, groupSearchFilter …, or delete the line"),
+        ("postgres.existing", "host, port, adminUsername, adminPassword, or delete the line"),
+        ("mlflow.pool", "size, overflow, or delete the line"),
+    ],
+)
+def test_a_message_names_the_first_settings_of_a_section(path: str, expected: str) -> None:
+    _, problems = parse(changed(MINIMAL, {path: ""}), {"postgres"})
+    assert [str(problem) for problem in problems] == [f"{path} is empty; write a map of settings: {expected}"]
+
+
+def test_a_message_shows_an_entry_of_a_map() -> None:
+    _, (problem,) = parse(changed(MINIMAL, {"tags": ""}), set())
+    assert "write a map, for example {Team: ml-platform}" in str(problem)
 
 
 def test_a_long_value_is_cut_in_its_message() -> None:
