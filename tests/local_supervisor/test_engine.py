@@ -36,7 +36,10 @@ def test_only_a_terminal_gets_the_dots_of_the_progress(
     assert ("--suppress-progress" in capfd.readouterr().out) == quiet
 
 
-@pytest.mark.parametrize(("signals", "said"), [("kill -INT $PPID; sleep 1", "Pulumi was interrupted"), ("", "^$")])
+# The first pause lets this process set its signal handlers, else the signal would end it.
+@pytest.mark.parametrize(
+    ("signals", "said"), [("sleep 1; kill -INT $PPID; sleep 1", "Pulumi was interrupted"), ("", "^$")]
+)
 def test_an_interruption_is_named_and_another_failure_is_left_to_pulumi(
     engine: Engine, signals: str, said: str
 ) -> None:
