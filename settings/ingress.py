@@ -7,7 +7,7 @@ from pydantic import Field
 
 from settings.problem import Problem
 from settings.section import Section, yaml_key
-from settings.value_types import DnsLabel, DnsSubdomain, Host, Network, arn, everybody, matching
+from settings.value_types import DnsLabel, DnsSubdomain, Host, Network, QualifiedName, arn, everybody, matching
 
 NAMESPACES_OF_KUBERNETES = {"default", "kube-system", "kube-public", "kube-node-lease"}
 """Namespaces that every cluster has."""
@@ -18,7 +18,11 @@ class Ingress(Section):
 
     install: bool = True
     """True if the program installs the controller. False uses the controller that serves ``className`` already."""
-    class_name: DnsSubdomain = "haproxy"
+    class_name: Annotated[
+        DnsSubdomain,
+        # Kubernetes takes 250 characters for `haproxy.org/ingress-controller/` and the name.
+        matching(r".{1,219}", "write a Kubernetes name of at most 219 characters"),
+    ] = "haproxy"
     """Ingress class."""
     namespace: DnsLabel = "haproxy"
     """Namespace of the controller."""
@@ -28,7 +32,7 @@ class Ingress(Section):
     """Number of controller pods."""
     scheme: Literal["internal", "internet-facing"] = "internal"
     """Addresses of the load balancer: private (``internal``) or public. The manual guide's is public."""
-    load_balancer_class: str | None = Field(default=None, examples=["service.k8s.aws/nlb"])
+    load_balancer_class: QualifiedName | None = Field(default=None, examples=["service.k8s.aws/nlb"])
     """Class of the load balancer. Default on EKS: ``service.k8s.aws/nlb`` (AWS Load Balancer Controller). EKS Auto Mode: ``eks.amazonaws.com/nlb``."""
     allowed_cidrs: list[Network] = Field(default=[], examples=[["203.0.113.0/24"]])
     """Client networks that the load balancer accepts. Default: every network that can reach it."""

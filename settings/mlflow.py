@@ -1,5 +1,6 @@
 """The section `mlflow`."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -127,6 +128,10 @@ class Mlflow(Section):
                     f"is {self.host}, which is not in `dnsZone` {self.dns_zone}; write a host that ends in .{self.dns_zone}",
                     based_on=["dnsZone"],
                 )
+            )
+        if re.fullmatch(r"(\d+\.){3}\d+", self.host):
+            found.append(
+                Problem("host", f"is {self.host}, an address, and an Ingress takes names only; write a DNS name")
             )
         site = split_url(self.url) if self.url else None
         if site and site.hostname != self.host:

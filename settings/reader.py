@@ -185,6 +185,9 @@ def _mend(raw: dict[str, Any], place: _Place) -> None:
     holder: Any = raw
     *way, last = place.steps
     for position, step in enumerate(way):
+        if isinstance(step, str) and step not in holder:
+            # An earlier item has taken the list with it.
+            return
         if isinstance(step, str) and isinstance(holder[step], list):
             # A wrong item of a list takes the list with it.
             way, last = way[:position], step

@@ -155,6 +155,8 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+_SUBDOMAIN = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
+
 Host = Annotated[str, AfterValidator(_host)]
 HostAndPort = Annotated[str, matching(rf"[A-Za-z0-9._-]+:{PORT}", "write host:port, for example {example}")]
 Identifier = Annotated[
@@ -171,8 +173,15 @@ DnsLabel = Annotated[
 DnsSubdomain = Annotated[
     str,
     matching(
-        r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*",
+        rf"(?=.{{1,253}}$){_SUBDOMAIN}",
         "write a Kubernetes name of a-z, 0-9, - and dots, at most 253 characters, with a letter or digit beside each dot",
+    ),
+]
+QualifiedName = Annotated[
+    str,
+    matching(
+        rf"((?=.{{1,253}}/){_SUBDOMAIN}/)?[A-Za-z0-9]([A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?",
+        "write a name of at most 63 characters, with a DNS name and a slash before it, for example {example}",
     ),
 ]
 Cpu = Annotated[

@@ -480,7 +480,16 @@ INGRESS = [
     _on_eks("no controller pods", {"ingress.replicas": 0}, "ingress.replicas", "a whole number from 1 to 20"),
     _on_eks("a namespace in capitals", {"ingress.namespace": "HAProxy"}, "ingress.namespace", "a Kubernetes name"),
     _on_eks("a class with two dots", {"ingress.className": "my..class"}, "ingress.className", "a Kubernetes name"),
-    _on_eks("a class that is too long", {"ingress.className": "a." * 127}, "ingress.className", "a Kubernetes name"),
+    _on_eks(
+        "a class that is too long", {"ingress.className": "a" * 220}, "ingress.className", "at most 219 characters"
+    ),
+    _on_eks("a Secret's name that is too long", {"ingress.tlsSecretName": "a" * 254}, "ingress.tlsSecretName", "253"),
+    _on_eks(
+        "a load balancer's class with two slashes",
+        {"ingress.loadBalancerClass": "service.k8s.aws/nlb/x"},
+        "ingress.loadBalancerClass",
+        "for example service.k8s.aws/nlb",
+    ),
     _on_eks("a namespace with a dot", {"ingress.namespace": "my.edge"}, "ingress.namespace", "a Kubernetes name"),
     _on_eks(
         "a controller that we make with an address", {"ingress.address": "lb.example.com"}, "ingress.address", "drop it"
@@ -534,6 +543,7 @@ MLFLOW = [
     _on_eks("a host with a dot at its end", {"mlflow.host": "a.example.com."}, "mlflow.host", "leave out the dot"),
     _on_eks("a host with a long label", {"mlflow.host": f"{'a' * 64}.example.com"}, "mlflow.host", "has 64: write a"),
     _on_eks("a host that is too long", {"mlflow.host": "abcd." * 51 + "com"}, "mlflow.host", "has 253 at most"),
+    _on_eks("a host that is an address", {"mlflow.host": "10.0.0.7"}, "mlflow.host", "an Ingress takes names only"),
     _on_eks("a host with an umlaut", {"mlflow.host": "mlflöw.example.com"}, "mlflow.host", "takes no 'ö'"),
     _on_eks("a host with a wildcard", {"mlflow.host": "*.example.com"}, "mlflow.host", "mlflow.example.com"),
     _on_eks("two hosts", {"mlflow.host": "a.example.com,b.example.com"}, "mlflow.host", "mlflow.example.com"),

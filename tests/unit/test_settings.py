@@ -240,6 +240,13 @@ def test_an_empty_line_may_be_deleted_only_where_a_setting_has_a_default() -> No
     assert "delete the line" not in told["mlflow.host"]
 
 
+def test_every_wrong_item_of_a_list_is_told() -> None:
+    _, problems = parse(
+        changed(MINIMAL, {"mlflow.corsAllowedOrigins": ["a.b", "https://fine.example.com", "c.d"]}), set()
+    )
+    assert [problem.key for problem in problems] == ["mlflow.corsAllowedOrigins[0]", "mlflow.corsAllowedOrigins[2]"]
+
+
 def test_a_wrong_class_hides_only_what_follows_from_it() -> None:
     config = changed(ANY_CLUSTER, {"ingress": {"scheme": "internal", "loadBalancerClass": [1]}})
     config = changed(config, {"mlflow.dnsZone": "example.com"})
@@ -423,7 +430,9 @@ def test_pods_may_open_every_connection_of_the_class_and_not_one_more() -> None:
         {"mlflow.resources": {"memoryRequest": "512Mi", "memoryLimit": "612Mi"}},
         {"tags": {"K" * 128: "x" * 256}},
         {"tags": {f"K{number}": "x" for number in range(48)}},
-        {"ingress.className": f"{'a.' * 126}a"},
+        {"ingress.className": f"{'a.' * 109}a"},
+        {"ingress.tlsSecretName": f"{'a.' * 126}a"},
+        {"ingress.loadBalancerClass": f"a.b/{'C' * 63}"},
         {"postgres.allowFrom": {"cidrs": ["0.0.0.0/1", "128.0.0.0/2"]}},
     ],
 )
