@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from settings.section import Section
-from settings.value_types import PORT, DnsSubdomain, matching
+from settings.value_types import PORT, SUBDOMAIN, DnsSubdomain, matching
 
 
 class Artifacts(Section):
@@ -35,7 +35,7 @@ class Images(Section):
             str,
             # A first part without a dot or a port would be a name on Docker's own registry.
             matching(
-                rf"(?=.{{1,200}}$)(?=localhost[:/]|[^/]*[.:])[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:{PORT})?"
+                rf"(?=.{{1,200}}$)(?=localhost[:/]|[^/]*[.:]){SUBDOMAIN}(:{PORT})?"
                 r"(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*",
                 "write the registry's host and a path, without https:// and without a slash at the end",
             ),

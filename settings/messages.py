@@ -1,15 +1,15 @@
 """The sentences that follow a setting's key in a message: what is wrong with its value, and what to write instead."""
 
 import typing
-from typing import Any, TypeGuard
+from typing import Any
 
 import annotated_types
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from settings import PROJECT
-from settings.section import yaml_key
+from settings.section import alternatives_of, is_section, section_of, yaml_key
 from settings.value_types import shown
 
 
@@ -18,12 +18,12 @@ def missing(key: str, field: FieldInfo) -> str:
 
     For a missing section, the command sets the first setting that the section requires, or its first setting.
     """
-    section = _section(field)
+    section = section_of(field.annotation)
     if section is not None:
         settings = section.model_fields
         name = next((name for name, inner in settings.items() if inner.is_required()), next(iter(settings)))
         return missing(f"{key}.{yaml_key(section, name)}", settings[name])
-    if SecretStr in _kinds(field.annotation):
+    if SecretStr in alternatives_of(field.annotation):
         return f"is missing; set it with `pulumi config set --secret --path '{PROJECT}:{key}'`, which asks for it"
     return f"is missing; set it with `pulumi config set --path '{PROJECT}:{key}' {_example(field)}`"
 
@@ -49,7 +49,7 @@ def type_message(value: Any, field: FieldInfo | None, *, is_entry: bool) -> str:
         return f"is empty; write {expected}{instead}"
     found = _found(value, field)
     if isinstance(value, int | float) and (
-        is_entry or {str, SecretStr} & set(_kinds(field.annotation if field else str))
+        is_entry or {str, SecretStr} & set(alternatives_of(field.annotation if field else str))
     ):
         return f"is {found}; write it in quotes"
     return f"is {found}; write {expected}{f' (default {default})' if default else ''}"
@@ -78,8 +78,8 @@ def _found(value: Any, field: FieldInfo | None) -> str:
     if isinstance(value, dict):
         return "a map"
     # A section may hold secrets, so a word in its place may be one.
-    kinds = [kind for kind in _kinds(field.annotation) if kind is not type(None)] if field else []
-    if kinds and all(kind is SecretStr or _is_section(kind) for kind in kinds):
+    kinds = [kind for kind in alternatives_of(field.annotation) if kind is not type(None)] if field else []
+    if kinds and all(kind is SecretStr or is_section(kind) for kind in kinds):
         return "a number" if isinstance(value, int | float) else "a text"
     return shown(value) if isinstance(value, str) else str(value).lower()
 
@@ -93,7 +93,9 @@ def _default(field: FieldInfo) -> str:
 
 def _expected(field: FieldInfo) -> str:
     """Return what a setting takes, in words."""
-    return ", or ".join(_expected_kind(kind, field) for kind in _kinds(field.annotation) if kind is not type(None))
+    return ", or ".join(
+        _expected_kind(kind, field) for kind in alternatives_of(field.annotation) if kind is not type(None)
+    )
 
 
 def _expected_kind(kind: Any, field: FieldInfo) -> str:
@@ -107,26 +109,8 @@ def _expected_kind(kind: Any, field: FieldInfo) -> str:
     if origin is dict:
         entries: dict[str, str] = example or {}
         return f"a map, for example {{{', '.join(f'{key}: {value}' for key, value in entries.items())}}}"
-    if _is_section(kind):
+    if is_section(kind):
         keys = [yaml_key(kind, name) for name in kind.model_fields]
         return f"a map of settings: {', '.join(keys[:4])}{' …' if len(keys) > 4 else ''}"
     others: dict[Any, str] = {bool: "true or false", int: f"a whole number{range_of(field)}"}
     return others.get(kind, f"a text, for example {example or field.default or '…'}")
-
-
-def _section(field: FieldInfo) -> type[BaseModel] | None:
-    return next(filter(_is_section, _kinds(field.annotation)), None)
-
-
-def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _kinds(annotation: Any) -> list[Any]:
-    """Return the alternatives of a union; a list or a map stays whole."""
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _kinds(typing.get_args(annotation)[0])
-    if origin in {typing.Literal, list, dict} or not typing.get_args(annotation):
-        return [annotation]
-    return [kind for argument in typing.get_args(annotation) for kind in _kinds(argument)]

@@ -16,7 +16,7 @@ from settings import PROJECT
 from settings.all_settings import Settings
 from settings.messages import missing, rule_message, type_message
 from settings.problem import Problem
-from settings.section import kinds_of, yaml_key
+from settings.section import kinds_of, section_of, yaml_key
 
 PROVIDERS = {"aws", "kubernetes", "postgresql", "random", "pulumi"}
 """Prefixes of settings that are not this program's."""
@@ -119,15 +119,10 @@ def _secrets_in(section: type[BaseModel], raw: Mapping[str, Any], prefix: str = 
         kinds = kinds_of(field.annotation)
         if SecretStr in kinds:
             found.append(prefix + key)
-        for kind in sections_of(field.annotation):
-            if isinstance(value, Mapping):
-                found += _secrets_in(kind, cast("Mapping[str, Any]", value), f"{prefix}{key}.")
+        inner = section_of(field.annotation)
+        if inner and isinstance(value, Mapping):
+            found += _secrets_in(inner, cast("Mapping[str, Any]", value), f"{prefix}{key}.")
     return found
-
-
-def sections_of(annotation: Any) -> list[type[BaseModel]]:
-    """Return the sections among the types of an annotation."""
-    return [kind for kind in kinds_of(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 
 @dataclass(frozen=True)
@@ -165,7 +160,7 @@ def _find(location: Sequence[str | int]) -> _Place:
             continue
         fields = {yaml_key(inner, name): each for name, each in inner.model_fields.items()}
         section, field = inner, fields.get(str(step))
-        inner = next(iter(sections_of(field.annotation)), None) if field else None
+        inner = section_of(field.annotation) if field else None
         is_tag = field is not None and any(isinstance(rule, Discriminator) for rule in field.metadata)
     return _Place(key.lstrip("."), steps, field, section, is_entry)
 

@@ -1,7 +1,7 @@
 """The base of every section of the settings."""
 
 import typing
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
@@ -67,6 +67,26 @@ def kinds_of(annotation: Any) -> set[Any]:
         return {type(value) for value in typing.get_args(annotation)}
     inner = typing.get_args(annotation)
     return {kind for argument in inner for kind in kinds_of(argument)} if inner else {annotation}
+
+
+def alternatives_of(annotation: Any) -> list[Any]:
+    """Return the alternatives of a union; a list or a map stays whole."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return alternatives_of(typing.get_args(annotation)[0])
+    if origin in {typing.Literal, list, dict} or not typing.get_args(annotation):
+        return [annotation]
+    return [kind for argument in typing.get_args(annotation) for kind in alternatives_of(argument)]
+
+
+def is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
+    """Return True for the type of a section."""
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the section among the types of an annotation, of which there is one at most."""
+    return next(filter(is_section, kinds_of(annotation)), None)
 
 
 def yaml_key(section: type[BaseModel], name: str) -> str:

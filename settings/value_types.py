@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 PORT = r"(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
 """Pattern of a TCP port, 1 to 65535."""
+SUBDOMAIN = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
+"""Pattern of labels with dots between them, without the limits of length."""
 SHOWN = 60
 """Characters of a wrong value that a message shows."""
 
@@ -120,7 +122,7 @@ def _host(value: str) -> str:
         raise ValueError(
             f"is {shown(value)}; between two dots DNS takes 63 characters, and {shown(longest)} has {len(longest)}: write a shorter one"
         )
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", value):
+    if not re.fullmatch(SUBDOMAIN, value):
         raise ValueError(
             f"is {shown(value)}; write a DNS name in lower case without scheme or port, for example {{example}}"
         )
@@ -150,12 +152,10 @@ def _site(value: str) -> str:
     return _origin(value)
 
 
-def _text(value: object) -> object:
-    # `pulumi config set --path` makes a number of everything that looks like one, and so does YAML.
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+def _decimal(value: object) -> object:
+    # `Section` makes texts of whole numbers only. In these settings a number with a point gets its own rule's message.
+    return str(value) if isinstance(value, float) else value
 
-
-_SUBDOMAIN = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
 
 Host = Annotated[str, AfterValidator(_host)]
 HostAndPort = Annotated[str, matching(rf"[A-Za-z0-9._-]+:{PORT}", "write host:port, for example {example}")]
@@ -173,30 +173,30 @@ DnsLabel = Annotated[
 DnsSubdomain = Annotated[
     str,
     matching(
-        rf"(?=.{{1,253}}$){_SUBDOMAIN}",
+        rf"(?=.{{1,253}}$){SUBDOMAIN}",
         "write a Kubernetes name of a-z, 0-9, - and dots, at most 253 characters, with a letter or digit beside each dot",
     ),
 ]
 QualifiedName = Annotated[
     str,
     matching(
-        rf"((?=.{{1,253}}/){_SUBDOMAIN}/)?[A-Za-z0-9]([A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?",
+        rf"((?=.{{1,253}}/){SUBDOMAIN}/)?[A-Za-z0-9]([A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?",
         "write a name of at most 63 characters, with a DNS name and a slash before it, for example {example}",
     ),
 ]
 Cpu = Annotated[
     str,
-    BeforeValidator(_text),
+    BeforeValidator(_decimal),
     matching(r"[0-9]+m|[0-9]+(\.[0-9]+)?", 'write CPUs as a string, for example "500m" or "2"'),
 ]
 Memory = Annotated[
     str,
-    BeforeValidator(_text),
+    BeforeValidator(_decimal),
     matching(r"[1-9][0-9]*(Mi|Gi)", 'write memory in Mi or Gi as a string, for example "768Mi" or "2Gi"'),
 ]
 MajorVersion = Annotated[
     str,
-    BeforeValidator(_text),
+    BeforeValidator(_decimal),
     matching(r"1[5-9]|2[0-9]", 'write the major version as a string, for example "17": minor ones are automatic'),
 ]
 Network = Annotated[str, AfterValidator(_network)]

@@ -7,7 +7,6 @@ import ast
 import functools
 import inspect
 import json
-import types
 import typing
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydantic_core import PydanticUndefined
 from settings import PROJECT
 from settings.all_settings import Settings
 from settings.messages import range_of
+from settings.section import alternatives_of, is_section, section_of
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "settings.md"
@@ -56,7 +56,7 @@ def _described() -> type[Settings]:
 
 def _sections_within(section: type[BaseModel]) -> list[type[BaseModel]]:
     """Return the sections that a section consists of, each before those that contain it."""
-    inner = [model for field in section.model_fields.values() if (model := _model(field.annotation))]
+    inner = [model for field in section.model_fields.values() if (model := section_of(field.annotation))]
     return [*(deeper for model in inner for deeper in _sections_within(model)), section]
 
 
@@ -122,7 +122,7 @@ def _section(path: str, model: type[BaseModel], title: str) -> list[str]:
     nested: list[str] = []
     for name, field in model.model_fields.items():
         key = f"{path}{field.alias or name}"
-        inner = _model(field.annotation)
+        inner = section_of(field.annotation)
         rows.append(
             f"| `{key}` | {_type(field.annotation)}{_limits(field)} | {_default(field)} | {_sentence(field.description)} |"
         )
@@ -143,25 +143,9 @@ def _section(path: str, model: type[BaseModel], title: str) -> list[str]:
     ]
 
 
-def _model(annotation: Any) -> type[BaseModel] | None:
-    for kind in _unwrapped(annotation):
-        if isinstance(kind, type) and issubclass(cast("type[Any]", kind), BaseModel):
-            return cast("type[BaseModel]", kind)
-    return None
-
-
-def _unwrapped(annotation: Any) -> list[Any]:
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _unwrapped(typing.get_args(annotation)[0])
-    if origin in {typing.Union, types.UnionType}:
-        return [kind for argument in typing.get_args(annotation) for kind in _unwrapped(argument)]
-    return [annotation]
-
-
 def _type(annotation: Any) -> str:
     names: list[str] = []
-    for kind in _unwrapped(annotation):
+    for kind in alternatives_of(annotation):
         origin = typing.get_origin(kind)
         if kind is type(None):
             continue
@@ -173,7 +157,7 @@ def _type(annotation: Any) -> str:
             names.append("map")
         elif kind is SecretStr:
             names.append("secret")
-        elif isinstance(kind, type) and issubclass(cast("type[Any]", kind), BaseModel):
+        elif is_section(kind):
             names.append("section")
         else:
             names.append({str: "string", int: "integer", bool: "boolean"}.get(kind, str(kind)))
