@@ -241,7 +241,11 @@ def mlflow(
             memory_request=section.resources.memory_request,
             memory_limit=section.resources.memory_limit,
         ),
-        images=ImageArgs(registry=settings.images.registry, pull_secret=settings.images.pull_secret),
+        images=ImageArgs(
+            registry=settings.images.registry,
+            pull_secret=settings.images.pull_secret,
+            mlflow_tag="@".join(filter(None, (section.image.tag, section.image.digest))) if section.image else None,
+        ),
         namespace=section.namespace,
         chart_version=section.chart_version,
         timeout_seconds=section.timeout_seconds,

@@ -32,7 +32,7 @@ UV_VERSION = "0.13.9"
 POSTGRES_VERSION = "17.6.0-beta.15"
 POSTGRES_SHA512 = "7f4e3fa12077e6b736481e166c92ef5067a1f1e3679f06ec2242d72dff3a062e37bce73b1f4ed99f1d7344ec298b4f261a450598dae901c5f22f862ef1846033"
 HAPROXY_VERSION = "2.8.25"
-MLFLOW_VERSIONS = ("3.15.1", "3.7.0")
+MLFLOW_VERSIONS = ("3.17.2", "3.15.1", "3.7.0")
 DISK_NEEDED = 3_000_000_000
 """Bytes that the tools need while they are installed."""
 POSTGRES_USER = "nobody" if os.geteuid() == 0 else None

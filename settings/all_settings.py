@@ -212,9 +212,10 @@ class Settings(Section):
         ingress, mlflow = self.ingress, self.mlflow
         public = self.on_eks and ingress.install and ingress.scheme == "internet-facing" and not ingress.allowed_cidrs
         rules = {
-            "mlflow.chartVersion 1.8.1 runs MLflow 3.7.0: pages of other sites can write through /ajax-api, and a user without "
-            "permission can read, overwrite and delete artifacts there and list them on /api. 1.11.5 (the default) closes both.": mlflow.chart_version
-            == "1.8.1",
+            "mlflow.chartVersion 1.8.1 runs MLflow 3.7.0, which has CVE-2026-2651, CVE-2026-2652, CVE-2026-0545 and CVE-2026-8147, and "
+            "through /ajax-api pages of other sites can write with a visitor's login. 1.11.5 (the default) is newer.": mlflow.chart_version
+            == "1.8.1"
+            and not mlflow.image,
             "ingress.plainHttp: passwords and data cross the network unencrypted.": ingress.plain_http,
             "ingress: no certificate is set, so HAProxy serves its self-signed one: encrypted, but browsers warn and clients need "
             "MLFLOW_TRACKING_INSECURE_TLS=true. Set certificateArn, tlsSecretName or clusterIssuer.": ingress.self_signed,

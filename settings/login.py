@@ -64,8 +64,8 @@ class Auth(Section):
     default_permission: Literal["NO_PERMISSIONS", "READ", "EDIT", "MANAGE"] = "NO_PERMISSIONS"
     """Permission of users on experiments and models of others."""
     cache_seconds: int = Field(default=60, ge=0, le=3600)
-    """Seconds for which a checked password is remembered. A check costs 213 ms of CPU; 0 checks every request. A removed user can log in
-    for that long, except with ``mode: basic`` on chart 1.8.1, whose cache notices at once. A change replaces the pods."""
+    """Seconds for which a checked password is remembered. A check costs 213 ms of CPU; 0 checks every request. With ``mode: basic`` a new
+    password and a removed user count at once all the same; with ``mode: ldap`` after that time. A change replaces the pods."""
     ldap: Ldap | None = None
     """The directory, with ``mode: ldap``."""
 

@@ -16,6 +16,8 @@ MEMORY_OF_A_POD = {"1.11.5": 238, "1.8.1": 115}
 with two and 987 with four, 3.7.0 uses 489 to 527 with two."""
 MEMORY_OF_A_WORKER = 187
 """MiB of each worker."""
+MLFLOW_OF_A_CHART = {"1.11.5": "3.15.1", "1.8.1": "3.7.0"}
+"""Version of MLflow in the chart's image, by chart version."""
 
 
 class Resources(Section):
@@ -39,6 +41,21 @@ class Resources(Section):
                 )
             ]
         return []
+
+
+class Image(Section):
+    """Another MLflow than the chart's, in the same image repository."""
+
+    tag: Annotated[
+        str,
+        matching(
+            r"[0-9]+\.[0-9]+\.[0-9]+([._-][A-Za-z0-9._-]{0,100})?",
+            "write a tag that begins with MLflow's version, such as {example}",
+        ),
+    ] = Field(examples=["3.17.2"])
+    """Tag of the image. It begins with MLflow's version, at least that of the chart: MLflow refuses a database that a newer version has upgraded."""
+    digest: Annotated[str, matching(r"sha256:[0-9a-f]{64}", "write sha256: and 64 hexadecimal digits")] | None = None
+    """Digest of the image, so that nobody can move the tag."""
 
 
 class Autoscaling(Section):
@@ -94,6 +111,8 @@ class Mlflow(Section):
     chart_version: Literal["1.11.5", "1.8.1"] = "1.11.5"
     """Version of community-charts/mlflow. 1.11.5 runs MLflow 3.15.1. 1.8.1 runs MLflow 3.7.0, which has known vulnerabilities. The
     OpenTelemetry endpoint is off there, because 3.7.0 serves it without a login."""
+    image: Image | None = None
+    """Another MLflow than the chart's, for example a newer one."""
     replicas: int = Field(default=1, ge=1, le=100)
     """Number of pods."""
     autoscaling: Autoscaling | None = None
@@ -150,6 +169,15 @@ class Mlflow(Section):
                     based_on=["autoscaling"],
                 )
             )
+        charts = MLFLOW_OF_A_CHART[self.chart_version]
+        if self.image and _version(self.image.tag) < _version(charts):
+            found.append(
+                Problem(
+                    "image.tag",
+                    f"is {self.image.tag}, older than MLflow {charts} of chart {self.chart_version}; write {charts} or newer",
+                    based_on=["chartVersion"],
+                )
+            )
         needed = MEMORY_OF_A_POD[self.chart_version] + self.workers * MEMORY_OF_A_WORKER
         if mebibytes(self.resources.memory_limit) < needed:
             found.append(
@@ -165,3 +193,8 @@ class Mlflow(Section):
                 Problem("namespace", f"is {self.namespace}, which is Kubernetes's; write another, for example mlflow")
             )
         return found
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Return the three numbers with which a tag begins, to compare them."""
+    return tuple(int(number) for number in re.findall(r"[0-9]+", text)[:3])

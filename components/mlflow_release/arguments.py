@@ -182,6 +182,8 @@ class ImageArgs:
     """Private registry for every image. None: the public ones."""
     pull_secret: str | None = None
     """Name of the Secret for that registry, in the release's namespace."""
+    mlflow_tag: str | None = None
+    """Tag of MLflow's image, with ``@`` and a digest if wanted. None: the chart's."""
 
 
 @dataclass(frozen=True)

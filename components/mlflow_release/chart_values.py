@@ -6,14 +6,12 @@ from urllib.parse import urlsplit
 
 import pulumi
 
-from .arguments import LoginMode, MlflowReleaseArgs
+from .arguments import MlflowReleaseArgs
 from .ingress_values import ingress_values
-from .login_code import FOLDER, LoginCode
+from .login_code import CONFIG_MAP, FOLDER, VOLUME, LoginCode
 from .names import ADMIN_SECRET, DATABASE_SECRET, POD_LABELS, RELEASE, SERVICE_ACCOUNT
 
 ARTIFACT_VOLUME = "/mlartifacts"
-BASIC_LOGIN = "mlflow.server.auth:authenticate_request_basic_auth"
-"""MLflow's own function for logins."""
 
 
 def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pulumi.Input[str]) -> dict[str, Any]:
@@ -21,7 +19,7 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
 
     Args:
         args: the release.
-        code: the login code to mount; None where MLflow's own is used.
+        code: the login code to mount; None without a login.
         checksum: fingerprint of the Secrets. The chart does not watch them, so an annotation with it replaces the pods.
     """
     user = {"runAsNonRoot": True, "runAsUser": 1001, "runAsGroup": 1001}
@@ -60,11 +58,14 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
         values["serviceAccount"]["annotations"] = {"eks.amazonaws.com/role-arn": args.bucket.role_arn}
         # A pod gets credentials when it is created, and the chart does not watch the annotation.
         values["podAnnotations"]["checksum/identity"] = args.bucket.role_arn
-    if args.login.mode != LoginMode.NONE:
+    if code:
         values["auth"] = _auth(args, code)
-        # The chart does not watch the file that these end up in.
-        rules = f"{args.login.default_permission} {args.login.mode} {args.login.cache_seconds}"
+        # The chart does not watch the file that this ends up in.
+        rules = f"{args.login.default_permission} {code.function}"
         values["podAnnotations"]["checksum/login"] = hashlib.sha256(rules.encode()).hexdigest()[:16]
+        values.setdefault("extraVolumes", []).append({"name": VOLUME, "configMap": {"name": CONFIG_MAP}})
+        values.setdefault("extraVolumeMounts", []).append({"name": VOLUME, "mountPath": FOLDER, "readOnly": True})
+        values["podAnnotations"]["checksum/login-code"] = code.checksum
     if args.pods.autoscaler:
         values["autoscaling"] = {
             "enabled": True,
@@ -73,10 +74,6 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
         }
     if args.pods.max_pods > 1:
         values["affinity"] = _anti_affinity()
-    if code:
-        values.setdefault("extraVolumes", []).append({"name": code.name, "configMap": {"name": code.config_map}})
-        values.setdefault("extraVolumeMounts", []).append({"name": code.name, "mountPath": FOLDER, "readOnly": True})
-        values["podAnnotations"][f"checksum/{code.name}"] = code.checksum
     return values
 
 
@@ -120,15 +117,11 @@ def _artifacts(args: MlflowReleaseArgs) -> dict[str, Any]:
     }
 
 
-def _auth(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, Any]:
-    function = code.function if code else BASIC_LOGIN
-    if args.login.cache_seconds:
-        # The chart has no value for MLflow's cache. It writes the function's name as the last line of an ini file, so another line can follow.
-        function += f"\n    auth_cache_ttl_seconds = {args.login.cache_seconds}"
+def _auth(args: MlflowReleaseArgs, code: LoginCode) -> dict[str, Any]:
     return {
         "enabled": True,
         "defaultPermission": args.login.default_permission,
-        "authorizationFunction": function,
+        "authorizationFunction": code.function,
         "existingAdminSecret": {"name": ADMIN_SECRET, "usernameKey": "admin-user", "passwordKey": "admin-password"},
         # Without it users are in a SQLite file that is lost with the pod, and that a read-only root file system refuses.
         "postgres": {**_database(args), "existingSecret": _DATABASE_LOGIN},
@@ -175,11 +168,18 @@ def _environment(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, A
 
 def _images(args: MlflowReleaseArgs) -> dict[str, Any]:
     values: dict[str, Any] = {}
+    server, shell = dict[str, str](), dict[str, str]()
     if args.images.registry:
-        server = {"repository": f"{args.images.registry}/burakince/mlflow"}
-        shell = {"repository": f"{args.images.registry}/library/busybox"}
+        server["repository"] = f"{args.images.registry}/burakince/mlflow"
+        shell["repository"] = f"{args.images.registry}/library/busybox"
+    if args.images.mlflow_tag:
+        server["tag"] = args.images.mlflow_tag
+    if server:
         values["image"] = server
-        values["initImages"] = {"dbchecker": shell, "mlflowDbMigration": server, "iniFileInitializer": shell}
+        # The migration must be that of the server's version.
+        values["initImages"] = {"mlflowDbMigration": server}
+    if shell:
+        values["initImages"] |= {"dbchecker": shell, "iniFileInitializer": shell}
     if args.images.pull_secret:
         values["imagePullSecrets"] = [{"name": args.images.pull_secret}]
     return values

@@ -1,4 +1,4 @@
-"""Our code that checks logins inside MLflow's pods, where MLflow's own login is not enough."""
+"""Our code that checks logins and permissions inside MLflow's pods. MLflow's own lets users reach what is not theirs."""
 
 import hashlib
 import importlib.resources
@@ -13,6 +13,10 @@ CODE = importlib.resources.files(pod_code)
 """Folder of the code that runs in the pods."""
 FOLDER = "/etc/mlflow-login"
 """Folder in the pods that holds that code."""
+VOLUME = "login"
+"""Name of the volume in the pods."""
+CONFIG_MAP = "mlflow-login"
+"""Name of the ConfigMap that holds the code."""
 GUNICORN_CONFIGURATION = "login_tables.py"
 """File of the code that creates the login's tables before gunicorn starts workers."""
 
@@ -21,8 +25,6 @@ GUNICORN_CONFIGURATION = "login_tables.py"
 class LoginCode:
     """Code that MLflow calls for each login, in a ConfigMap that the pods mount at `FOLDER`."""
 
-    name: str
-    """Name of the volume. The ConfigMap's name is the same with ``mlflow-`` before it."""
     function: str
     """Function of the code, as MLflow's configuration names it."""
     files: Mapping[str, str]
@@ -31,32 +33,23 @@ class LoginCode:
     """Path in the pod of the file that gunicorn runs as its configuration; None if gunicorn is not used."""
 
     @property
-    def config_map(self) -> str:
-        """Name of the ConfigMap."""
-        return f"mlflow-{self.name}"
-
-    @property
     def checksum(self) -> str:
         """Hash of the files. The chart does not watch the ConfigMap, so an annotation with the hash replaces the pods."""
         return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def login_code(args: MlflowReleaseArgs) -> LoginCode | None:
-    """Return the login code to mount, or None where MLflow's own basic login is used."""
+    """Return the code to mount, or None without a login."""
     login, chart = args.login, args.chart
-    if login.ldap is not None:
-        # The image's own function refuses every login over TLS, and blocks the server while the directory does not answer: docs/ldap.md.
-        name, module = "ldap-login", "ldap_login"
-    elif login.mode == LoginMode.BASIC and not chart.has_login_cache:
-        name, module = "login-cache", "login_cache"
-    else:
+    if login.mode == LoginMode.NONE:
         return None
+    # The image's own function for LDAP refuses every login over TLS, and blocks the server while the directory does not answer: docs/ldap.md.
+    modules = ["authorization", "request_rules", "password_login", *(["ldap_login"] if login.ldap else [])]
     authority = {"ca.crt": login.ldap.ca_certificate} if login.ldap and login.ldap.ca_certificate else {}
-    modules = [f"{module}.py", *([GUNICORN_CONFIGURATION] if chart.gunicorn else [])]
-    code = {file: (CODE / file).read_text(encoding="utf-8") for file in modules}
+    names = [*(f"{module}.py" for module in modules), *([GUNICORN_CONFIGURATION] if chart.gunicorn else [])]
+    code = {name: (CODE / name).read_text(encoding="utf-8") for name in names}
     return LoginCode(
-        name,
-        f"{module}:authenticate",
+        f"{modules[-1]}:authenticate",
         {**code, **authority},
         f"{FOLDER}/{GUNICORN_CONFIGURATION}" if chart.gunicorn else None,
     )

@@ -14,7 +14,7 @@ import pulumi_random as random
 
 from .arguments import LoginMode, MlflowReleaseArgs
 from .chart_values import mlflow_values
-from .login_code import login_code
+from .login_code import CONFIG_MAP, login_code
 from .names import ADMIN_SECRET, CHART_REPOSITORY, DATABASE_SECRET, POD_LABELS, RELEASE
 from .network_policy import network_policy
 
@@ -58,8 +58,8 @@ class MlflowRelease(pulumi.ComponentResource):
         if code:
             dependencies.append(
                 kubernetes.core.v1.ConfigMap(
-                    f"{name}-{code.name}",
-                    metadata={"name": code.config_map, "namespace": namespaced},
+                    f"{name}-login",
+                    metadata={"name": CONFIG_MAP, "namespace": namespaced},
                     data=code.files,
                     opts=child,
                 )

@@ -97,7 +97,7 @@ _DEFAULTS: Values = {
     "extraEnvVars": {},
     "extraVolumeMounts": [],
     "extraVolumes": [],
-    "image": {"repository": "burakince/mlflow"},
+    "image": {"repository": "burakince/mlflow", "tag": ""},
     "imagePullSecrets": [],
     "ingress": {"enabled": False, "className": "", "annotations": {}, "hosts": [], "tls": []},
     "initImages": {
@@ -496,7 +496,8 @@ def _server(version: str, fullname: str, merged: Values) -> Container:
     if merged["log"]["enabled"]:
         args.append(f"--{_VERSIONS[version].server}-opts='--log-level={merged['log']['level']}'")
     args += [f"--{_kebab(key)}={value}" for key, value in sorted(merged["extraArgs"].items())]
-    env: dict[str, str | SecretKey] = {"MLFLOW_VERSION": APP_VERSIONS[version], **_database_env(backend)}
+    tag = merged["image"]["tag"] or APP_VERSIONS[version]
+    env: dict[str, str | SecretKey] = {"MLFLOW_VERSION": tag, **_database_env(backend)}
     mounts = [*_tmp_mounts(version)]
     if auth["enabled"]:
         env["MLFLOW_AUTH_CONFIG_PATH"] = _INI_MOUNT
@@ -506,7 +507,7 @@ def _server(version: str, fullname: str, merged: Values) -> Container:
     mounts += [Mount(mount["name"], mount["mountPath"], mount.get("subPath")) for mount in merged["extraVolumeMounts"]]
     return Container(
         name="mlflow",
-        image=f"{merged['image']['repository']}:{APP_VERSIONS[version]}",
+        image=f"{merged['image']['repository']}:{tag}",
         command=("mlflow",),
         args=tuple(args),
         env=env,

@@ -138,8 +138,12 @@ class Pods:
     def _command(
         self, namespace: str, folder: Path, container: mlflow.Container, rendered: mlflow.Rendered
     ) -> tuple[list[str], dict[str, str]]:
-        """Return the arguments and the environment of a container's process."""
-        python = tools.mlflow_python(rendered.app_version)
+        """Return the arguments and the environment of a container's process.
+
+        An image of MLflow is the MLflow of the version with which its tag begins. The other images are busybox.
+        """
+        own = re.search(r"/mlflow:(\d+\.\d+\.\d+)", container.image)
+        python = tools.mlflow_python(own[1] if own else rendered.app_version)
         env = {name: os.environ[name] for name in _NODE_ENVIRONMENT if name in os.environ}
         env |= {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(folder)}
         for kind, name in container.env_from:

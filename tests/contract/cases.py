@@ -29,6 +29,7 @@ ON_BOTH_VERSIONS: Mapping[str, Mapping[str, Any]] = {
     "private-registry": changed(
         MINIMAL, {"images": {"registry": "registry.example.com/mirror", "pullSecret": "registry-login"}}
     ),
+    "newer-mlflow": changed(MINIMAL, {"mlflow.image": {"tag": "3.17.2", "digest": f"sha256:{'a' * 64}"}}),
     "other-names": changed(
         MINIMAL,
         {

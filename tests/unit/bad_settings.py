@@ -702,6 +702,25 @@ LOGIN = [
         "write NO_PERMISSIONS, READ, EDIT or MANAGE",
     ),
     _on_eks(
+        "an image that moves",
+        {"mlflow.image": {"tag": "latest"}},
+        "mlflow.image.tag",
+        "MLflow's version, such as 3.17.2",
+    ),
+    _on_eks("an image without a tag", {"mlflow.image": {}}, "mlflow.image.tag", "3.17.2"),
+    _on_eks(
+        "an older MLflow than the chart's",
+        {"mlflow.image": {"tag": "3.9.0"}},
+        "mlflow.image.tag",
+        "older than MLflow 3.15.1 of chart 1.11.5; write 3.15.1 or newer",
+    ),
+    _on_eks(
+        "half a digest",
+        {"mlflow.image": {"tag": "3.17.2", "digest": "sha256:abc"}},
+        "mlflow.image.digest",
+        "64 hexadecimal digits",
+    ),
+    _on_eks(
         "a day of cache",
         {"mlflow.auth.cacheSeconds": 86400},
         "mlflow.auth.cacheSeconds",

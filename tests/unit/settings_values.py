@@ -23,6 +23,7 @@ EKS = changed(
 )
 WITH_LDAP = changed(MINIMAL, {"mlflow.auth": {"mode": "ldap", "ldap": LDAP}})
 SCALED = changed(EKS, {"mlflow.autoscaling": {}})
+NEWER = changed(EKS, {"mlflow.image": {"tag": "3.17.2"}})
 FOREIGN_INGRESS = changed(
     MINIMAL,
     {
@@ -38,6 +39,7 @@ STACKS: Mapping[str, Mapping[str, Any]] = {
     "ingress.address": FOREIGN_INGRESS,
     "mlflow.auth.ldap.": WITH_LDAP,
     "mlflow.autoscaling.": SCALED,
+    "mlflow.image.": NEWER,
     "postgres.allowFrom.": LISTED,
     "postgres.existing.": ANY_CLUSTER,
 }
@@ -80,6 +82,8 @@ VALUES: Mapping[str, Any] = {
     "mlflow.corsAllowedOrigins": ["https://another.example.com"],
     "mlflow.dnsZone": "example.com",
     "mlflow.host": "another.example.com",
+    "mlflow.image.digest": f"sha256:{'b' * 64}",
+    "mlflow.image.tag": "3.18.0",
     "mlflow.namespace": "another",
     "mlflow.resources.cpuRequest": "250m",
     "mlflow.resources.memoryLimit": "3Gi",

@@ -13,6 +13,7 @@ import yaml
 import wiring
 from components.mlflow_release import BucketArgs, MlflowRelease
 from components.mlflow_release.chart_values import mlflow_values
+from components.mlflow_release.chart_versions import CHART_VERSIONS
 from components.mlflow_release.login_code import login_code
 from components.mlflow_release.network_policy import network_policy
 from settings.reader import parse
@@ -171,9 +172,9 @@ def test_the_checksum_tells_apart_what_only_looks_the_same_in_a_row() -> None:
     assert checksum(one) != checksum(other)
 
 
-@pytest.mark.parametrize("changes", [{"mlflow.auth.defaultPermission": "READ"}, {"mlflow.auth.cacheSeconds": 0}])
-def test_pods_roll_when_the_rules_of_the_login_change(changes: Mapping[str, Any]) -> None:
-    assert Computed(changes).values["podAnnotations"] != Computed({}).values["podAnnotations"]
+def test_pods_roll_when_the_rules_of_the_login_change() -> None:
+    other = Computed({"mlflow.auth.defaultPermission": "READ"})
+    assert other.values["podAnnotations"] != Computed({}).values["podAnnotations"]
 
 
 # Hosts and origins
@@ -264,15 +265,19 @@ def auth_ini(deployment: Told) -> Mapping[str, str]:
 
 def test_a_checked_password_is_remembered_for_a_minute(any_cluster: Deployment) -> None:
     # Without the cache, the check of a password costs 213 ms of CPU on every request.
-    assert dict(auth_ini(any_cluster)) == {
-        "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
-        "auth_cache_ttl_seconds": "60",
-    }
+    assert any_cluster.environment["LOGIN_CACHE_SECONDS"] == "60"
 
 
-def test_the_cache_can_be_turned_off() -> None:
-    ini = auth_ini(Computed({"mlflow.auth.cacheSeconds": 0}))
-    assert dict(ini) == {"authorization_function": "mlflow.server.auth:authenticate_request_basic_auth"}
+@pytest.mark.parametrize("version", CHART_VERSIONS)
+def test_our_own_function_decides_on_every_request_of_a_login(version: str) -> None:
+    deployment = anywhere({"mlflow.chartVersion": version})
+    assert dict(auth_ini(deployment)) == {"authorization_function": "password_login:authenticate"}
+    files = deployment.named("mlflow-login")
+    assert {"password_login.py", "authorization.py", "request_rules.py"} <= set(files["data"])
+    (mount,) = [mount for mount in deployment.values["extraVolumeMounts"] if mount["name"] == "login"]
+    assert {"name": "login", "configMap": {"name": files["metadata"]["name"]}} in deployment.values["extraVolumes"]
+    assert deployment.environment["PYTHONPATH"] == mount["mountPath"]
+    assert "mlflow-login" in deployment.named("mlflow-release").depends_on
 
 
 @pytest.mark.parametrize("stack", ["any_cluster", "ldap", "prod"])
@@ -318,26 +323,15 @@ def test_the_directory_is_described_in_variables(ldap: Deployment, any_cluster: 
 def test_the_login_function_and_the_directorys_authority_are_mounted_where_the_variables_point(
     ldap: Deployment, any_cluster: Deployment
 ) -> None:
-    files = ldap.named("mlflow-ldap-login")
-    assert set(files["data"]) == {"ldap_login.py", "ca.crt"}
-    assert {"name": "ldap-login", "configMap": {"name": files["metadata"]["name"]}} in ldap.values["extraVolumes"]
-    (mount,) = [mount for mount in ldap.values["extraVolumeMounts"] if mount["name"] == "ldap-login"]
+    files = ldap.named("mlflow-login")
+    assert set(files["data"]) == {
+        *("ldap_login.py", "password_login.py", "authorization.py", "request_rules.py"),
+        "ca.crt",
+    }
+    (mount,) = [mount for mount in ldap.values["extraVolumeMounts"] if mount["name"] == "login"]
     assert ldap.environment["PYTHONPATH"] == mount["mountPath"]
     assert ldap.environment["LDAP_CA"] == f"{mount['mountPath']}/ca.crt"
-    assert "mlflow-ldap-login" in ldap.named("mlflow-release").depends_on
-    assert {volume["name"] for volume in any_cluster.values["extraVolumes"]} == {"artifacts"}
-    assert "PYTHONPATH" not in any_cluster.environment
-
-
-def test_the_older_mlflow_gets_the_login_cache_that_it_lacks() -> None:
-    older = anywhere({"mlflow.chartVersion": "1.8.1", "mlflow.auth.cacheSeconds": 30})
-    assert auth_ini(older)["authorization_function"] == "login_cache:authenticate"
-    files = older.named("mlflow-login-cache")
-    assert set(files["data"]) == {"login_cache.py", "login_tables.py"}
-    (mount,) = [mount for mount in older.values["extraVolumeMounts"] if mount["name"] == "login-cache"]
-    assert older.environment["PYTHONPATH"] == mount["mountPath"]
-    assert older.environment["LOGIN_CACHE_SECONDS"] == "30"
-    assert "mlflow-login-cache" in older.named("mlflow-release").depends_on
+    assert "ldap_login.py" not in any_cluster.named("mlflow-login")["data"]
 
 
 @pytest.mark.parametrize(
@@ -365,7 +359,7 @@ def test_without_a_login_the_older_mlflow_runs_as_it_is() -> None:
 
 def test_pods_roll_when_the_login_function_changes(ldap: Deployment) -> None:
     other = Computed({"mlflow.auth": {"mode": "ldap", "ldap": {**LDAP, "caCertificate": f"{AUTHORITY}\n"}}})
-    annotations = {told.values["podAnnotations"]["checksum/ldap-login"] for told in (ldap, other)}
+    annotations = {told.values["podAnnotations"]["checksum/login-code"] for told in (ldap, other)}
     assert len(annotations) == 2
 
 
@@ -456,10 +450,35 @@ def test_two_releases_with_one_bucket_keep_to_their_folders() -> None:
 def test_without_a_bucket_artifacts_are_in_a_volume_and_still_go_through_the_server(any_cluster: Deployment) -> None:
     root = any_cluster.values["artifactRoot"]
     assert root["proxiedArtifactStorage"] is True
-    (mount,) = any_cluster.values["extraVolumeMounts"]
+    (mount,) = [mount for mount in any_cluster.values["extraVolumeMounts"] if mount["name"] == "artifacts"]
     # The root file system is read-only, so artifacts need a volume.
     assert root["defaultArtifactsDestination"] == mount["mountPath"]
-    assert any_cluster.values["extraVolumes"] == [{"name": mount["name"], "emptyDir": {}}]
+    assert {"name": mount["name"], "emptyDir": {}} in any_cluster.values["extraVolumes"]
+
+
+# Another MLflow than the chart's
+
+
+@pytest.mark.parametrize("version", CHART_VERSIONS)
+def test_server_and_migration_have_the_same_image(version: str) -> None:
+    digest = f"sha256:{'a' * 64}"
+    deployment = anywhere(
+        {
+            "mlflow.chartVersion": version,
+            "mlflow.image": {"tag": "3.17.2", "digest": digest},
+            "images": {"registry": "registry.example.com"},
+        }
+    )
+    image = {"repository": "registry.example.com/burakince/mlflow", "tag": f"3.17.2@{digest}"}
+    assert deployment.values["image"] == deployment.values["initImages"]["mlflowDbMigration"] == image
+    assert "tag" not in deployment.values["initImages"]["dbchecker"]
+
+
+def test_a_newer_mlflow_comes_from_the_public_registry_without_another(any_cluster: Deployment) -> None:
+    values = Computed({"mlflow.image": {"tag": "3.17.2"}}).values
+    assert values["image"] == {"tag": "3.17.2"}
+    assert values["initImages"] == {"mlflowDbMigration": {"tag": "3.17.2"}}
+    assert not {"image", "initImages"} & any_cluster.values.keys()
 
 
 # Several pods

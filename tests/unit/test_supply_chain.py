@@ -54,6 +54,7 @@ def test_the_lock_files_are_found() -> None:
         "requirements.txt",
         "requirements-dev.txt",
         "local/requirements-mlflow-3.15.1.txt",
+        "local/requirements-mlflow-3.17.2.txt",
         "local/requirements-mlflow-3.7.0.txt",
     }
 

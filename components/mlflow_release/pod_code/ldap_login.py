@@ -17,8 +17,10 @@ import unicodedata
 from urllib.parse import urlsplit
 
 import ldap3
+import password_login
+from authorization import authorized
 from cachetools import TTLCache
-from flask import Response, g, make_response, request
+from flask import Response, make_response, request
 from ldap3.core.exceptions import LDAPException
 from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import escape_rdn, parse_dn
@@ -56,14 +58,8 @@ class _UnavailableError(Exception):
     """The directory does not answer."""
 
 
-def authenticate() -> Authorization | Response:
-    """Return the login of the current request, or a refusal. MLflow calls this several times in a request."""
-    if "ldap_login" not in g:
-        g.ldap_login = _authenticate()
-    return g.ldap_login
-
-
-def _authenticate() -> Authorization | Response:
+def check() -> Authorization | Response:
+    """Return the login of the current request, or a refusal."""
     given = request.authorization
     # A simple bind without a password is an anonymous bind, and succeeds (RFC 4513, 5.1.2).
     if given is None or given.type != "basic" or not given.username or not given.password:
@@ -72,9 +68,9 @@ def _authenticate() -> Authorization | Response:
     if name is None:
         return auth.make_basic_auth_response()
     if name == account_name(auth.auth_config.admin_username):
-        # MLflow checks its first administrator itself. So this login works without the directory, and no person in the
-        # directory can have its name.
-        return auth.authenticate_request_basic_auth()
+        # The first administrator has a password in the database. So this login works without the directory, and no
+        # person in the directory can have its name.
+        return password_login.check()
     key = hmac.digest(_key, f"{name}\0{given.password}".encode(), "sha256")
     with _checked_lock:
         checked = key in _checked
@@ -201,3 +197,6 @@ def _keep_account(name: str, is_admin: bool) -> None:
                     raise
         if auth.store.get_user(name).is_admin != is_admin:
             auth.store.update_user(name, is_admin=is_admin)
+
+
+authenticate = authorized(check)

@@ -1,4 +1,4 @@
-"""The login cache of the older chart, called in the virtualenv of MLflow 3.7.0 without a server."""
+"""The login with a password, called in the virtualenv of each MLflow without a server."""
 
 import json
 import os
@@ -17,14 +17,15 @@ ASK = """
 import json, time
 from flask import Flask, Response
 from mlflow.server import auth
-from mlflow.server.auth import sqlalchemy_store
+
+authenticate = auth.get_auth_func(auth.auth_config.authorization_function)
+import password_login
 
 hashed, looked_up = [], []
-plain = sqlalchemy_store.check_password_hash
-sqlalchemy_store.check_password_hash = lambda *args: hashed.append(args) or plain(*args)
-user_of = auth.store._get_user
-auth.store._get_user = lambda session, name: looked_up.append(name) or user_of(session, name)
-authenticate = auth.get_auth_func(auth.auth_config.authorization_function)
+plain = password_login.check_password_hash
+password_login.check_password_hash = lambda *args: hashed.append(args) or plain(*args)
+user_of = auth.store.get_user
+auth.store.get_user = lambda name: looked_up.append(name) or user_of(name)
 auth.store.init_db(auth.auth_config.database_uri)
 app = Flask("ask")
 answers = {}
@@ -44,6 +45,7 @@ ask("again", "alice", "password of alice")
 ask("wrong", "alice", "password of bob")
 ask("wrong again", "alice", "password of bob")
 ask("somebody else", "bob", "password of bob")
+ask("unknown", "eve", "password of bob")
 auth.store.update_user("alice", "another password")
 ask("changed", "alice", "password of alice")
 ask("new", "alice", "another password")
@@ -59,14 +61,16 @@ print(json.dumps(answers))
 """
 
 
-@pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str | int, int]]:
+@pytest.fixture(scope="module", params=tools.MLFLOW_VERSIONS)
+def answers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, tuple[str | int, int]]:
     """Results by case: the user or the status of the refusal, and the number of passwords hashed or users looked up."""
     folder = tmp_path_factory.mktemp("login")
-    tools.ensure(tools.mlflow("3.7.0"))
+    tools.ensure(tools.mlflow(request.param))
     (folder / "auth.ini").write_text(
         "[mlflow]\ndefault_permission = READ\nadmin_username = admin\nadmin_password = unused-password\n"
-        f"database_uri = sqlite:///{folder}/users.db\nauthorization_function = login_cache:authenticate\n"
+        f"database_uri = sqlite:///{folder}/users.db\nauthorization_function = password_login:authenticate\n"
     )
     environment = {
         "PATH": os.defpath,
@@ -75,7 +79,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, tuple[str 
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
         "LOGIN_CACHE_SECONDS": "2",
     }
-    output = run_with_mlflow("3.7.0", ASK, environment)
+    output = run_with_mlflow(request.param, ASK, environment)
     return {case: (result[0], result[1]) for case, result in json.loads(output).items()}
 
 
@@ -96,7 +100,11 @@ def test_a_wrong_password_is_refused_every_time(answers: Mapping[str, tuple[str 
     assert answers["wrong"] == answers["wrong again"] == (401, 1)
 
 
+def test_an_unknown_user_takes_as_long_as_a_wrong_password(answers: Mapping[str, tuple[str | int, int]]) -> None:
+    assert answers["unknown"] == answers["wrong"]
+
+
 def test_a_new_password_and_a_removed_user_count_at_once(answers: Mapping[str, tuple[str | int, int]]) -> None:
     assert answers["changed"][0] == 401
     assert answers["new"] == ("alice", 1)
-    assert answers["removed"] == (401, 0)
+    assert answers["removed"] == (401, 1)

@@ -1,0 +1,77 @@
+"""A local stack as those see it who send requests: its site, its pods, and the routes of its MLflow."""
+
+import functools
+import http.client
+import json
+import subprocess
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.message import Message
+from pathlib import Path
+from ssl import CERT_NONE, create_default_context
+
+from local import tools
+from local.stack import LocalStack
+
+Login = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A stack with one version of MLflow."""
+
+    stack: LocalStack
+    mlflow: str
+
+    @functools.cached_property
+    def admin(self) -> Login:
+        return "admin", self.stack.password()
+
+    @functools.cached_property
+    def pods(self) -> list[str]:
+        return self.stack.pod_addresses()
+
+    def connect(self, pod: str | None = None) -> "Connection":
+        if pod is not None:
+            host, _, port = pod.rpartition(":")
+            return Connection(http.client.HTTPConnection(host, int(port), timeout=60))
+        context = create_default_context()
+        context.check_hostname, context.verify_mode = False, CERT_NONE
+        return Connection(http.client.HTTPSConnection("localhost", self.stack.https_port, context=context, timeout=60))
+
+
+@dataclass
+class Connection:
+    """A connection that is kept for many requests."""
+
+    connection: http.client.HTTPConnection
+    headers: Message = field(default_factory=Message)
+    """Headers of the last answer."""
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        login: Login | None = None,
+        body: Mapping[str, object] | bytes | None = None,
+        **headers: str,
+    ) -> tuple[int, bytes]:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if login:
+            sent["Authorization"] = "Basic " + b64encode(":".join(login).encode()).decode()
+        if isinstance(body, Mapping):
+            sent.setdefault("Content-Type", "application/json")
+            body = json.dumps(body).encode()
+        self.connection.request(method, path, body, sent)
+        answer = self.connection.getresponse()
+        self.headers = answer.headers
+        return answer.status, answer.read()
+
+
+@functools.cache
+def routes(version: str) -> list[tuple[str, list[str], str]]:
+    script = [tools.mlflow_python(version), Path(__file__).with_name("mlflow_routes.py")]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
