@@ -17,6 +17,8 @@ VOLUME = "login"
 """Name of the volume in the pods."""
 CONFIG_MAP = "mlflow-login"
 """Name of the ConfigMap that holds the code."""
+FILES = ("authorization.py", "ldap_login.py", "login_tables.py", "password_login.py", "request_rules.py")
+"""Files of the code."""
 GUNICORN_CONFIGURATION = "login_tables.py"
 """File of the code that creates the login's tables before gunicorn starts workers."""
 
@@ -44,12 +46,12 @@ def login_code(args: MlflowReleaseArgs) -> LoginCode | None:
     if login.mode == LoginMode.NONE:
         return None
     # The image's own function for LDAP refuses every login over TLS, and blocks the server while the directory does not answer: docs/ldap.md.
-    modules = ["authorization", "request_rules", "password_login", *(["ldap_login"] if login.ldap else [])]
+    module = "ldap_login" if login.ldap else "password_login"
     authority = {"ca.crt": login.ldap.ca_certificate} if login.ldap and login.ldap.ca_certificate else {}
-    names = [*(f"{module}.py" for module in modules), *([GUNICORN_CONFIGURATION] if chart.gunicorn else [])]
-    code = {name: (CODE / name).read_text(encoding="utf-8") for name in names}
+    # Every file, whatever the login and the chart: a release that is rolled back finds the code of its pods.
+    code = {file: (CODE / file).read_text(encoding="utf-8") for file in FILES}
     return LoginCode(
-        f"{modules[-1]}:authenticate",
+        f"{module}:authenticate",
         {**code, **authority},
         f"{FOLDER}/{GUNICORN_CONFIGURATION}" if chart.gunicorn else None,
     )

@@ -196,9 +196,7 @@ def test_a_dump_is_made_with_the_login_of_the_pods(site: Site) -> None:
 
 
 def test_an_upgrade_under_load_keeps_everything(site: Site) -> None:
-    # The newer MLflow has a login cache, so the program's is removed.
-    gone = {"delete": ["mlflow-login-cache"]}
-    assert site.stack.changes(mlflow__chartVersion=AFTER) == {"update": ["mlflow-release"], **gone}
+    assert site.stack.changes(mlflow__chartVersion=AFTER) == {"update": ["mlflow-release"]}
     login = site.admin
     with Load(site.stack, login, over_and_over(Request.create_run("0")), clients=2, pause=0.2) as load:
         site.stack.up(mlflow__chartVersion=AFTER)
