@@ -1,5 +1,6 @@
 """Access to the site with every MLflow version: routes without a login, what belongs to others, foreign sites, ports."""
 
+import contextlib
 import fnmatch
 import json
 import re
@@ -31,23 +32,27 @@ NEWEST_MLFLOW = "3.17.2"
 FOREIGN_ORIGIN = "https://evil.example"
 
 
+@contextlib.contextmanager
+def stack_with(name: str, **settings: str) -> Iterator[LocalStack]:
+    """A stack with other settings from its first `up`. MLflow refuses the tables of a newer version."""
+    with new_stack(name) as new:
+        new.command("preview")
+        new.set(**settings)
+        new.pulumi("up", "--yes", "--skip-preview")
+        yield new
+
+
 @pytest.fixture(scope="module")
 def guides_stack() -> Iterator[LocalStack]:
-    """A stack with the chart of the manual guide from its first `up`. MLflow refuses the tables of a newer version."""
-    with new_stack("guide") as new:
-        new.command("preview")
-        new.set(mlflow__chartVersion=GUIDES_CHART)
-        new.pulumi("up", "--yes", "--skip-preview")
+    """A stack with the chart of the manual guide."""
+    with stack_with("guide", mlflow__chartVersion=GUIDES_CHART) as new:
         yield new
 
 
 @pytest.fixture(scope="module")
 def newest_stack() -> Iterator[LocalStack]:
     """A stack with a newer MLflow than the default chart's, by `mlflow.image`."""
-    with new_stack("newest") as new:
-        new.command("preview")
-        new.set(mlflow__image__tag=NEWEST_MLFLOW)
-        new.pulumi("up", "--yes", "--skip-preview")
+    with stack_with("newest", mlflow__image__tag=NEWEST_MLFLOW) as new:
         yield new
 
 

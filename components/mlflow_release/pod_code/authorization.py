@@ -123,7 +123,7 @@ def _check() -> None:
     if asked in FILTERED and request.method != "HEAD":
         return
     if asked in OWN:
-        named = [(name, KINDS[name], value) for name, value in given if name in KINDS]
+        named = _named(given)
         if not named:
             raise _RefusedError("The request has to name the experiment that it is about.")
         _require(named, OWN[asked], READ_ONLY.get(asked, set()))
@@ -186,6 +186,11 @@ def _flat(name: str, value: object) -> Iterator[tuple[str, object]]:
     elif value is not None:
         short = plain(name)
         yield (short.removesuffix("s") if short.endswith(("ids", "uuids")) else short), value
+
+
+def _named(given: Iterable[tuple[str, object]]) -> list[tuple[str, str, object]]:
+    """Return those of the parameters that name an object: name, kind and value."""
+    return [(name, KINDS[name], value) for name, value in given if name in KINDS]
 
 
 def _require(named: Iterable[tuple[str, str, object]], action: str, read_only: set[str]) -> None:
@@ -265,7 +270,7 @@ def _may_read_model(name: str) -> bool:
 
 def _check_source(given: Iterable[tuple[str, object]]) -> None:
     """Raise an error unless the person may read what a new version of a model is made from."""
-    named = [(name, KINDS[name], value) for name, value in given if name in KINDS]
+    named = _named(given)
     for source in (str(value) for name, value in given if name == "source"):
         if ":" not in source and "/" not in source:
             # A prompt's text is in its tags, and its source is a word.
@@ -309,7 +314,7 @@ class _GraphQLCheck:
         if "input" in arguments and info.field_name != "mlflowSearchRuns":
             given = _flat("", dict(vars(arguments["input"])))
             try:
-                _require([(name, KINDS[name], value) for name, value in given if name in KINDS], "read", set())
+                _require(_named(given), "read", set())
             except _RefusedError as refused:
                 raise MlflowException(str(refused), PERMISSION_DENIED) from None
         found = following(root, info, **arguments)

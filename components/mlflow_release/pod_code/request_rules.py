@@ -197,7 +197,6 @@ OWN = {
 """Routes to what the person must be allowed to do with every object that the request names."""
 
 READ_ONLY = {
-    "POST model-versions/create": {"runid", "modelid"},
     "POST runs/log-inputs": {"modelid"},
     "POST runs/outputs": {"modelid"},
     "POST traces/link-to-run": {"traceid"},
