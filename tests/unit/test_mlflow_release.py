@@ -16,6 +16,7 @@ from components.mlflow_release.chart_values import mlflow_values
 from components.mlflow_release.chart_versions import CHART_VERSIONS
 from components.mlflow_release.login_code import CODE, login_code
 from components.mlflow_release.network_policy import network_policy
+from settings.mlflow import MLFLOW_OF_A_CHART
 from settings.reader import parse
 from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, Account, Deployment, changed, deploy, plain
 
@@ -266,6 +267,11 @@ def auth_ini(deployment: Told) -> Mapping[str, str]:
 def test_a_checked_password_is_remembered_for_a_minute(any_cluster: Deployment) -> None:
     # Without the cache, the check of a password costs 213 ms of CPU on every request.
     assert any_cluster.environment["LOGIN_CACHE_SECONDS"] == "60"
+
+
+def test_the_settings_and_the_release_name_the_same_mlflow_for_each_chart() -> None:
+    # Settings and components do not import each other, so each has a table.
+    assert {chart: version.mlflow for chart, version in CHART_VERSIONS.items()} == MLFLOW_OF_A_CHART
 
 
 @pytest.mark.parametrize("version", CHART_VERSIONS)
