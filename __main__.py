@@ -39,7 +39,9 @@ database = MlflowDatabase("database", wiring.database(settings, server))
 artifacts = ArtifactStore("artifacts", wiring.artifacts(settings, cluster)) if cluster else None
 
 # The front door: ours, or a controller that serves the class already.
-ingress = HaproxyIngress("ingress", wiring.ingress(settings), opts=in_cluster) if settings.ingress.install else None
+ingress = (
+    HaproxyIngress("ingress", wiring.ingress(settings, cluster), opts=in_cluster) if settings.ingress.install else None
+)
 
 # The server itself.
 release = MlflowRelease(

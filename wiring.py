@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from components.artifact_store import ArtifactStore, ArtifactStoreArgs
 from components.dns_record import DnsRecordArgs
-from components.haproxy_ingress import HaproxyIngress, HaproxyIngressArgs
+from components.haproxy_ingress import REQUEST_BUFFER, HaproxyIngress, HaproxyIngressArgs
 from components.lookups.eks_cluster import EksCluster
 from components.lookups.subnets import look_up_subnets
 from components.mlflow_database import MlflowDatabase, MlflowDatabaseArgs
@@ -174,7 +174,7 @@ def artifacts(settings: Settings, cluster: EksCluster) -> ArtifactStoreArgs:
     )
 
 
-def ingress(settings: Settings) -> HaproxyIngressArgs:
+def ingress(settings: Settings, cluster: EksCluster | None) -> HaproxyIngressArgs:
     """Return the arguments of the ingress controller."""
     section = settings.ingress
     class_on_eks = "service.k8s.aws/nlb" if settings.on_eks else None
@@ -186,6 +186,7 @@ def ingress(settings: Settings) -> HaproxyIngressArgs:
         load_balancer_class=section.load_balancer_class or class_on_eks,
         scheme=section.scheme,
         allowed_cidrs=section.allowed_cidrs,
+        proxy_protocol_networks=cluster.vpc_cidrs if cluster and settings.proxy_protocol else (),
         certificate_arn=section.certificate_arn,
         https_port=urlsplit(settings.url).port or 443,
         service_monitor=section.service_monitor,
@@ -213,6 +214,8 @@ def mlflow(
             ingress_namespace=settings.ingress.namespace,
             tls_secret_name=settings.ingress.tls_secret_name,
             cluster_issuer=settings.ingress.cluster_issuer,
+            client_addresses=settings.proxy_protocol,
+            request_buffer=REQUEST_BUFFER if ingress else 16384,
             redirect_to_https=not (settings.ingress.plain_http or settings.ingress.certificate_arn),
             cors_allowed_origins=section.cors_allowed_origins,
             allowed_hosts=section.allowed_hosts,

@@ -9,6 +9,9 @@ import pulumi_kubernetes as kubernetes
 
 CHART_REPOSITORY = "https://haproxytech.github.io/helm-charts"
 RELEASE = "ha-proxy-ingress"
+REQUEST_BUFFER = 65536
+"""Bytes of a request that HAProxy holds. With its default, a quarter of that, bodies of `log-batch` are longer than what HAProxy can wait
+for and send a second time."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class HaproxyIngressArgs:
     """Addresses of the load balancer, with a class only: ``internal`` (default) or ``internet-facing``."""
     allowed_cidrs: Sequence[str] = ()
     """Client networks that the load balancer accepts. Empty (default): every network that can reach it."""
+    proxy_protocol_networks: Sequence[str] = ()
+    """Networks of the load balancer, which then tells HAProxy each client's address by proxy protocol, version 2. HAProxy refuses other
+    connections from these networks. Empty (default): HAProxy takes the load balancer for the client."""
     certificate_arn: str | None = None
     """ACM certificate. The load balancer then terminates TLS, HAProxy sees plain HTTP and must not redirect."""
     https_port: int = 443
@@ -98,6 +104,8 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
     }
     if args.load_balancer_class:
         annotations = {"scheme": args.scheme, "nlb-target-type": "ip"}
+        if args.proxy_protocol_networks:
+            annotations["proxy-protocol"] = "*"
         if args.certificate_arn is not None:
             annotations |= {
                 "ssl-cert": args.certificate_arn,
@@ -141,8 +149,13 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
             # Uploads of large artifacts pause for longer than the default of 50 s.
             "timeout-client": "300s",
             "timeout-server": "300s",
+            "global-config-snippet": f"tune.bufsize {REQUEST_BUFFER}",
         },
+        # Else every answer invites the client to QUIC on a UDP port that the load balancer does not have.
+        "extraArgs": ["--disable-quic"],
     }
+    if args.proxy_protocol_networks:
+        controller["config"]["proxy-protocol"] = ",".join(args.proxy_protocol_networks)
     if args.service_monitor:
         controller["serviceMonitor"] = {"enabled": True}
     if args.registry:

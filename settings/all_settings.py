@@ -50,6 +50,13 @@ class Settings(Section):
         return self.mlflow.url or f"{'http' if self.ingress.plain_http else 'https'}://{self.mlflow.host}"
 
     @property
+    def proxy_protocol(self) -> bool:
+        """True if the load balancer tells HAProxy the addresses of clients."""
+        chosen, load_balancer = self.ingress.proxy_protocol, self.ingress.load_balancer_class
+        default = self.on_eks and self.ingress.install and load_balancer in {None, "service.k8s.aws/nlb"}
+        return default if chosen is None else chosen
+
+    @property
     def max_replicas(self) -> int:
         """Largest number of pods that serve at the same time, without the additional ones of a rollout."""
         return self.mlflow.autoscaling.max_replicas if self.mlflow.autoscaling else self.mlflow.replicas
@@ -61,6 +68,7 @@ class Settings(Section):
             *self._without_aws(),
             *self._shared_storage(),
             *self._connection_budget(),
+            *self._places(),
             *self._names(),
         ]
         if self.mlflow.dns_zone and not self.ingress.install and not self.ingress.address:
@@ -109,6 +117,10 @@ class Settings(Section):
             "artifacts.identity": (
                 "needs cluster.name: there are no AWS credentials to give to the pods; drop it",
                 "identity" in self.artifacts.model_fields_set,
+            ),
+            "ingress.proxyProtocol": (
+                "needs cluster.name: HAProxy has to know the networks of the load balancer; drop it",
+                self.ingress.proxy_protocol,
             ),
             "ingress.scheme": (
                 "needs an AWS load balancer; write ingress.loadBalancerClass too, for example service.k8s.aws/nlb, or drop it",
@@ -165,6 +177,21 @@ class Settings(Section):
                     *("mlflow.replicas", "mlflow.autoscaling", "mlflow.workers", "mlflow.pool", "mlflow.auth.mode"),
                     *("postgres.instanceClass", "postgres.existing", "cluster"),
                 ],
+            )
+        ]
+
+    def _places(self) -> list[Problem]:
+        # HAProxy's controller divides the requests that a pod may get among its own pods, and drops the rest. HAProxy takes the result 0
+        # for no limit.
+        places = self.mlflow.pool.connections - 1
+        if not self.ingress.install or self.ingress.replicas <= places:
+            return []
+        return [
+            Problem(
+                "ingress.replicas",
+                f"is {self.ingress.replicas}, and a pod of MLflow has places for {places}, one fewer than mlflow.pool has connections: "
+                f"write {places} or fewer, or a larger mlflow.pool.overflow",
+                based_on=["mlflow.pool", "ingress.install"],
             )
         ]
 

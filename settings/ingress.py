@@ -38,6 +38,9 @@ class Ingress(Section):
     """Client networks that the load balancer accepts. Default: every network that can reach it."""
     address: Host | None = Field(default=None, examples=["ingress.example.com"])
     """Address of the load balancer of a controller with ``install: false``, for the DNS record."""
+    proxy_protocol: bool | None = Field(default=None, examples=[True])
+    """True if the load balancer tells HAProxy the addresses of clients, by proxy protocol. Limits for each client need them. Default: true
+    with ``service.k8s.aws/nlb``, false with another class."""
     certificate_arn: (
         Annotated[
             str, arn("acm", r"certificate/[0-9a-f-]+", "write an ACM certificate's ARN, arn:aws:acm:…:certificate/…")

@@ -26,6 +26,11 @@ class SiteArgs:
     """Name of the Secret with the certificate that HAProxy serves."""
     cluster_issuer: str | None = None
     """Name of the cert-manager ClusterIssuer that creates such a Secret."""
+    client_addresses: bool = False
+    """True if the ingress controller sees the addresses of clients, so that it can count by address. Default false: it sees those of a
+    load balancer."""
+    request_buffer: int = 16384
+    """Bytes that the ingress controller holds of a request before it passes the request on, default 16,384, which is HAProxy's."""
     redirect_to_https: bool = True
     """True if HAProxy redirects HTTP to HTTPS. False for plain HTTP, and where the load balancer terminates TLS."""
     cors_allowed_origins: Sequence[str] = ()

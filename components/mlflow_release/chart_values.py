@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pulumi
 
 from .arguments import MlflowReleaseArgs
-from .ingress_values import ingress_values
+from .ingress import ingress_values, threads
 from .login_code import CONFIG_MAP, FOLDER, VOLUME, LoginCode
 from .names import ADMIN_SECRET, DATABASE_SECRET, POD_LABELS, RELEASE, SERVICE_ACCOUNT
 
@@ -94,10 +94,14 @@ def _database(args: MlflowReleaseArgs) -> dict[str, Any]:
 def _server_arguments(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, str]:
     arguments = {"workers": str(args.pods.workers)}
     if args.chart.gunicorn:
-        # With gunicorn's defaults a single upload keeps /health waiting, and ends after 30 s.
-        arguments["gunicornOpts"] = "--threads=10 --timeout=300"
+        # With gunicorn's defaults a single upload keeps /health waiting, and ends after 30 s. Requests wait in a worker that has no free
+        # thread even if another worker has one, so each has a thread for every request that the pod can get.
+        arguments["gunicornOpts"] = f"--threads={threads(args)} --timeout=300"
         if code and code.gunicorn_configuration:
             arguments["gunicornOpts"] += f" --config={code.gunicorn_configuration}"
+    else:
+        # uvicorn kills a worker, with its requests, that does not answer within 5 s, as on a node without CPU to spare.
+        arguments["uvicornOpts"] = "--timeout-worker-healthcheck=60"
     return arguments
 
 
@@ -162,7 +166,13 @@ def _environment(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, A
         if ldap.ca_certificate:
             environment["LDAP_CA"] = f"{FOLDER}/ca.crt"
     if code:
-        environment |= {"PYTHONPATH": FOLDER, "LOGIN_CACHE_SECONDS": str(args.login.cache_seconds)}
+        environment |= {
+            "PYTHONPATH": FOLDER,
+            "LOGIN_CACHE_SECONDS": str(args.login.cache_seconds),
+            # Ten for the whole site, because each worker counts for itself.
+            "LOGIN_TRIES": str(max(1, 10 // (args.pods.max_pods * args.pods.workers))),
+            "LOGIN_CLIENTS": "address" if args.site.client_addresses else "name",
+        }
     return environment
 
 

@@ -17,7 +17,14 @@ VOLUME = "login"
 """Name of the volume in the pods."""
 CONFIG_MAP = "mlflow-login"
 """Name of the ConfigMap that holds the code."""
-FILES = ("authorization.py", "ldap_login.py", "login_tables.py", "password_login.py", "request_rules.py")
+FILES = (
+    "authorization.py",
+    "failed_logins.py",
+    "ldap_login.py",
+    "login_tables.py",
+    "password_login.py",
+    "request_rules.py",
+)
 """Files of the code."""
 GUNICORN_CONFIGURATION = "login_tables.py"
 """File of the code that creates the login's tables before gunicorn starts workers."""

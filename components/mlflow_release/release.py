@@ -14,13 +14,14 @@ import pulumi_random as random
 
 from .arguments import LoginMode, MlflowReleaseArgs
 from .chart_values import mlflow_values
+from .ingress import part_spec, parts
 from .login_code import CONFIG_MAP, login_code
-from .names import ADMIN_SECRET, CHART_REPOSITORY, DATABASE_SECRET, POD_LABELS, RELEASE
+from .names import ADMIN_SECRET, CHART_REPOSITORY, CONTAINER_PORT, DATABASE_SECRET, POD_LABELS, RELEASE
 from .network_policy import network_policy
 
 
 class MlflowRelease(pulumi.ComponentResource):
-    """Namespace, Secrets, the release, and what the chart lacks: a disruption budget and a NetworkPolicy."""
+    """Namespace, Secrets, the release, and what the chart lacks: a disruption budget, a NetworkPolicy and separate Ingresses."""
 
     admin_password: pulumi.Output[str] | None
     """Password of the first administrator, a secret; None without a login."""
@@ -76,6 +77,26 @@ class MlflowRelease(pulumi.ComponentResource):
                 f"{name}-disruption-budget",
                 metadata={"name": RELEASE, "namespace": namespaced},
                 spec={"min_available": 1, "selector": {"match_labels": POD_LABELS}},
+                opts=child,
+            )
+
+        for part in parts(args):
+            # `up` would wait for the pods of the release, and for an address that some controllers never report.
+            no_wait = {"pulumi.com/skipAwait": "true"}
+            kubernetes.core.v1.Service(
+                f"{name}-{part.name}-service",
+                metadata={"name": part.service, "namespace": namespaced, "annotations": no_wait},
+                spec={"selector": POD_LABELS, "ports": [{"name": "http", "port": 80, "target_port": CONTAINER_PORT}]},
+                opts=child,
+            )
+            kubernetes.networking.v1.Ingress(
+                f"{name}-{part.name}-ingress",
+                metadata={
+                    "name": part.service,
+                    "namespace": namespaced,
+                    "annotations": {**part.annotations, **no_wait},
+                },
+                spec=part_spec(args, part),
                 opts=child,
             )
 

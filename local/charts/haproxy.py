@@ -21,6 +21,7 @@ _DEFAULTS: Values = {
         "PodDisruptionBudget": {"enable": False, "minAvailable": 1},
         "config": {},
         "existingImagePullSecret": "",
+        "extraArgs": [],
         "image": {"repository": "docker.io/haproxytech/kubernetes-ingress"},
         "ingressClass": "haproxy",
         "ingressClassResource": {"name": "haproxy", "default": False},
@@ -62,11 +63,11 @@ _ANNOTATIONS = {
     "timeout-server",
 }
 """Keys that the controller's configuration and an Ingress may set. The Ingress overrides the configuration."""
-_CONFIG = {*_ANNOTATIONS, *_TIMEOUTS, "hard-stop-after", "proxy-protocol"}
+_CONFIG = {*_ANNOTATIONS, *_TIMEOUTS, "global-config-snippet", "hard-stop-after", "proxy-protocol"}
 """Keys that the controller's configuration may set."""
 _PREFIX = "haproxy.org/"
 """Prefix of the controller's annotations."""
-_FOREIGN = ("cert-manager.io/",)
+_FOREIGN = ("cert-manager.io/", "pulumi.com/")
 """Prefixes of the annotations that other controllers read."""
 
 
@@ -239,7 +240,11 @@ def files(
     pems = {f"{folder}/default.pem": default_certificate}
     for namespace, name in sorted(used & certificates.keys()):
         pems[f"{folder}/{namespace}.{name}.pem"] = certificates[namespace, name]
-    routes = [_route(ingress, controller.config, host, backends) for ingress in ingresses for host in _hosts(ingress)]
+    routes = [
+        _route(ingress, controller, host, service, paths, backends)
+        for ingress in ingresses
+        for host, service, paths in _targets(ingress)
+    ]
     body = "\n".join(
         [
             *_defaults(controller.config),
@@ -257,35 +262,42 @@ def files(
 
 @dataclass(frozen=True)
 class _Route:
-    condition: str
+    host: str
+    paths: Sequence[str]
     redirect: str | None
     backend: str
     backend_lines: Sequence[str]
 
 
-def _hosts(ingress: Ingress) -> list[str]:
+def _targets(ingress: Ingress) -> list[tuple[str, str, list[str]]]:
+    """Return host, Service and paths of every backend."""
+    targets: dict[tuple[str, str], list[str]] = {}
     for rule in ingress.spec["rules"]:
-        paths = [(path["path"], path["pathType"]) for path in rule["http"]["paths"]]
-        if paths != [("/", "Prefix")]:
-            raise ValuesError(
-                f"Ingress {ingress.namespace}/{ingress.name}: the local stack has only the path / (Prefix)"
-            )
-    return [rule["host"] for rule in ingress.spec["rules"]]
+        for path in rule["http"]["paths"]:
+            if path["pathType"] != "Prefix":
+                raise ValuesError(
+                    f"Ingress {ingress.namespace}/{ingress.name}: the local stack has only paths of the type Prefix"
+                )
+            targets.setdefault((rule["host"], path["backend"]["service"]["name"]), []).append(path["path"])
+    return [(host, service, paths) for (host, service), paths in targets.items()]
 
 
 def _route(
-    ingress: Ingress, config: Mapping[str, str], host: str, backends: Mapping[tuple[str, str], Backend]
+    ingress: Ingress,
+    controller: Rendered,
+    host: str,
+    service: str,
+    paths: Sequence[str],
+    backends: Mapping[tuple[str, str], Backend],
 ) -> _Route:
     own = _own_settings(ingress.annotations)
-    settings = {**config, **own}
+    settings = {**controller.config, **own}
     redirect = None
     has_tls = any("secretName" in tls for tls in ingress.spec.get("tls", []))
     if settings.get("ssl-redirect", str(has_tls).lower()) == "true":
         port = settings.get("ssl-redirect-port", "8443")
         authority = "%[req.hdr(host),host_only]" + ("" if port == "443" else f":{port}")
         redirect = f"location https://{authority}%[pathq] code {settings.get('ssl-redirect-code', '302')}"
-    rule = next(rule for rule in ingress.spec["rules"] if rule["host"] == host)
-    service = rule["http"]["paths"][0]["backend"]["service"]["name"]
     backend = backends.get((ingress.namespace, service), Backend({}, "/"))
     name = f"{backend_prefix(ingress.namespace, service)}{host}"
     lines = [
@@ -296,8 +308,9 @@ def _route(
         "  default-server check inter 2s fastinter 500ms fall 2 rise 1",
     ]
     if "pod-maxconn" in settings:
-        # The real controller divides the limit among its pods. Here one process has all of it.
-        lines[-1] += f" maxconn {settings['pod-maxconn']}"
+        # The controller divides the limit among its pods and drops the rest. Here one process has the places of all of them. As with
+        # the controller, 0 is no limit.
+        lines[-1] += f" maxconn {int(settings['pod-maxconn']) // controller.replicas * controller.replicas}"
     lines += [f"  {line.strip()}" for line in settings.get("backend-config-snippet", "").splitlines()]
     if "timeout-server" in own:
         lines.append(f"  timeout server {own['timeout-server']}")
@@ -306,7 +319,7 @@ def _route(
         quoted = value.strip('"').replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
         lines.append(f'  http-response set-header {key} "{quoted}"')
     lines += [f"  server {pod} {address}" for pod, address in backend.servers.items()]
-    return _Route(f"{{ req.hdr(host),host_only -m str -i {host} }}", redirect, name, [*lines, ""])
+    return _Route(host, paths, redirect, name, [*lines, ""])
 
 
 def backend_prefix(namespace: str, service: str) -> str:
@@ -341,6 +354,7 @@ def _global(config: Mapping[str, str], digest: str) -> str:
         "  nbthread 2",
         f"  hard-stop-after {config.get('hard-stop-after', '30m')}",
         "  ssl-default-bind-options ssl-min-ver TLSv1.2",
+        *(f"  {line.strip()}" for line in config.get("global-config-snippet", "").splitlines()),
         "",
         "",
     ]
@@ -355,9 +369,6 @@ def _defaults(config: Mapping[str, str]) -> list[str]:
         "  option httplog",
         "  option dontlognull",
         "  option forwardfor",
-        # The connection to a pod that was just killed fails. HAProxy then sends the request to another pod.
-        "  retries 3",
-        "  option redispatch 1",
         # After a reload, an idle connection is closed with its next answer. Closed at once, it could lose a request
         # that the client is about to send.
         "  option idle-close-on-response",
@@ -372,12 +383,22 @@ def _frontends(
     certificates = " ".join(f"crt {path}" for path in pems)
     plain = f"  bind 127.0.0.1:{ports['http']}"
     encrypted = f"  bind 127.0.0.1:{ports['https']} ssl {certificates} alpn h2,http/1.1"
-    choices = [
-        *(f"  use_backend {route.backend} if {route.condition}" for route in routes),
-        "  default_backend not-found",
-        "",
+    # The longest path wins, so it comes last.
+    by_length = sorted((len(path), path, route.host, route.backend) for route in routes for path in route.paths)
+    matches = [
+        f"  http-request set-var(txn.backend) str({backend}) if {{ req.hdr(host),host_only -m str -i {host} }} {condition}"
+        for _, path, host, backend in by_length
+        for condition in (f"{{ path {path} }}", f"{{ path_beg {path.rstrip('/')}/ }}")
     ]
-    redirects = [f"  http-request redirect {route.redirect} if {route.condition}" for route in routes if route.redirect]
+    choices = ["  use_backend %[var(txn.backend)] if { var(txn.backend) -m found }", "  default_backend not-found", ""]
+    redirects = [
+        *matches,
+        *(
+            f"  http-request redirect {route.redirect} if {{ var(txn.backend) -m str {route.backend} }}"
+            for route in routes
+            if route.redirect
+        ),
+    ]
     first: list[str] = []
     if "proxy-protocol" in controller.config:
         sources = controller.config["proxy-protocol"].replace(",", " ")
@@ -387,5 +408,5 @@ def _frontends(
         return ["frontend http", plain, encrypted, *first, *redirects, *choices]
     return [
         *("frontend http", plain, *first, *redirects, *choices),
-        *("frontend https", encrypted, *first, "  http-request set-header X-Forwarded-Proto https", *choices),
+        *("frontend https", encrypted, *first, *matches, "  http-request set-header X-Forwarded-Proto https", *choices),
     ]

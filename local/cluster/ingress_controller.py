@@ -79,17 +79,18 @@ class IngressController:
             self.objects.remove("Release", namespace, release)
 
     def move_requests(self, namespace: str, service: str, servers: Mapping[str, str]) -> None:
-        """Send new requests for a Service to these pods only (pod name to address), without a reload.
+        """Send new requests for a Service, and others with the same pods, to these pods only (name to address), without a reload.
 
         A reload leaves the old worker running with its clients' idle connections. The next request on such a connection
         must not go to a pod that has been removed.
         """
+        prefixes = [haproxy.backend_prefix(namespace, name) for name in self._with_the_pods_of(namespace, service)]
         for controller_namespace, rendered in self._installed():
             folder = self._folder(controller_namespace, rendered)
-            prefix = haproxy.backend_prefix(namespace, service)
             for worker in re.findall(r"^(\d+)\s+worker", _ask(folder, "show proc"), re.MULTILINE):
                 state = _ask(folder, f"@!{worker} show servers state")
-                old = re.findall(rf"^\d+ ({re.escape(prefix)}\S+) \d+ (\S+) ", state, re.MULTILINE)
+                ours = "|".join(map(re.escape, prefixes))
+                old = re.findall(rf"^\d+ ((?:{ours})\S+) \d+ (\S+) ", state, re.MULTILINE)
                 commands = [f"set server {backend}/{pod} state drain" for backend, pod in old if pod not in servers]
                 for backend in {backend for backend, _ in old}:
                     for pod, address in servers.items():
@@ -175,15 +176,25 @@ class IngressController:
                 if item["spec"]["ingressClassName"] == rendered.class_name
             ],
             backends={
-                (item["metadata"]["namespace"], item["metadata"]["name"]): haproxy.Backend(
-                    item["servers"], item["readinessPath"]
-                )
+                (item["metadata"]["namespace"], service): haproxy.Backend(item["servers"], item["readinessPath"])
                 for item in self.objects.all("Endpoints")
+                for service in self._with_the_pods_of(item["metadata"]["namespace"], item["metadata"]["name"])
             },
             certificates=certificates,
             default_certificate=certificates[namespace, rendered.default_certificate],
             ports=_ports(),
         )
+
+    def _with_the_pods_of(self, namespace: str, service: str) -> list[str]:
+        """Return the names of the Services that select the pods of a release's Service, which is one of them."""
+        services: dict[str, Mapping[str, str]] = {
+            item["metadata"]["name"]: item["spec"].get("selector") or {}
+            for item in self.objects.all("Service")
+            if item["metadata"]["namespace"] == namespace
+        }
+        # The pods of a release have all labels that its Service selects by.
+        labels = services.get(service, {}).items()
+        return [name for name, selector in services.items() if selector and selector.items() <= labels]
 
     def _certificates(self) -> dict[tuple[str, str], str]:
         result: dict[tuple[str, str], str] = {}

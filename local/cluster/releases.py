@@ -73,6 +73,15 @@ class Cluster:
             else:
                 haproxy.check(version, values)
 
+    def check_annotations(self, annotations: Mapping[str, str]) -> None:
+        """Refuse annotations of an Ingress that the cluster does not know.
+
+        Raises:
+            ClusterError: the message names the annotations.
+        """
+        with _values_errors_as_cluster_errors():
+            haproxy.check_annotations(annotations)
+
     def release(self, namespace: str, name: str) -> Object | None:
         """Return the record of a release, or None if there is none or its uninstall has begun."""
         record = self.objects.get("Release", namespace, name)

@@ -113,10 +113,31 @@ class ConfigMap(KubernetesObject):
 
 
 class Service(KubernetesObject):
-    """A Service. The program only reads those that the charts create."""
+    """A Service. It has the pods of a release's Service with the same selector."""
 
     token = "kubernetes:core/v1:Service"
     kind = "Service"
+
+    def changed(self) -> None:
+        self.cluster.ingress.follow()
+
+
+class Ingress(KubernetesObject):
+    """An Ingress for the one ingress controller."""
+
+    token = "kubernetes:networking.k8s.io/v1:Ingress"
+    kind = "Ingress"
+
+    def check(self, inputs: Properties) -> Properties:
+        annotations = _without_unknown(super().check(inputs)["metadata"].get("annotations", {}))
+        try:
+            self.cluster.check_annotations(annotations)
+        except ClusterError as error:
+            raise InvalidInput("metadata.annotations", str(error)) from error
+        return inputs
+
+    def changed(self) -> None:
+        self.cluster.ingress.follow()
 
 
 class NetworkPolicy(KubernetesObject):
@@ -213,7 +234,7 @@ class Kubernetes(Provider):
 
     def __init__(self) -> None:
         self.cluster = Cluster(paths.stack_dir())
-        kept = (Namespace, ConfigMap, Service, NetworkPolicy, PodDisruptionBudget, HelmRelease)
+        kept = (Namespace, ConfigMap, Service, Ingress, NetworkPolicy, PodDisruptionBudget, HelmRelease)
         super().__init__([*(resource(self.cluster) for resource in kept), ReplacedSecret(self.cluster)])
 
     def configure(self, config: Properties) -> None:

@@ -1,5 +1,6 @@
 """The local stack's ingress chart renders what Helm renders, and HAProxy accepts its controller's configuration."""
 
+import dataclasses
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,9 +51,9 @@ def controller(**config: str) -> Rendered:
     return render("1.52.1", "ha-proxy-ingress", "haproxy", {"controller": {"config": config}})
 
 
-def ingress(*, tls: bool = True, **annotations: str) -> Ingress:
-    backend = {"service": {"name": "mlflow", "port": {"number": 80}}}
-    paths = [{"path": "/", "pathType": "Prefix", "backend": backend}]
+def ingress(*, tls: bool = True, service: str = "mlflow", path: str = "/", **annotations: str) -> Ingress:
+    backend = {"service": {"name": service, "port": {"number": 80}}}
+    paths = [{"path": path, "pathType": "Prefix", "backend": backend}]
     spec: dict[str, Any] = {"rules": [{"host": HOST, "http": {"paths": paths}}]}
     if tls:
         spec["tls"] = [{"hosts": [HOST], "secretName": "mlflow-tls"}]
@@ -97,11 +98,12 @@ def configuration(rendered: Rendered, *ingresses: Ingress, folder: str = "/ingre
                 **{"ssl-redirect-port": "443", "timeout-client": "300s", "proxy-protocol": "10.0.0.0/16, 10.1.0.1"}
             ),
             [
+                ingress(service="mlflow-files", path="/get-artifact"),
                 ingress(
                     ssl_redirect="true",
                     timeout_server="600s",
                     response_set_header='Strict-Transport-Security "max-age=31536000; includeSubDomains"\nX-Part 50%',
-                )
+                ),
             ],
             id="everything",
         ),
@@ -162,8 +164,31 @@ def test_a_setting_of_the_ingress_wins_over_the_controllers() -> None:
 def test_a_pod_gets_no_more_requests_at_once_than_the_ingress_says() -> None:
     (server,) = (line for line in lines(controller(), ingress(pod_maxconn="14")) if "default-server" in line)
     assert server.endswith(" maxconn 14")
+    # The real controller gives each of its pods a whole number, and HAProxy takes 0 for no limit.
+    four = dataclasses.replace(controller(), replicas=4)
+    (server,) = (line for line in lines(four, ingress(pod_maxconn="14")) if "default-server" in line)
+    assert server.endswith(" maxconn 12")
+    (server,) = (line for line in lines(four, ingress(pod_maxconn="3")) if "default-server" in line)
+    assert server.endswith(" maxconn 0")
     with pytest.raises(ValuesError, match="pod-maxconn is 'many'; write a whole number"):
         configuration(controller(), ingress(pod_maxconn="many"))
+
+
+def test_the_longest_path_wins() -> None:
+    files = ingress(service="mlflow-files", path="/get-artifact")
+    chosen = [line for line in lines(controller(), files, ingress()) if "set-var(txn.backend)" in line]
+    # The last one that fits, in either frontend.
+    assert [line.split("str(")[1].split(")")[0] for line in chosen[: len(chosen) // 2]] == [
+        *["mlflow.mlflow.mlflow.example.com"] * 2,
+        *["mlflow.mlflow-files.mlflow.example.com"] * 2,
+    ]
+    assert chosen[2].endswith("{ path /get-artifact }")
+    assert chosen[3].endswith("{ path_beg /get-artifact/ }")
+
+
+def test_a_snippet_of_the_controller_is_in_the_global_section() -> None:
+    text = lines(controller(**{"global-config-snippet": "tune.bufsize 65536"}))
+    assert text.index("tune.bufsize 65536") < text.index("defaults")
 
 
 def test_a_snippet_is_in_the_backend_of_its_ingress() -> None:

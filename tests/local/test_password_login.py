@@ -19,6 +19,7 @@ from flask import Flask, Response
 from mlflow.server import auth
 
 authenticate = auth.get_auth_func(auth.auth_config.authorization_function)
+import failed_logins
 import password_login
 
 hashed, looked_up = [], []
@@ -31,9 +32,9 @@ app = Flask("ask")
 answers = {}
 
 
-def ask(what, user, password):
+def ask(what, user, password, forwarded_for="192.0.2.1"):
     before = len(hashed)
-    with app.test_request_context("/", auth=(user, password)):
+    with app.test_request_context("/", auth=(user, password), headers={"X-Forwarded-For": forwarded_for}):
         answer = authenticate()
     answers[what] = [answer.status_code if isinstance(answer, Response) else answer.username, len(hashed) - before]
 
@@ -50,6 +51,7 @@ auth.store.update_user("alice", "another password")
 ask("changed", "alice", "password of alice")
 ask("new", "alice", "another password")
 auth.store.delete_user("bob")
+auth.store.create_user("bea", "password of bea")
 ask("removed", "bob", "password of bob")
 with app.test_request_context("/", auth=("alice", "another password")):
     before = len(looked_up)
@@ -57,6 +59,22 @@ with app.test_request_context("/", auth=("alice", "another password")):
     answers["three times in a request"] = [*names, len(looked_up) - before]
 time.sleep(2.1)
 ask("later", "alice", "another password")
+
+auth.store.create_user("carol", "password of carol")
+for number in range(7):
+    ask(f"guess {number}", "carol", f"guess {number}")
+ask("first guess again", "carol", "guess 0")
+ask("right after guesses", "carol", "password of carol")
+ask("somebody else meanwhile", "alice", "another password")
+now = time.monotonic
+time.monotonic = lambda: now() + failed_logins.SECONDS
+ask("right half a minute later", "carol", "password of carol")
+failed_logins.BY_ADDRESS = True
+for number in range(7):
+    ask(f"guess {number} from an address", f"user-{number}", f"guess {number}", f"198.51.100.{number}, 203.0.113.9")
+ask("new login from that address", "bea", "password of bea", "203.0.113.9")
+ask("remembered login from that address", "carol", "password of carol", "203.0.113.9")
+ask("new login from another address", "bea", "password of bea", "203.0.113.10")
 print(json.dumps(answers))
 """
 
@@ -78,6 +96,7 @@ def answers(
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
         "LOGIN_CACHE_SECONDS": "2",
+        "LOGIN_TRIES": "5",
     }
     output = run_with_mlflow(request.param, ASK, environment)
     return {case: (result[0], result[1]) for case, result in json.loads(output).items()}
@@ -108,3 +127,27 @@ def test_a_new_password_and_a_removed_user_count_at_once(answers: Mapping[str, t
     assert answers["changed"][0] == 401
     assert answers["new"] == ("alice", 1)
     assert answers["removed"] == (401, 1)
+
+
+def test_a_client_that_sends_wrong_passwords_has_to_wait(answers: Mapping[str, tuple[str | int, int]]) -> None:
+    assert [answers[f"guess {number}"] for number in range(7)] == [(401, 1)] * 5 + [(429, 0)] * 2
+    assert answers["right after guesses"] == (429, 0)
+    assert answers["right half a minute later"] == ("carol", 1)
+
+
+def test_a_wrong_password_counts_once_however_often_it_is_sent(answers: Mapping[str, tuple[str | int, int]]) -> None:
+    assert answers["first guess again"][0] == 401
+
+
+def test_other_people_do_not_wait(answers: Mapping[str, tuple[str | int, int]]) -> None:
+    assert answers["somebody else meanwhile"][0] == "alice"
+    assert answers["new login from another address"] == ("bea", 1)
+
+
+def test_guesses_for_many_names_from_one_address_have_to_wait_too(
+    answers: Mapping[str, tuple[str | int, int]],
+) -> None:
+    # The last address is the one that HAProxy adds. Those before it are the client's own words.
+    assert [answers[f"guess {number} from an address"][0] for number in range(7)] == [401] * 5 + [429] * 2
+    assert answers["new login from that address"] == (429, 0)
+    assert answers["remembered login from that address"] == ("carol", 0)

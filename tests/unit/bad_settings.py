@@ -184,6 +184,12 @@ CLUSTER = [
     ),
     _without_eks("a context with a bucket", {"artifacts.bucket": "my-bucket"}, "artifacts.bucket", "cluster.name"),
     _without_eks(
+        "a context with proxy protocol",
+        {"ingress.proxyProtocol": True},
+        "ingress.proxyProtocol",
+        "networks of the load",
+    ),
+    _without_eks(
         "a context with an ACM certificate", {"ingress.certificateArn": ACM}, "ingress.certificateArn", "cluster.name"
     ),
     _without_eks("a context with an identity", {"artifacts.identity": "irsa"}, "artifacts.identity", "cluster.name"),
@@ -659,6 +665,12 @@ MLFLOW = [
         "autoscaling",
     ),
     _on_eks("a pool of one", {"mlflow.pool": {"size": 1, "overflow": 0}}, "mlflow.pool", "write overflow 1 or more"),
+    _on_eks(
+        "more controllers than places",
+        {"mlflow.pool": {"size": 2, "overflow": 1}, "ingress.replicas": 3},
+        "ingress.replicas",
+        "write 2 or fewer",
+    ),
     _on_eks("a negative pool", {"mlflow.pool.overflow": -1}, "mlflow.pool.overflow", "a whole number from 0 to 100"),
     _on_eks("one namespace for both releases", {"mlflow.namespace": "haproxy"}, "mlflow.namespace", "another"),
     _on_eks(

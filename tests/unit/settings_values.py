@@ -67,6 +67,7 @@ VALUES: Mapping[str, Any] = {
     "ingress.clusterIssuer": "another",
     "ingress.loadBalancerClass": "eks.amazonaws.com/nlb",
     "ingress.namespace": "another",
+    "ingress.proxyProtocol": False,
     "ingress.tlsSecretName": "another",
     "mlflow.allowedHosts": ["another.example.com"],
     "mlflow.auth.adminPassword": "another-password",

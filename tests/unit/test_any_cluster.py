@@ -35,5 +35,6 @@ def test_with_a_controller_that_exists_there_is_no_load_balancer_either() -> Non
     config = changed(ANY_CLUSTER, {"ingress": {"install": False, "tlsSecretName": "site-tls"}})
     deployment = deploy(config, secrets=["postgres"])
     assert deployment.calls == []
-    assert not deployment.of_type("kubernetes:core/v1:Service")
+    services = deployment.of_type("kubernetes:core/v1:Service")
+    assert not [service.name for service in services if service["spec"].get("type") == "LoadBalancer"]
     assert deployment.outputs["loadBalancerAddress"] is None

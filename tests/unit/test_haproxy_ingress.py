@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from components.haproxy_ingress import HaproxyIngressArgs, haproxy_values
-from tests.unit.harness import ANY_CLUSTER, Deployment, changed, deploy
+from tests.unit.harness import ANY_CLUSTER, MINIMAL, Deployment, changed, deploy
 
 ACM = "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555"
 PREFIX = "service.beta.kubernetes.io/aws-load-balancer-"
@@ -58,7 +58,8 @@ def test_the_redirect_leads_to_the_port_that_people_use(local: Deployment) -> No
 def test_on_eks_it_is_a_network_load_balancer_that_is_not_public_unless_asked_for(dev: Deployment) -> None:
     service = dev.controller["service"]
     assert service["loadBalancerClass"] == "service.k8s.aws/nlb"
-    assert service["annotations"] == {f"{PREFIX}scheme": "internal", f"{PREFIX}nlb-target-type": "ip"}
+    assert service["annotations"][f"{PREFIX}scheme"] == "internal"
+    assert service["annotations"][f"{PREFIX}nlb-target-type"] == "ip"
     assert "loadBalancerSourceRanges" not in service
 
 
@@ -73,6 +74,25 @@ def test_a_public_load_balancer_lets_in_whom_the_settings_name() -> None:
 
 def test_on_any_other_cluster_the_load_balancer_is_the_clusters_business(any_cluster: Deployment) -> None:
     assert not {"loadBalancerClass", "annotations"} & set(any_cluster.controller["service"])
+
+
+def test_the_load_balancer_tells_haproxy_who_the_client_is(dev: Deployment) -> None:
+    # Both sides or neither: HAProxy refuses connections from these networks that do not say it, and cannot read those that do otherwise.
+    assert dev.controller["service"]["annotations"][f"{PREFIX}proxy-protocol"] == "*"
+    assert dev.controller["config"]["proxy-protocol"] == "10.0.0.0/16"
+    for changes in ({"ingress.proxyProtocol": False}, {"ingress.loadBalancerClass": "eks.amazonaws.com/nlb"}):
+        other = deploy(changed(MINIMAL, changes)).controller
+        assert f"{PREFIX}proxy-protocol" not in other["service"]["annotations"]
+        assert "proxy-protocol" not in other["config"]
+
+
+def test_no_client_is_invited_to_quic(dev: Deployment) -> None:
+    # The load balancer has no UDP port. The controller announces one unless it is told not to.
+    assert "--disable-quic" in dev.controller["extraArgs"]
+
+
+def test_haproxy_holds_the_usual_requests_whole(dev: Deployment) -> None:
+    assert dev.controller["config"]["global-config-snippet"] == "tune.bufsize 65536"
 
 
 def test_every_value_of_the_config_map_is_a_string(dev: Deployment, prod: Deployment) -> None:

@@ -15,6 +15,7 @@ from components.mlflow_release import BucketArgs, MlflowRelease
 from components.mlflow_release.chart_values import mlflow_values
 from components.mlflow_release.chart_versions import CHART_VERSIONS
 from components.mlflow_release.login_code import CODE, login_code
+from components.mlflow_release.names import POD_LABELS
 from components.mlflow_release.network_policy import network_policy
 from settings.mlflow import MLFLOW_OF_A_CHART
 from settings.reader import parse
@@ -73,9 +74,16 @@ def test_the_guides_chart_and_another_timeout_can_be_chosen() -> None:
 def test_the_guides_chart_runs_under_gunicorn_and_the_default_one_does_not(any_cluster: Deployment) -> None:
     # Under uvicorn, the MLflow of this chart answers some routes without a login.
     options = Computed({"mlflow.chartVersion": "1.8.1"}).values["extraArgs"]["gunicornOpts"].split()
-    # With one thread, gunicorn's default, an upload would delay the answer to the kubelet's probe.
-    assert set(options) == {"--threads=10", "--timeout=300", "--config=/etc/mlflow-login/login_tables.py"}
+    # With one thread, gunicorn's default, an upload would delay the answer to the kubelet's probe. Each request that HAProxy lets through
+    # has one: 9 of the API, 9 transfers and 16 for the page.
+    assert set(options) == {"--threads=34", "--timeout=300", "--config=/etc/mlflow-login/login_tables.py"}
     assert "gunicornOpts" not in any_cluster.values["extraArgs"]
+
+
+def test_a_worker_that_has_too_little_cpu_is_not_killed_with_its_requests(any_cluster: Deployment) -> None:
+    # uvicorn gives a worker 5 s to answer. On a busy machine workers were killed and started, over and over.
+    assert any_cluster.values["extraArgs"]["uvicornOpts"] == "--timeout-worker-healthcheck=60"
+    assert "uvicornOpts" not in Computed({"mlflow.chartVersion": "1.8.1"}).values["extraArgs"]
 
 
 # Secrets
@@ -400,7 +408,7 @@ def test_sizes_follow_the_settings_and_are_the_strings_that_the_chart_wants() ->
             "mlflow.resources": {"cpuRequest": "1", "memoryRequest": "1Gi", "memoryLimit": "3Gi"},
         }
     )
-    assert deployment.values["extraArgs"] == {"workers": "2"}
+    assert deployment.values["extraArgs"]["workers"] == "2"
     assert deployment.environment["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] == "3"
     assert deployment.environment["MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW"] == "0"
     assert deployment.values["resources"] == {
@@ -631,12 +639,75 @@ def test_a_pod_gets_one_request_fewer_at_once_than_it_has_connections(any_cluste
     assert annotation(Computed({"mlflow.pool": {"size": 3, "overflow": 4}}), "haproxy.org/pod-maxconn") == "6"
 
 
+def rules(deployment: Deployment, part: str) -> list[str]:
+    """Return the lines of HAProxy's backend of a part of the site."""
+    ingress = deployment.named(f"mlflow-{part}-ingress")
+    return ingress["metadata"]["annotations"]["haproxy.org/backend-config-snippet"].splitlines()
+
+
+def test_transfers_and_the_page_have_places_of_their_own(any_cluster: Deployment) -> None:
+    for part, places, path in (("files", "9", "/get-artifact"), ("static", "16", "/static-files")):
+        service, ingress = any_cluster.named(f"mlflow-{part}-service"), any_cluster.named(f"mlflow-{part}-ingress")
+        # HAProxy's controller makes a backend for each Service.
+        assert service["metadata"]["name"] == f"mlflow-{part}"
+        assert service["spec"]["selector"].items() <= POD_LABELS.items()
+        assert service["spec"]["ports"][0]["targetPort"] == 5000
+        (rule,) = ingress["spec"]["rules"]
+        paths = {each["path"]: each["backend"]["service"]["name"] for each in rule["http"]["paths"]}
+        assert paths[path] == f"mlflow-{part}"
+        assert rule["host"] == "mlflow.example.com"
+        annotations = ingress["metadata"]["annotations"]
+        assert annotations["haproxy.org/pod-maxconn"] == places
+        for key in ("ssl-redirect", "timeout-server"):
+            assert annotations[f"haproxy.org/{key}"] == annotation(any_cluster, f"haproxy.org/{key}")
+        # Pulumi would wait for pods that the release brings only later.
+        assert (
+            annotations["pulumi.com/skipAwait"] == service["metadata"]["annotations"]["pulumi.com/skipAwait"] == "true"
+        )
+
+
+def test_haproxy_asks_for_a_login_unless_the_site_has_none(any_cluster: Deployment, open_to_all: Deployment) -> None:
+    for deployment, asked in ((any_cluster, True), (open_to_all, False)):
+        for lines in (backend_lines(deployment), rules(deployment, "files")):
+            assert any("return status 401" in line for line in lines) == asked
+    # MLflow shows its scripts and styles without one.
+    assert not any("401" in line for line in rules(any_cluster, "static"))
+
+
+def test_clients_are_limited_one_by_one_only_where_their_addresses_are_known(prod: Deployment) -> None:
+    behind = deploy(changed(MINIMAL, {"ingress.proxyProtocol": False}))
+    for deployment, known in ((prod, True), (behind, False)):
+        for lines in (backend_lines(deployment), rules(deployment, "files"), rules(deployment, "static")):
+            assert any("track-sc0" in line for line in lines) == known
+        assert deployment.environment["LOGIN_CLIENTS"] == ("address" if known else "name")
+
+
+def test_the_limit_for_large_requests_follows_from_what_the_controller_holds(any_cluster: Deployment) -> None:
+    # A quarter is for what HAProxy keeps free and for its own notes.
+    assert any("gt 49152" in line for line in backend_lines(any_cluster))
+    existing = anywhere({"ingress": {"install": False}})
+    assert any("gt 12288" in line for line in backend_lines(existing))
+    assert any("sc2_conn_cur gt 6" in line for line in backend_lines(any_cluster))
+    small = Computed({"mlflow.pool": {"size": 2, "overflow": 1}})
+    assert any("sc2_conn_cur gt 1" in line for line in backend_lines(small))
+
+
+@pytest.mark.parametrize(("pods", "workers", "tries"), [(1, 2, "5"), (1, 4, "2"), (6, 4, "1")])
+def test_all_workers_together_look_at_ten_wrong_passwords_in_half_a_minute(pods: int, workers: int, tries: str) -> None:
+    args = Computed({}).args
+    several = dataclasses.replace(args, pods=dataclasses.replace(args.pods, replicas=pods, workers=workers))
+    assert mlflow_values(several, login_code(several), "")["extraEnvVars"]["LOGIN_TRIES"] == tries
+
+
 def test_no_request_is_sent_on_a_connection_that_the_server_may_just_be_closing(any_cluster: Deployment) -> None:
     assert "option http-server-close" in backend_lines(any_cluster)
 
 
 def test_a_request_that_a_pod_leaves_unanswered_is_sent_to_another(any_cluster: Deployment) -> None:
     assert {"retry-on conn-failure empty-response", "option http-buffer-request"} <= set(backend_lines(any_cluster))
+    # Not to the pod that has just died, which has the most free places.
+    assert "option redispatch 1" in backend_lines(any_cluster)
+    assert "default-server observe layer4 error-limit 1 on-error mark-down" in backend_lines(any_cluster)
 
 
 def test_haproxy_serves_a_certificate_that_exists() -> None:

@@ -16,6 +16,7 @@ import time
 import unicodedata
 from urllib.parse import urlsplit
 
+import failed_logins
 import ldap3
 import password_login
 from authorization import authorized
@@ -88,9 +89,13 @@ def _refusal(name: str, password: str) -> Response | None:
 
     Return a refusal or None.
     """
+    refusal = failed_logins.begin(name, password)
+    if refusal is not None:
+        return refusal
     try:
         groups = _groups_of(name, password)
     except _UnavailableError as error:
+        failed_logins.forget(name, password)
         _logger.error("the directory did not answer: %s", error)
         # MLflow's client retries after a 503 and gives up after a 401.
         response = make_response("The directory that checks passwords does not answer. Please try again.", 503)
@@ -100,6 +105,7 @@ def _refusal(name: str, password: str) -> Response | None:
     if groups is None or not (is_admin or normal_dn(USER_GROUP) in groups):
         _logger.warning("%r may not enter: %s", name, "password refused" if groups is None else "in neither group")
         return auth.make_basic_auth_response()
+    failed_logins.forget(name, password)
     _keep_account(name, is_admin)
     return None
 

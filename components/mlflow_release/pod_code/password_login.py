@@ -1,9 +1,10 @@
-"""Login with the passwords in MLflow's database, as MLflow's own but for four things.
+"""Login with the passwords in MLflow's database, as MLflow's own but for five things.
 
 - A changed password and a removed user count at once. MLflow 3.15 remembers a login for a minute in each worker, and
   MLflow 3.7.0 hashes the password of every request.
 - A header that is no password, such as a token, gets 401. MLflow answers 500.
 - A user that does not exist gets the answer after the same time as a wrong password.
+- A client that has sent wrong passwords has to wait: `failed_logins.py`.
 - What a person may do is decided by `authorization.py`.
 
 It runs in MLflow's pod, as `authorization_function = password_login:authenticate`.
@@ -16,6 +17,7 @@ import os
 import secrets
 import threading
 
+import failed_logins
 from authorization import authorized
 from cachetools import TTLCache
 from flask import Response, g, request
@@ -37,27 +39,26 @@ def check() -> Authorization | Response:
         return auth.make_basic_auth_response()
     try:
         g.sender = auth.store.get_user(given.username)
-        fits = _fits(g.sender.password_hash, given.password)
+        stored = g.sender.password_hash
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        _fits(_nobodys_hash, given.password)
-        fits = False
-    return given if fits else auth.make_basic_auth_response()
-
-
-def _fits(stored: str, password: str) -> bool:
-    """Return True if the password fits the hash in the database, which is read for every request."""
+        stored = _nobodys_hash
     # Neither is remembered, only a keyed digest of both, and the key exists in this process only.
-    pair = hmac.digest(_key, f"{stored}\0{password}".encode(), "sha256")
+    pair = hmac.digest(_key, f"{stored}\0{given.password}".encode(), "sha256")
     with _lock:
         if pair in _fitting:
-            return True
-    fits = check_password_hash(stored, password)
-    if fits:
-        with _lock:
-            _fitting[pair] = True
-    return fits
+            return given
+    refusal = failed_logins.begin(given.username, given.password)
+    if refusal is not None:
+        return refusal
+    # Nobody knows the password of `_nobodys_hash`, so it fits none.
+    if not check_password_hash(stored, given.password):
+        return auth.make_basic_auth_response()
+    failed_logins.forget(given.username, given.password)
+    with _lock:
+        _fitting[pair] = True
+    return given
 
 
 authenticate = authorized(check)

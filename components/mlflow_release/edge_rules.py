@@ -1,0 +1,129 @@
+"""HAProxy's rules in front of the pods, as lines for the backend of an Ingress.
+
+Rules are asked before a request takes a place in a pod. docs/security.md says what they stop, and what was tried.
+"""
+
+from collections.abc import Sequence
+
+from .arguments import LoginMode, MlflowReleaseArgs
+
+MAX_BODY = 25 * 1024 * 1024
+"""Bytes of the largest body that is no file. MLflow's client sends 1 MiB at most (`log-batch`)."""
+MAX_REQUESTS = 100
+"""Requests of one client at a time, for the whole site."""
+MAX_PAGE_REQUESTS = 12
+"""Requests of one client at a time for scripts and styles."""
+MAX_LONG = 4
+"""Long requests of one client at a time."""
+RESERVED_PLACES = 3
+"""Places of a pod that long requests leave to others."""
+
+
+def site_rules(args: MlflowReleaseArgs, files: Sequence[str], places: int) -> list[str]:
+    """Return the rules of the Ingress for everything that has none of its own.
+
+    A long request is one that can hold a place in a pod for as long as its client likes: its body is more than HAProxy waits for, or
+    its answer is the file of a logged model, whose path no Ingress can tell from others.
+
+    Args:
+        args: the release.
+        files: beginnings of the paths that have an Ingress of their own.
+        places: requests that a pod gets at once.
+    """
+    buffered = args.site.request_buffer * 3 // 4
+    only_plain = f"acl is_file path,url_dec -m beg {' '.join(files)} /static-files/"
+    return [
+        *_login(args),
+        # In another spelling such a path would come here, where a slow transfer takes the place of something else.
+        only_plain,
+        _refuse(400, "write this path without percent signs", "if is_file"),
+        *_per_client(args, MAX_REQUESTS),
+        # HAProxy waits for a body of unknown length only, to see whether it is short. The other rules know the length.
+        "acl has_length req.hdr(content-length) -m found",
+        f"http-request wait-for-body time 60s at-least {buffered} unless has_length",
+        "http-request set-var(txn.headers) req.hdrs,length",
+        "http-request set-var(txn.url) url,length",
+        f"acl is_long req.body_size,add(txn.headers),add(txn.url) gt {buffered}",
+        _refuse(413, "a body of this size needs Content-Length", "if is_long !has_length"),
+        _refuse(413, "the body is larger than 25 MiB", f"if {{ req.body_size gt {MAX_BODY} }}"),
+        "acl is_long path,url_dec -m reg ^/ajax-api/2.0/mlflow/logged-models/[^/]+/artifacts/files",
+        "http-request track-sc1 str(long-),concat(,txn.client) if is_long",
+        "http-request track-sc2 str(long) if is_long",
+        _refuse(
+            429,
+            "too many large requests at once",
+            f"if {{ sc1_conn_cur gt {MAX_LONG} }} || {{ sc2_conn_cur gt {max(1, places - RESERVED_PLACES)} }}",
+        ),
+        *_passing_on(),
+    ]
+
+
+def files_rules(args: MlflowReleaseArgs) -> list[str]:
+    """Return the rules of the Ingress for transfers of files. They wait for a place, because MLflow's client sends many at once."""
+    return [*_login(args), *_per_client(args, MAX_REQUESTS), "timeout queue 300s", *_passing_on()]
+
+
+def page_rules(args: MlflowReleaseArgs) -> list[str]:
+    """Return the rules of the Ingress for scripts and styles, which need no login."""
+    return [
+        *_per_client(args, MAX_PAGE_REQUESTS),
+        "http-request wait-for-body time 5s at-least 1",
+        _refuse(400, "send no body to this path", "if { req.body_size gt 0 }"),
+        *_passing_on(),
+    ]
+
+
+def _login(args: MlflowReleaseArgs) -> list[str]:
+    """Refuse a request without a login before its body comes. MLflow answers only when it has the whole body."""
+    if args.login.mode == LoginMode.NONE:
+        return []
+    reason, header = "log in with a name and a password", "hdr WWW-Authenticate 'Basic realm=\"mlflow\"' "
+    return [
+        'acl has_login req.hdr(authorization) -m beg -i "basic "',
+        "acl is_open path /health",
+        # A browser asks so, without a login, whether a page may send a request. MLflow answers by the page's origin.
+        "acl is_open method OPTIONS",
+        _refuse(401, reason, "if !has_login !is_open", header),
+        "http-request wait-for-body time 5s at-least 1 unless has_login",
+        _refuse(401, reason, "if !has_login { req.body_size gt 0 }", header),
+    ]
+
+
+def _per_client(args: MlflowReleaseArgs, limit: int) -> list[str]:
+    """Count the requests of each client, and limit them where the address is the client's."""
+    count = [
+        "stick-table type string len 64 size 100k expire 5m store conn_cur",
+        "http-request set-var(txn.client) src",
+    ]
+    if not args.site.client_addresses:
+        return count
+    return [
+        *count,
+        "http-request track-sc0 var(txn.client)",
+        _refuse(429, "too many requests at once", f"if {{ sc0_conn_cur gt {limit} }}"),
+    ]
+
+
+def _passing_on() -> list[str]:
+    return [
+        # A body may pause for this long. The controller's own 5 s ends a request whose client thinks.
+        "timeout http-request 60s",
+        # With two workers or more uvicorn answers 40 ms late on a connection that is kept (its issue 3149), and it closes a kept
+        # connection after 5 s, at times just when HAProxy sends the next request on it.
+        "option http-server-close",
+        # A pod may end before it has answered, because the chart has no place for a pause before a pod is stopped. MLflow's own client
+        # sends a request again, too, whatever the request was. HAProxy can send again only what it has received whole, so it waits for
+        # the body, as far as its buffer holds it.
+        "option http-buffer-request",
+        "retry-on conn-failure empty-response",
+        # To another pod, and none to a pod that just refused a connection until it answers a check. Without the second line every
+        # retry goes to the dead pod, which has the most free places.
+        "option redispatch 1",
+        "default-server observe layer4 error-limit 1 on-error mark-down",
+    ]
+
+
+def _refuse(status: int, reason: str, condition: str, header: str = "") -> str:
+    if status == 429:
+        header = 'hdr Retry-After "1" '
+    return f'http-request return status {status} content-type text/plain {header}string "{reason}\\n" {condition}'
