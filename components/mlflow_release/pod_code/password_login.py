@@ -6,6 +6,7 @@
 - A user that does not exist gets the answer after the same time as a wrong password.
 - A client that has sent wrong passwords has to wait: `failed_logins.py`.
 - What a person may do is decided by `authorization.py`.
+- With any function but its own, MLflow's page offers no logout and no change of password. Here it offers both.
 
 It runs in MLflow's pod, as `authorization_function = password_login:authenticate`.
 """
@@ -13,6 +14,7 @@ It runs in MLflow's pod, as `authorization_function = password_login:authenticat
 # pyright: basic, reportMissingImports=false, reportMissingModuleSource=false
 
 import hmac
+import json
 import os
 import secrets
 import threading
@@ -61,4 +63,14 @@ def check() -> Authorization | Response:
     return given
 
 
+def _offer_a_change_of_password(response: Response) -> None:
+    user = response.get_json()
+    user["is_basic_auth"] = True
+    response.set_data(json.dumps(user))
+
+
 authenticate = authorized(check)
+# With LDAP, which imports this file, a changed password would have no effect.
+if auth.auth_config.authorization_function == f"{__name__}:authenticate":
+    for prefix in ("/api/2.0", "/ajax-api/2.0"):
+        auth.AFTER_REQUEST_HANDLERS[f"{prefix}/mlflow/users/current", "GET"] = _offer_a_change_of_password
