@@ -13,8 +13,20 @@ NO_SECRETS := ^(\.secrets\.baseline|.*requirements.*\.txt|tests/local/recorded/.
 # For STACK=local, print a sentence and end: these commands are for a stack on AWS.
 on_aws = $(if $(filter local,$(STACK)),echo "$(1)"; exit 0;)
 
+# The local stack has a self-signed certificate and a Pulumi CLI of its own.
+INSECURE = $(if $(filter local,$(STACK)),MLFLOW_TRACKING_INSECURE_TLS=true)
+PULUMI = $(if $(filter local,$(STACK)),--pulumi "$(LOCAL) pulumi")
+PEOPLE = $(INSECURE) $(VENV)/bin/python -m operations.people $(PULUMI) --stack $(STACK)
+# Value of a variable that stands in the command. The environment may have one of the same name: NAME on WSL is the machine's.
+given = $(if $(filter command,$(origin $(1))),$($(1)))
+# Stop unless a variable stands in the command.
+need = $(if $(call given,$(1)),,echo "error: $(1) is missing; write: make $@ STACK=$(STACK) $(1)=…" >&2; exit 1;)
+receivers = --experiment "$(EXPERIMENT)" $(if $(call given,USERS),--user $(USERS)) $(if $(call given,TEAM),--team "$(TEAM)") \
+	$(if $(call given,MODELS),--model $(MODELS))
+
 .DEFAULT_GOAL := help
-.PHONY: help up down preview status logs test unit bench check secrets-baseline audit lock settings-reference chart-facts doctor cost rotate-admin
+.PHONY: help up down preview status logs test unit bench check secrets-baseline audit lock settings-reference chart-facts doctor cost rotate-admin \
+	user new-password remove-user team leave-team grant revoke
 
 help: ## Show this.
 	@sed -nE 's/^([a-z-]+):.*## /  \1\t/p; s/^##@ (.*)/\n\1/p' $(MAKEFILE_LIST) | expand -t 22
@@ -89,8 +101,29 @@ cost: $(VENV)/.complete ## Estimate the monthly cost of STACK.
 	@$(call on_aws,The local stack costs nothing: it runs on this machine.) $(VENV)/bin/python -m operations.cost $(STACK)
 
 rotate-admin: $(VENV)/.complete ## Give the administrator of STACK a new password (STACK=local too).
-	@$(if $(filter local,$(STACK)),MLFLOW_TRACKING_INSECURE_TLS=true) $(VENV)/bin/python -m operations.rotate_admin \
-		$(if $(filter local,$(STACK)),--pulumi "$(LOCAL) pulumi") $(STACK)
+	@$(INSECURE) $(VENV)/bin/python -m operations.rotate_admin $(PULUMI) $(STACK)
+
+##@ For the people who use a site (STACK=dev, or STACK=local)
+user: $(VENV)/.complete ## Make an account and print its login (NAME=alice).
+	@$(call need,NAME) $(PEOPLE) user "$(NAME)"
+
+new-password: $(VENV)/.complete ## Give an account a new password and print its login (NAME=alice).
+	@$(call need,NAME) $(PEOPLE) new-password "$(NAME)"
+
+remove-user: $(VENV)/.complete ## Remove an account with its permissions (NAME=alice).
+	@$(call need,NAME) $(PEOPLE) remove-user "$(NAME)"
+
+team: $(VENV)/.complete ## Put users into a team, and make the team if there is none (TEAM=churn USERS="alice bob").
+	@$(call need,TEAM) $(call need,USERS) $(PEOPLE) team "$(TEAM)" $(USERS)
+
+leave-team: $(VENV)/.complete ## Take users out of a team (TEAM=churn USERS=bob).
+	@$(call need,TEAM) $(call need,USERS) $(PEOPLE) leave-team "$(TEAM)" $(USERS)
+
+grant: $(VENV)/.complete ## Give a team or users an experiment and its models (TEAM=churn or USERS=alice, EXPERIMENT=churn MODELS=churn PERMISSION=EDIT).
+	@$(call need,EXPERIMENT) $(PEOPLE) grant $(receivers) $(if $(call given,PERMISSION),--permission "$(PERMISSION)")
+
+revoke: $(VENV)/.complete ## Take that away again (TEAM=churn or USERS=alice, EXPERIMENT=churn MODELS=churn).
+	@$(call need,EXPERIMENT) $(PEOPLE) revoke $(receivers)
 
 # The file is written last, so an installation that was interrupted is completed.
 $(VENV)/.complete: requirements-dev.txt

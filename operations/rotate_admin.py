@@ -8,19 +8,12 @@ stack's output is the old password until the next ``pulumi up``.
 import argparse
 import base64
 import json
-import os
-import secrets
-import shlex
-import ssl
-import string
-import subprocess
 import urllib.error
 import urllib.request
 
+from operations.mlflow_site import from_stack, new_password, run_pulumi, trusted
 from settings import PROJECT
 
-LENGTH = 32
-"""Characters of the new password."""
 STILL_OLD = "MLflow still has the old password, and the stack's settings have the new one: run this command again before `pulumi up`."
 
 
@@ -48,7 +41,7 @@ def change_password(url: str, user: str, current: str, new: str) -> None:
         },
     )
     try:
-        with urllib.request.urlopen(request, timeout=30, context=_tls()):  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30, context=trusted()):  # noqa: S310
             return
     except urllib.error.HTTPError as error:
         reason = (
@@ -59,15 +52,6 @@ def change_password(url: str, user: str, current: str, new: str) -> None:
         raise SystemExit(f"{url} cannot be reached from here ({error}). {STILL_OLD}") from None
 
 
-def _tls() -> ssl.SSLContext:
-    """Trust as MLflow's own client does, by the same variables."""
-    context = ssl.create_default_context(cafile=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"))
-    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def main() -> None:
     """Rotate the password of a stack's administrator."""
     parser = argparse.ArgumentParser(prog="make rotate-admin", description="A new password for MLflow's administrator.")
@@ -75,30 +59,13 @@ def main() -> None:
     parser.add_argument("--pulumi", default="pulumi", help="how to call pulumi (default: pulumi)")
     given = parser.parse_args()
 
-    def pulumi(*arguments: str, text: str | None = None) -> str:
-        command = [*shlex.split(given.pulumi), *arguments, "--stack", given.stack]
-        try:
-            done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            raise SystemExit(
-                f"{command[0]} is not on the PATH: install the Pulumi CLI, or name it with --pulumi"
-            ) from None
-        if done.returncode:
-            raise SystemExit(f"`{' '.join(command)}` failed:\n{done.stderr.strip()}")
-        return done.stdout
-
-    outputs = json.loads(pulumi("stack", "output", "--json", "--show-secrets"))
-    if "adminPassword" not in outputs:
-        raise SystemExit(
-            f"The stack {given.stack} has no administrator (mlflow.auth.mode is none), or was never brought up."
-        )
-    new = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(LENGTH))
+    site = from_stack(given.stack, given.pulumi)
+    new = new_password()
     # Through standard input: `ps` shows arguments.
-    pulumi("config", "set", "--secret", "--path", f"{PROJECT}:mlflow.auth.adminPassword", text=new)
-    change_password(outputs["url"], outputs["adminUser"], outputs["adminPassword"], new)
-    print(
-        f"{outputs['adminUser']} has a new password, kept as a secret of the stack. Run `pulumi up` so that the Secret follows."
-    )
+    key = f"{PROJECT}:mlflow.auth.adminPassword"
+    run_pulumi(given.pulumi, given.stack, "config", "set", "--secret", "--path", key, text=new)
+    change_password(site.url, site.user, site.password, new)
+    print(f"{site.user} has a new password, kept as a secret of the stack. Run `pulumi up` so that the Secret follows.")
 
 
 if __name__ == "__main__":

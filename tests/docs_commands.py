@@ -35,11 +35,18 @@ RUN = {
     ("docs/upgrade.md", "kubectl -n mlflow scale"),
     ("docs/upgrade.md", "psql"),
     ("docs/upgrade.md", "pg_restore"),
+    ("docs/users-and-permissions.md", "make user STACK=dev NAME=alice"),
+    ("docs/users-and-permissions.md", "make new-password"),
+    ("docs/users-and-permissions.md", "make team"),
+    ("docs/users-and-permissions.md", "USERS=carol"),
+    ("docs/users-and-permissions.md", "> ci-churn.env"),
+    ("docs/users-and-permissions.md", "make remove-user"),
+    ("docs/users-and-permissions.md", "operations.people"),
     ("local/README.md", "make status"),
 }
 """Page and a word of a block. The tests in tests/local run the block's commands, except those in NOT_RUN."""
 
-PROGRAMS = ("make ", "pulumi ", "python ", "eval ", "kubectl ", "psql ", "pg_dump ", "pg_restore ")
+PROGRAMS = ("make ", "pulumi ", "python ", ".venv/bin/python ", "eval ", "kubectl ", "psql ", "pg_dump ", "pg_restore ")
 """Programs of the shell in those tests. A command with another program cannot be run."""
 
 NOT_RUN = {
@@ -100,6 +107,8 @@ NOT_RUN = {
     ("docs/private-registry.md", "aws eks update-kubeconfig"): "as for docs/first-stack.md",
     ("docs/private-registry.md", "kubectl"): "no kubelet pulls an image here",
     ("docs/private-registry.md", "PULUMI_K8S_UPSERT_EXISTING_OBJECTS"): "needs the real provider and an API server",
+    ("docs/users-and-permissions.md", "kubectl create secret"): "the local stack has no API server",
+    ("docs/users-and-permissions.md", "rm ci-churn.env"): "the test has the file in a folder of its own",
     (
         "docs/use-a-component.md",
         ".venv/bin/pip install",
