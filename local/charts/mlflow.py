@@ -127,13 +127,16 @@ _FREE = {
 }
 """Paths of the maps that take any key."""
 
-# The stores of the model registry and of tracking both create or upgrade all tables. The tracking store also creates
-# the first experiment, which keeps the artifact location of its creator for ever. That must be the server's location,
-# so this script uses the registry's store.
+# The stores of the model registry and of tracking both create all tables of an empty database. The tracking store also
+# creates the first experiment, which keeps the artifact location of its creator for ever. That must be the server's
+# location, so this script uses the registry's store. Neither store looks at tables that are all there. The upgrade does,
+# and refuses those of a newer MLflow.
 _MIGRATIONS = """\
+from mlflow.store.db.utils import _upgrade_db, create_sqlalchemy_engine_with_retry
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 
 SqlAlchemyStore("{uri}")
+_upgrade_db(create_sqlalchemy_engine_with_retry("{uri}"))
 """
 _DBCHECKER = """\
 #!/bin/sh
