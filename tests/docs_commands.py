@@ -33,6 +33,7 @@ RUN = {
     ("docs/rotation.md", "make rotate-admin"),
     ("docs/stuck-states.md", "pulumi refresh"),
     ("docs/upgrade.md", "kubectl -n mlflow scale"),
+    ("docs/upgrade.md", "mlflow.image.tag"),
     ("docs/upgrade.md", "psql"),
     ("docs/upgrade.md", "pg_restore"),
     ("docs/users-and-permissions.md", "make user STACK=dev NAME=alice"),

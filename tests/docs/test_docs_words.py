@@ -47,7 +47,7 @@ def test_the_table_holds_nothing_that_no_page_says() -> None:
 
 
 def test_the_tests_run_the_blocks_that_the_table_promises() -> None:
-    files = ("test_docs_commands.py", "test_people.py", "test_upgrade.py")
+    files = ("test_docs_commands.py", "test_people.py", "test_upgrade.py", "test_upgrade_by_image.py")
     tests = "".join((ROOT / "tests/local" / name).read_text() for name in files)
     assert {one for one in RUN if f'("{one[0]}", "{one[1]}")' not in tests} == set()
 

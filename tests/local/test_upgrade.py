@@ -8,63 +8,19 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from local.http_load import MIB, Load, Request, memory, over_and_over, pods, report, send
-from local.stack import Answer, LocalStack, new_stack
+from local.stack import new_stack
 from local.supervisor.client import Supervisor
 from operations.rotate_admin import change_password
 from tests.docs_commands import block
-from tests.local.docs_shell import Shell
+from tests.local.kept_data import FILL, Site
 
 pytestmark = pytest.mark.local
 
 BEFORE, AFTER = "1.8.1", "1.11.5"
-READER = "reader", secrets.token_hex(16)
-
-FILL = """
-import mlflow
-from mlflow import MlflowClient
-
-experiment = mlflow.set_experiment("kept")
-for depth in range(3):
-    with mlflow.start_run(run_name=f"depth-{depth}") as run:
-        mlflow.log_param("depth", depth)
-        mlflow.set_tag("team", "tests")
-        for step in range(4):
-            mlflow.log_metric("loss", 1 / (step + depth + 1), step=step)
-        mlflow.log_text(f"hello from {depth}", "notes/note.txt")
-client = MlflowClient()
-client.create_registered_model("kept-model", description="of the tests")
-client.create_model_version("kept-model", f"{run.info.artifact_uri}/notes", run.info.run_id)
-client.set_registered_model_alias("kept-model", "champion", "1")
-print(experiment.experiment_id)
-"""
-LOOK = """
-import json
-import mlflow
-from mlflow import MlflowClient
-
-client = MlflowClient()
-experiment = client.get_experiment_by_name("kept")
-runs = [
-    {
-        "id": run.info.run_id,
-        "name": run.info.run_name,
-        "status": run.info.status,
-        "params": run.data.params,
-        "team": run.data.tags["team"],
-        "loss": [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "loss")],
-        "note": mlflow.artifacts.load_text(f"{run.info.artifact_uri}/notes/note.txt"),
-    }
-    for run in client.search_runs([experiment.experiment_id], order_by=["attributes.run_name"])
-]
-model = client.get_registered_model("kept-model")
-version = client.get_model_version_by_alias("kept-model", "champion")
-print(json.dumps([runs, model.description, version.version, version.run_id, version.source]))
-"""
 LATER = """
 import mlflow
 
@@ -74,43 +30,6 @@ with mlflow.start_run(run_name="later") as run:
     mlflow.log_text("hello from later", "notes/note.txt")
 print(run.info.run_id)
 """
-
-
-class Site:
-    """The stack, and the results of earlier steps."""
-
-    def __init__(self, stack: LocalStack) -> None:
-        self.stack = stack
-        self.dump = stack.folder / "mlflow.dump"
-        self.experiment = ""
-        self.before: Any = None
-        self.later = ""
-
-    @property
-    def admin(self) -> tuple[str, str]:
-        return "admin", self.stack.password()
-
-    def version(self) -> str:
-        return self.stack.get("/version", login=self.admin).body
-
-    def look(self, version: str) -> Any:
-        return json.loads(self.stack.client(LOOK, version=version))
-
-    def run(self, command: str, password: str = "") -> str:
-        """Run a command of a page in the folder of the dump, and return its output."""
-        with self.stack.connect(as_master=True) as server:
-            address = f"host={server.info.host} port={server.info.port}"
-        done = Shell(self.stack).run(
-            command.replace("host=…", address), cwd=self.dump.parent, variables={"PGPASSWORD": password}
-        )
-        return done.stdout
-
-    def read_as_reader(self, experiment: str) -> int:
-        path = f"/api/2.0/mlflow/experiments/get?experiment_id={experiment}"
-        return self.stack.get(path, login=READER).status
-
-    def write_as_reader(self, experiment: str) -> int:
-        return send(self.stack, "POST", "/api/2.0/mlflow/runs/create", {"experiment_id": experiment}, READER).status
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +85,7 @@ def test_people_use_it_for_a_while(site: Site) -> None:
     )
 
     site.experiment = site.stack.client(FILL, version="3.7.0")
-    user = {"username": READER[0], "password": READER[1]}
-    assert send(site.stack, "POST", "/api/2.0/mlflow/users/create", user, site.admin).status == 200
-    granted = {"experiment_id": site.experiment, "username": READER[0], "permission": "READ"}
-    grant = "/api/2.0/mlflow/experiments/permissions/create"
-    assert send(site.stack, "POST", grant, granted, site.admin).status == 200
-    _reader_may_what_was_granted(site)
+    site.add_the_reader("/api/2.0/mlflow/experiments/permissions/create", {"experiment_id": site.experiment})
     site.before = site.look("3.7.0")
     assert len(site.before[0]) == 3
 
@@ -182,9 +96,9 @@ def test_its_admin_password_can_be_changed(site: Site, monkeypatch: pytest.Monke
     new = secrets.token_hex(16)
     change_password(site.stack.url, user, old, new)
     try:
-        assert _search(site, (user, new)).status == 200
+        assert site.search((user, new)).status == 200
         # The old password is refused at once, because the login cache of this version compares with the database.
-        assert _search(site, (user, old)).status == 401
+        assert site.search((user, old)).status == 401
     finally:
         change_password(site.stack.url, user, new, old)
 
@@ -208,7 +122,7 @@ def test_an_upgrade_under_load_keeps_everything(site: Site) -> None:
     assert written >= load.answers["200"]
     assert site.look("3.15.1") == site.before
     assert site.look("3.7.0") == site.before
-    _reader_may_what_was_granted(site)
+    site.reader_may_what_was_granted()
     site.later = site.stack.client(LATER)
 
 
@@ -219,7 +133,7 @@ def test_there_is_no_way_back_without_the_dump(site: Site) -> None:
     assert "Can't locate revision identified by" in refused.stdout + refused.stderr
     # The release was rolled back, and the newer server was never stopped.
     assert site.version() == "3.15.1"
-    assert _search(site, site.admin).status == 200
+    assert site.search(site.admin).status == 200
 
 
 def test_with_the_dump_everything_is_as_it_was(site: Site) -> None:
@@ -242,7 +156,7 @@ def test_with_the_dump_everything_is_as_it_was(site: Site) -> None:
     )
     assert site.version() == "3.7.0"
     assert site.look("3.7.0") == site.before
-    _reader_may_what_was_granted(site)
+    site.reader_may_what_was_granted()
     # A run that is newer than the dump is gone. Its artifacts still exist.
     assert site.later not in json.dumps(site.look("3.7.0"))
     artifact = f"/api/2.0/mlflow-artifacts/artifacts/{site.experiment}/{site.later}/artifacts/notes/note.txt"
@@ -254,13 +168,3 @@ def test_pulumi_finds_nothing_to_mend_after_the_way_back(site: Site) -> None:
     assert compared.returncode == 0, compared.stdout
     with site.stack.connect(as_master=True) as server:
         server.execute("DROP SCHEMA mlflow_newer CASCADE")
-
-
-def _search(site: Site, login: tuple[str, str]) -> Answer:
-    return site.stack.get("/api/2.0/mlflow/experiments/search?max_results=1", login=login)
-
-
-def _reader_may_what_was_granted(site: Site) -> None:
-    assert site.read_as_reader(site.experiment) == 200
-    assert site.write_as_reader(site.experiment) == 403
-    assert site.read_as_reader("0") == 403
