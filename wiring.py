@@ -23,6 +23,7 @@ from components.mlflow_release import (
     BucketArgs,
     DatabaseArgs,
     ImageArgs,
+    KeysArgs,
     LdapArgs,
     LoginArgs,
     LoginMode,
@@ -234,6 +235,11 @@ def mlflow(
         if artifacts and cluster
         else None,
         login=_login(section.auth),
+        keys=KeysArgs(
+            passphrase=_secret(section.keys.passphrase),
+            version=section.keys.version,
+            webhooks=_secret(section.keys.webhooks),
+        ),
         pods=PodArgs(
             replicas=section.replicas,
             autoscaler=AutoscalerArgs(min_replicas=autoscaling.min_replicas, max_replicas=autoscaling.max_replicas)
@@ -252,6 +258,7 @@ def mlflow(
         namespace=section.namespace,
         chart_version=section.chart_version,
         timeout_seconds=section.timeout_seconds,
+        protect=settings.protect,
     )
 
 

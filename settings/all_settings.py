@@ -33,7 +33,7 @@ class Settings(Section):
     images: Images = Images()
     """The registry that images are pulled from."""
     protect: bool = True
-    """True to refuse the deletion of the database and the bucket (Pulumi's protect, RDS's deletion protection, a final snapshot). False
+    """True to refuse the deletion of the database, the bucket and the generated keys (Pulumi's protect, RDS's deletion protection, a final snapshot). False
     makes a stack that ``pulumi destroy`` removes whole, and applies changes to the instance at once instead of in the maintenance window."""
     tags: dict[str, str] = Field(default={}, examples=[{"Team": "ml-platform"}])
     """Tags of every AWS resource, in addition to ``Project`` and ``Stack``. 48 at most, with the characters that RDS takes: letters,

@@ -9,7 +9,19 @@ from settings.ingress import NAMESPACES_OF_KUBERNETES
 from settings.login import Auth
 from settings.problem import Problem
 from settings.section import Section
-from settings.value_types import Cpu, DnsLabel, Host, Memory, Origin, Site, matching, mebibytes, split_url
+from settings.value_types import (
+    Cpu,
+    DnsLabel,
+    Host,
+    KeyText,
+    Memory,
+    Origin,
+    Site,
+    WebhookKey,
+    matching,
+    mebibytes,
+    split_url,
+)
 
 MEMORY_OF_A_POD = {"1.11.5": 238, "1.8.1": 115}
 """MiB of a pod under load without its workers, by chart version. docs/sizing.md: MLflow 3.15.1 uses 425 MiB with one worker, 591 to 629
@@ -56,6 +68,17 @@ class Image(Section):
     """Tag of the image. It begins with MLflow's version, at least that of the chart: MLflow refuses a database that a newer version has upgraded."""
     digest: Annotated[str, matching(r"sha256:[0-9a-f]{64}", "write sha256: and 64 hexadecimal digits")] | None = None
     """Digest of the image, so that nobody can move the tag."""
+
+
+class Keys(Section):
+    """Keys with which MLflow encrypts what it keeps in its database: ``docs/keys.md``."""
+
+    passphrase: KeyText | None = None
+    """Passphrase for the gateway's API keys, a secret. Generated when absent."""
+    version: int = Field(default=1, ge=1)
+    """Number of the passphrase. Raise it by one with each new passphrase. A change replaces the pods."""
+    webhooks: WebhookKey | None = None
+    """Key for the secrets of webhooks, a secret. Generated when absent. A change does not replace the pods."""
 
 
 class Autoscaling(Section):
@@ -126,6 +149,8 @@ class Mlflow(Section):
     """Database connections of a worker."""
     auth: Auth = Auth()
     """The login."""
+    keys: Keys = Keys()
+    """Keys with which MLflow encrypts what it keeps in its database."""
     cors_allowed_origins: list[Origin] = Field(default=[], examples=[["https://notebooks.example.com"]])
     """Origins, in addition to the site's own, whose pages may call the API. ``*`` lets every web site act with a visitor's login."""
     allowed_hosts: list[Annotated[str, matching(r"[A-Za-z0-9*.:-]+", "write a Host header, * matches any part")]] = (

@@ -98,6 +98,24 @@ def _not_empty(value: SecretStr) -> SecretStr:
     return value
 
 
+def _key_text(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]{32,256}", value.get_secret_value()):
+        raise ValueError(
+            "must be 32 to 256 characters of ASCII without spaces, for example from `openssl rand -base64 32`; "
+            "leave it out to have one generated"
+        )
+    return value
+
+
+def _webhook_key(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{43}=", value.get_secret_value()):
+        raise ValueError(
+            "must be 32 bytes in URL-safe base64, for example from `openssl rand -base64 32 | tr -- '+/' '-_'`; "
+            "leave it out to have one generated"
+        )
+    return value
+
+
 def _network(value: str) -> str:
     try:
         return str(ipaddress.IPv4Network(value))
@@ -202,6 +220,8 @@ MajorVersion = Annotated[
 Network = Annotated[str, AfterValidator(_network)]
 Password = Annotated[SecretStr, AfterValidator(_password)]
 ForeignPassword = Annotated[SecretStr, AfterValidator(_not_empty)]
+KeyText = Annotated[SecretStr, AfterValidator(_key_text)]
+WebhookKey = Annotated[SecretStr, AfterValidator(_webhook_key)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Site = Annotated[str, AfterValidator(_site)]
 LdapUri = Annotated[

@@ -27,6 +27,7 @@ RUN = {
     ("docs/first-stack.md", "output adminPassword"),
     ("docs/first-stack.md", "output client"),
     ("docs/from-the-guide.md", "pulumi import"),
+    ("docs/keys.md", "rotate-kek"),
     ("docs/reaching-the-database.md", "database.adminAddress"),
     ("docs/rotation.md", "rotation' 1"),
     ("docs/rotation.md", "rotation' 3"),
@@ -94,6 +95,9 @@ NOT_RUN = {
     ("docs/first-stack.md", "aws kms"): "the test makes this key through the API; compared with the API's description",
     ("docs/first-stack.md", "make doctor"): "as for README.md",
     ("docs/first-stack.md", "pulumi up"): "as for README.md",
+    ("docs/keys.md", "kubectl -n mlflow get secret"): "the same command as in docs/upgrade.md, for another Secret",
+    ("docs/keys.md", "openssl rand"): "the test takes another random text",
+    ("docs/keys.md", "pulumi up && kubectl"): "no pod of the local stack restarts without another release",
     ("docs/ldap.md", "LDAPTLS_CACERT"): "needs a directory; tests/local_ldap logs in to one where slapd is installed",
     (
         "docs/private-registry.md",

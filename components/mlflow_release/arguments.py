@@ -142,6 +142,18 @@ class LoginArgs:
 
 
 @dataclass(frozen=True)
+class KeysArgs:
+    """Keys with which MLflow encrypts what it keeps in its database. Each is generated when absent."""
+
+    passphrase: pulumi.Input[str] | None = None
+    """Passphrase for the gateway's API keys, a secret."""
+    version: int = 1
+    """Number of the passphrase, default 1. Raise it with each new passphrase, which replaces the pods."""
+    webhooks: pulumi.Input[str] | None = None
+    """Key for the secrets of webhooks, a secret: 32 bytes in URL-safe base64. A new one does not replace the pods."""
+
+
+@dataclass(frozen=True)
 class AutoscalerArgs:
     """A HorizontalPodAutoscaler on CPU and memory at 80 %."""
 
@@ -203,6 +215,8 @@ class MlflowReleaseArgs:
     """The bucket for artifacts. None: artifacts are in a volume that is lost with the pod."""
     login: LoginArgs = LoginArgs()
     """The login."""
+    keys: KeysArgs = KeysArgs()
+    """Keys with which MLflow encrypts what it keeps in its database."""
     pods: PodArgs = PodArgs()
     """Number and size of the pods."""
     images: ImageArgs = ImageArgs()
@@ -213,6 +227,8 @@ class MlflowReleaseArgs:
     """Version of community-charts/mlflow, one of `CHART_VERSIONS`. Default 1.11.5."""
     timeout_seconds: int = 600
     """Seconds that a rollout may take before it is rolled back, default 600."""
+    protect: bool = True
+    """True (default) to refuse the deletion of the generated keys."""
 
     @property
     def chart(self) -> ChartVersion:

@@ -9,7 +9,7 @@ import pulumi
 from .arguments import MlflowReleaseArgs
 from .ingress import ingress_values, threads
 from .login_code import CONFIG_MAP, FOLDER, VOLUME, LoginCode
-from .names import ADMIN_SECRET, DATABASE_SECRET, POD_LABELS, RELEASE, SERVICE_ACCOUNT
+from .names import ADMIN_SECRET, DATABASE_SECRET, KEYS_SECRET, POD_LABELS, RELEASE, SERVICE_ACCOUNT
 
 ARTIFACT_VOLUME = "/mlartifacts"
 
@@ -40,6 +40,7 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
         "log": {"enabled": False},
         "extraArgs": _server_arguments(args, code),
         "extraEnvVars": _environment(args, code),
+        "extraSecretNamesForEnvFrom": [KEYS_SECRET],
         "podAnnotations": {"checksum/secrets": checksum},
         "podSecurityContext": {
             **user,
@@ -145,6 +146,7 @@ def _environment(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, A
         ),
         # The job runner of newer versions takes more than 1 GiB and does nothing for tracking.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_CRYPTO_KEK_VERSION": str(args.keys.version),
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(args.database.pool_size),
         "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": str(args.database.pool_overflow),
         "PGSSLMODE": "require",

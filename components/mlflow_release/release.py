@@ -15,8 +15,17 @@ import pulumi_random as random
 from .arguments import LoginMode, MlflowReleaseArgs
 from .chart_values import mlflow_values
 from .ingress import part_spec, parts
+from .keys import encryption_keys
 from .login_code import CONFIG_MAP, login_code
-from .names import ADMIN_SECRET, CHART_REPOSITORY, CONTAINER_PORT, DATABASE_SECRET, POD_LABELS, RELEASE
+from .names import (
+    ADMIN_SECRET,
+    CHART_REPOSITORY,
+    CONTAINER_PORT,
+    DATABASE_SECRET,
+    KEYS_SECRET,
+    POD_LABELS,
+    RELEASE,
+)
 from .network_policy import network_policy
 
 
@@ -45,6 +54,8 @@ class MlflowRelease(pulumi.ComponentResource):
             )
             self.admin_password = pulumi.Output.secret(password)
             secrets[ADMIN_SECRET] = {"admin-user": args.login.admin_username, "admin-password": password}
+        # The keys are no part of the pods' checksum: other keys are of use only after a rotation in the database.
+        keys = {KEYS_SECRET: encryption_keys(name, args, self)}
         dependencies: list[pulumi.Resource] = [
             kubernetes.core.v1.Secret(
                 f"{name}-{secret}",
@@ -52,7 +63,7 @@ class MlflowRelease(pulumi.ComponentResource):
                 string_data={key: pulumi.Output.secret(value) for key, value in data.items()},
                 opts=child,
             )
-            for secret, data in secrets.items()
+            for secret, data in (secrets | keys).items()
         ]
 
         code = login_code(args)

@@ -95,6 +95,7 @@ _DEFAULTS: Values = {
     },
     "extraArgs": {},
     "extraEnvVars": {},
+    "extraSecretNamesForEnvFrom": [],
     "extraVolumeMounts": [],
     "extraVolumes": [],
     "image": {"repository": "burakince/mlflow", "tag": ""},
@@ -514,7 +515,7 @@ def _server(version: str, fullname: str, merged: Values) -> Container:
         command=("mlflow",),
         args=tuple(args),
         env=env,
-        env_from=_env_from(fullname),
+        env_from=(*_env_from(fullname), *(("Secret", name) for name in merged["extraSecretNamesForEnvFrom"])),
         mounts=tuple(mounts),
     )
 

@@ -43,6 +43,20 @@ class RandomPassword(RandomValue):
         return "none", {"result": "".join(secrets.choice(characters) for _ in range(inputs["length"]))}
 
 
+class RandomBytes(RandomValue):
+    """A secret of `length` random bytes, in two notations."""
+
+    token = "random:index/randomBytes:RandomBytes"
+    computed = frozenset({"base64", "hex"})
+    secret = computed
+    supported = frozenset({"keepers", "length"})
+    replace = supported
+
+    def create(self, inputs: Properties) -> tuple[str, Properties]:
+        data = secrets.token_bytes(inputs["length"])
+        return "none", {"base64": base64.b64encode(data).decode(), "hex": data.hex()}
+
+
 class RandomId(RandomValue):
     """Random bytes in four notations, each with the prefix."""
 
@@ -70,4 +84,4 @@ class Random(Provider):
     version = version("pulumi-random")
 
     def __init__(self) -> None:
-        super().__init__([RandomPassword(), RandomId()])
+        super().__init__([RandomPassword(), RandomBytes(), RandomId()])

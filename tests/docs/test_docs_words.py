@@ -25,7 +25,7 @@ EXAMPLES = {"mlflow.probeFailures", "postgres.dashboard"}
 NAMESPACES_OF_OTHERS = {"kube-system", "databases", "mlflow2"}
 OPTIONS_OF_THE_CLI = {("eks", "update-kubeconfig"): {"name", "region"}, ("eks", "get-token"): {"cluster-name"}}
 """Commands that the AWS CLI adds to the API, to their options."""
-FILLED_IN = "a-secret-of-sixteen-or-more"
+FILLED_IN = "a-secret-of-thirty-two-characters-or-more"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,13 @@ def test_the_table_holds_nothing_that_no_page_says() -> None:
 
 
 def test_the_tests_run_the_blocks_that_the_table_promises() -> None:
-    files = ("test_docs_commands.py", "test_people.py", "test_upgrade.py", "test_upgrade_by_image.py")
+    files = (
+        "test_docs_commands.py",
+        "test_keys.py",
+        "test_people.py",
+        "test_upgrade.py",
+        "test_upgrade_by_image.py",
+    )
     tests = "".join((ROOT / "tests/local" / name).read_text() for name in files)
     assert {one for one in RUN if f'("{one[0]}", "{one[1]}")' not in tests} == set()
 

@@ -1,5 +1,6 @@
 """A shell that runs the pages' commands on a local stack, as they are written."""
 
+import json
 import os
 import subprocess
 import sys
@@ -95,7 +96,7 @@ class Shell:
 
 
 def kubectl(stack: Path, arguments: list[str]) -> str:
-    """Do what the pages need of kubectl: print a key of a Secret, or scale a Deployment to zero."""
+    """Do what the pages need of kubectl: print a key of a Secret, scale a Deployment to zero, run a command in a pod."""
     match arguments:
         case ["-n", namespace, "get", "secret", name, "-o", path]:
             # The value stays encoded, because the page's command decodes it.
@@ -107,6 +108,11 @@ def kubectl(stack: Path, arguments: list[str]) -> str:
             for pod in [one.name for one in Supervisor(stack).list() if one.name.startswith(prefix)]:
                 Supervisor(stack).delete(pod)
             return ""
+        case ["-n", _, "exec", "-it", deployment, "--", *command]:
+            name = deployment.removeprefix("deploy/")
+            pod = next(one.name for one in Supervisor(stack).list() if one.name.startswith(f"{name}.{name}-"))
+            spec = json.loads((stack / "supervisor" / "specs" / f"{pod}.json").read_text())
+            return subprocess.run(command, env=spec["env"], check=True, stdout=subprocess.PIPE, text=True).stdout
         case _:
             raise SystemExit(f"this kubectl cannot {' '.join(arguments)}")
 

@@ -26,6 +26,7 @@ client = MlflowClient()
 client.create_registered_model("kept-model", description="of the tests")
 client.create_model_version("kept-model", f"{run.info.artifact_uri}/notes", run.info.run_id)
 client.set_registered_model_alias("kept-model", "champion", "1")
+client.create_webhook("kept-webhook", "https://1.1.1.1/", ["registered_model.created"], secret="with-a-key-of-the-stack")
 print(experiment.experiment_id)
 """
 LOOK = """
@@ -49,7 +50,9 @@ runs = [
 ]
 model = client.get_registered_model("kept-model")
 version = client.get_model_version_by_alias("kept-model", "champion")
-print(json.dumps([runs, model.description, version.version, version.run_id, version.source]))
+# Each worker decrypts the secret to answer this, and connections go to the workers in turn.
+webhooks = [[webhook.name for webhook in client.list_webhooks()] for _ in range(8)]
+print(json.dumps([runs, model.description, version.version, version.run_id, version.source, webhooks]))
 """
 
 

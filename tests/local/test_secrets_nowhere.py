@@ -35,8 +35,10 @@ ADMIN_SECRET = "cluster/objects/Secret/mlflow/mlflow-auth.json"
 LOGIN_INI = "cluster/pods/POD/ini-file/auth_result.ini"
 POD_DECLARATION = "supervisor/specs/POD.json"
 FLASK_SECRET = "cluster/objects/Secret/mlflow/mlflow-flask-server-secret-key.json"
+KEYS_SECRET = "cluster/objects/Secret/mlflow/mlflow-keys.json"
 DATABASE_PLACES = {DATABASE_SECRET, LOGIN_INI, POD_DECLARATION}
 ADMIN_PLACES = {ADMIN_SECRET, LOGIN_INI}
+KEYS_PLACES = {KEYS_SECRET, POD_DECLARATION}
 
 _POD = re.compile(r"mlflow(\.mlflow)?-[0-9a-f]{10}-\d+")
 
@@ -192,7 +194,7 @@ class Session:
 
 
 def generated(stack: LocalStack) -> dict[str, str]:
-    """Return the generated passwords of the state.
+    """Return the generated passwords and keys of the state.
 
     This asks the stack itself. The session records what commands print, so it would count these passwords as leaked.
     """
@@ -201,6 +203,9 @@ def generated(stack: LocalStack) -> dict[str, str]:
     for resource in exported["deployment"]["resources"]:
         if resource["type"] == "random:index/randomPassword:RandomPassword":
             passwords[resource["urn"].rpartition("::")[2]] = _plain(resource["outputs"]["result"])
+        if resource["type"] == "random:index/randomBytes:RandomBytes":
+            key = _plain(resource["outputs"]["base64"])
+            passwords[resource["urn"].rpartition("::")[2]] = key.replace("+", "-").replace("/", "_")
     return passwords
 
 
@@ -292,7 +297,8 @@ def live(session: Session, watched: Watched) -> None:
     watched.passwords |= generated(stack)
     watched.passwords["passphrase"] = (stack.folder / "passphrase").read_text()
     kept = {"passphrase": {"passphrase"}}
-    in_use = {"database": DATABASE_PLACES, "admin": ADMIN_PLACES}
+    keys = {"mlflow-passphrase": KEYS_PLACES, "mlflow-webhook-key": KEYS_PLACES}
+    in_use = {"database": DATABASE_PLACES, "admin": ADMIN_PLACES, **keys}
     assert watched.in_files(session.files()) == kept | in_use, "after the first up"
     for command in (
         ["preview", "--diff"],
@@ -331,6 +337,7 @@ def live(session: Session, watched: Watched) -> None:
         session.pulumi("up", "--yes", "--diff")
     watched.passwords |= {f"{name} after the rotation": value for name, value in generated(stack).items()}
     rotated = {"database-2": DATABASE_PLACES, "admin after the rotation": ADMIN_PLACES}
+    rotated |= keys | {f"{name} after the rotation": places for name, places in keys.items()}
     assert watched.in_files(session.files()) == kept | rotated, "after the rotations"
     assert stack.get("/", login=("admin", watched.passwords["admin after the rotation"])).status == 200
 

@@ -1,11 +1,12 @@
 """Random values keep what their settings promise."""
 
+import base64
 import string
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.plugins.random import RandomId, RandomPassword
+from local.plugins.random import RandomBytes, RandomId, RandomPassword
 
 
 @given(length=st.integers(1, 64), special=st.booleans())
@@ -20,6 +21,14 @@ def test_a_password_is_not_its_id():
     assert resource_id == "none"
     assert "result" in RandomPassword.secret
     assert len(outputs["result"]) == 20
+
+
+def test_bytes_are_secret_in_both_notations():
+    resource_id, outputs = RandomBytes().create({"length": 32})
+    data = base64.b64decode(outputs["base64"])
+    assert len(data) == 32
+    assert data.hex() == outputs["hex"] != resource_id
+    assert RandomBytes.secret == outputs.keys()
 
 
 def test_an_id_has_one_value_in_all_its_notations():

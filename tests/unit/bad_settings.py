@@ -51,6 +51,11 @@ def _password(mistake: str, path: str, password: str) -> Bad:
     return Bad(f"{mistake} in {path}", changed(MINIMAL, {path: password}), path, fix, [section], [password])
 
 
+def _key(mistake: str, name: str, key: str, fix: str) -> Bad:
+    path = f"mlflow.keys.{name}"
+    return Bad(f"{mistake} in {path}", changed(MINIMAL, {path: key}), path, fix, ["mlflow"], [key])
+
+
 def _ldap(mistake: str, changes: Mapping[str, Any], key: str, fix: str, *, bug: str = "") -> Bad:
     directory = changed(LDAP, changes)
     return _on_eks(mistake, {"mlflow.auth": {"mode": "ldap", "ldap": directory}}, f"mlflow.auth.{key}", fix, bug=bug)
@@ -801,6 +806,10 @@ PASSWORDS = [
     _password("too many characters", "database.password", "x" * 129),
     _password("a slash", "database.password", "correct/horse"),
     _password("an at sign", "postgres.masterPassword", "correct@horse"),
+    _key("a short passphrase", "passphrase", "x" * 31, "must be 32 to 256 characters of ASCII without spaces"),
+    _key("a passphrase of words", "passphrase", "a passphrase of several short words", "`openssl rand -base64 32`"),
+    _key("a key that is no base64 for URLs", "webhooks", f"{'x' * 42}+=", "must be 32 bytes in URL-safe base64"),
+    _key("a key of 31 bytes", "webhooks", f"{'x' * 42}==", "`openssl rand -base64 32 | tr -- '+/' '-_'`"),
     Bad(
         "a password of digits that YAML reads as a number",
         changed(MINIMAL, {"database.password": 123456789012}),

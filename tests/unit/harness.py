@@ -295,6 +295,8 @@ class _Provider(pulumi_mocks.Mocks):
         state |= {
             "Instance": {"address": "db.local", "identifier": args.name, "arn": f"arn:aws:rds:::{args.name}"},
             "RandomPassword": {"result": f"generated-{args.name}{keepers}"},
+            # A slash and a plus are what base64 has and the alphabet for URLs has not.
+            "RandomBytes": {"base64": f"generated/{args.name}+"},
             "RandomId": {"hex": "0a0b0c0d"},
             "Bucket": {"bucket": f"{args.name}-1234567", "arn": f"arn:aws:s3:::{args.name}-1234567"},
             "Role": {"arn": f"arn:aws:iam::123456789012:role/{args.name}"},

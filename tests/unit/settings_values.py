@@ -85,6 +85,8 @@ VALUES: Mapping[str, Any] = {
     "mlflow.host": "another.example.com",
     "mlflow.image.digest": f"sha256:{'b' * 64}",
     "mlflow.image.tag": "3.18.0",
+    "mlflow.keys.passphrase": "another/passphrase+of-32-characters=",
+    "mlflow.keys.webhooks": f"{'b' * 43}=",
     "mlflow.namespace": "another",
     "mlflow.resources.cpuRequest": "250m",
     "mlflow.resources.memoryLimit": "3Gi",

@@ -143,6 +143,53 @@ def test_an_administrator_that_is_given_is_used_and_no_password_is_generated() -
     assert plain(deployment.outputs["adminPassword"]) == "correct-horse"
 
 
+# Keys
+
+
+def test_mlflow_encrypts_with_generated_keys_that_every_pod_has(any_cluster: Deployment) -> None:
+    assert any_cluster.values["extraSecretNamesForEnvFrom"] == ["mlflow-keys"]
+    assert secret(any_cluster, "mlflow-keys") == {
+        "MLFLOW_CRYPTO_KEK_PASSPHRASE": "generated_mlflow-passphrase-",
+        # Fernet, with which MLflow encrypts, takes the alphabet for URLs only.
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": "generated_mlflow-webhook-key-",
+    }
+    assert [any_cluster.named(f"mlflow-{key}")["length"] for key in ("passphrase", "webhook-key")] == [32, 32]
+
+
+def test_the_keys_are_there_before_the_pods(any_cluster: Deployment) -> None:
+    assert "mlflow-mlflow-keys" in any_cluster.named("mlflow-release").depends_on
+
+
+def test_generated_keys_cannot_be_deleted_by_accident() -> None:
+    for protect in (True, False):
+        deployment = anywhere({"protect": protect})
+        assert [deployment.named(f"mlflow-{key}").protect for key in ("passphrase", "webhook-key")] == [protect] * 2
+
+
+def test_keys_that_are_given_are_used_and_the_generated_ones_are_kept() -> None:
+    given = {"passphrase": "a/passphrase+of-at-least-32-characters", "webhooks": f"{'k' * 43}=", "version": 2}
+    deployment = anywhere({"mlflow.keys": given}, "mlflow")
+    assert secret(deployment, "mlflow-keys") == {
+        "MLFLOW_CRYPTO_KEK_PASSPHRASE": given["passphrase"],
+        "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": given["webhooks"],
+    }
+    assert deployment.named("mlflow-passphrase").protect
+    assert deployment.named("mlflow-webhook-key").protect
+
+
+def test_another_number_of_the_passphrase_replaces_the_pods(any_cluster: Deployment) -> None:
+    # The variable is part of the pod, and the keys are not.
+    assert any_cluster.environment["MLFLOW_CRYPTO_KEK_VERSION"] == "1"
+    assert Computed({"mlflow.keys.version": 2}).environment["MLFLOW_CRYPTO_KEK_VERSION"] == "2"
+
+
+def test_a_password_that_changes_leaves_the_keys_and_a_key_leaves_the_pods(any_cluster: Deployment) -> None:
+    rotated = anywhere({"database.rotation": 1})
+    assert secret(rotated, "mlflow-keys") == secret(any_cluster, "mlflow-keys")
+    other = anywhere({"mlflow.keys.webhooks": f"{'k' * 43}="}, "mlflow")
+    assert other.values == any_cluster.values
+
+
 def checksum(deployment: Deployment) -> str:
     annotations = deployment.values["podAnnotations"]
     return annotations["checksum/secrets"]
@@ -376,9 +423,10 @@ def test_pods_roll_when_the_login_function_changes(ldap: Deployment) -> None:
 
 def test_where_nobody_logs_in_there_is_no_login_to_leak(open_to_all: Deployment) -> None:
     assert "auth" not in open_to_all.values
-    assert [resource["metadata"]["name"] for resource in open_to_all.of_type("kubernetes:core/v1:Secret")] == [
-        "postgres-database-secret"
-    ]
+    assert {resource["metadata"]["name"] for resource in open_to_all.of_type("kubernetes:core/v1:Secret")} == {
+        "postgres-database-secret",
+        "mlflow-keys",
+    }
     assert "mlflow-admin" not in {resource.name for resource in open_to_all.resources}
     assert not {"adminUser", "adminPassword", "adminPasswordCommand", "client"} & set(open_to_all.outputs)
 

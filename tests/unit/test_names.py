@@ -42,6 +42,7 @@ REPLACE_FORCING: Mapping[str, tuple[str, ...]] = {
     "postgresql:index/role:Role": ("name",),
     "postgresql:index/schema:Schema": ("name", "database"),
     "pulumi:providers:kubernetes": ("clusterIdentifier",),
+    "random:index/randomBytes:RandomBytes": ("length", "keepers"),
     "random:index/randomId:RandomId": ("byteLength", "keepers"),
     "random:index/randomPassword:RandomPassword": ("length", "special", "overrideSpecial", "keepers"),
 }

@@ -14,6 +14,8 @@ SEEDED: Mapping[str, Mapping[str, str]] = {
         "postgres.masterPassword": "seed-of-the-master",
         "database.password": "seed-of-the-role",
         "mlflow.auth.adminPassword": "seed-of-the-admin",
+        "mlflow.keys.passphrase": "seed/of+the-passphrase-of-the-keys",
+        "mlflow.keys.webhooks": f"seed-of-the-webhooks{'x' * 23}=",
     },
     "existing": {"postgres.existing.adminPassword": "seed of the existing & foreign"},
 }
@@ -80,6 +82,8 @@ def test_a_password_from_the_settings_goes_to_where_it_is_needed(seeded: tuple[D
         "postgres.masterPassword": {"postgres-instance.inputs", "database-server.inputs"},
         "database.password": {"database-user.inputs", "mlflow-postgres-database-secret.inputs"},
         "mlflow.auth.adminPassword": {"mlflow-mlflow-auth.inputs", "exports"},
+        "mlflow.keys.passphrase": {"mlflow-mlflow-keys.inputs"},
+        "mlflow.keys.webhooks": {"mlflow-mlflow-keys.inputs"},
         "postgres.existing.adminPassword": {"database-server.inputs"},
     }
     assert goes_to == {path: expected[path] for path in seeds}

@@ -170,6 +170,8 @@ def test_there_are_secret_settings_to_test() -> None:
         "postgres.masterPassword",
         "database.password",
         "mlflow.auth.adminPassword",
+        "mlflow.keys.passphrase",
+        "mlflow.keys.webhooks",
     }
 
 
@@ -185,10 +187,9 @@ def test_a_password_in_plain_text_is_refused_and_not_repeated(path: str) -> None
 
 @pytest.mark.parametrize("path", list(secret_settings()))
 def test_a_secret_is_accepted_where_its_section_was_set_as_one(path: str) -> None:
-    config = changed(
-        ANY_CLUSTER if "existing" in path else MINIMAL,
-        {path: "hunter2-hunter2"},
-    )
+    # A webhook's key has a form of its own: 43 characters and an equals sign.
+    secret = "hunter2-" * 5 + ("abc=" if path == "mlflow.keys.webhooks" else "")
+    config = changed(ANY_CLUSTER if "existing" in path else MINIMAL, {path: secret})
     settings = accepted(config, {path.split(".", maxsplit=1)[0], "postgres"})
     # Printing the model does not show the password.
     assert "hunter2" not in repr(settings)

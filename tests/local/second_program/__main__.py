@@ -88,6 +88,7 @@ for team in TEAMS:
             bucket=BucketArgs(name=artifacts.bucket, region=cluster.region, path=team),
             pods=PodArgs(workers=1),
             namespace=team,
+            protect=False,
         ),
         in_cluster,
     )
