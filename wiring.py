@@ -240,6 +240,8 @@ def mlflow(
             version=section.keys.version,
             webhooks=_secret(section.keys.webhooks),
         ),
+        gateway=section.gateway,
+        internal_networks=[*_vpc_networks(cluster).values()] if cluster else None,
         pods=PodArgs(
             replicas=section.replicas,
             autoscaler=AutoscalerArgs(min_replicas=autoscaling.min_replicas, max_replicas=autoscaling.max_replicas)

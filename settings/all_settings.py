@@ -263,6 +263,8 @@ class Settings(Section):
             "postgres.allowFrom.cidrs: a network larger than a /8 is more than any VPC and what is connected to it.": self.on_eks
             and isinstance(self.postgres.allow_from, AllowFrom)
             and any(map(is_wide, self.postgres.allow_from.cidrs)),
+            "mlflow.gateway: the pods send requests of users to providers of models, with API keys of yours. Who may use an endpoint spends "
+            "with its key, and administrators choose its address.": mlflow.gateway,
             "mlflow.auth.mode none: every visitor who reaches the host may read, change and delete everything.": mlflow.auth.mode
             == "none",
             "mlflow.corsAllowedOrigins *: every web site that a logged-in person visits can act with that login.": "*"

@@ -151,6 +151,9 @@ class Mlflow(Section):
     """The login."""
     keys: Keys = Keys()
     """Keys with which MLflow encrypts what it keeps in its database."""
+    gateway: bool = False
+    """True for MLflow's gateway to providers of models: administrators enter API keys and addresses, and the pods send what users of an
+    endpoint ask. Addresses inside the cluster and its VPC are refused. Needs a login and chart 1.11.5. See ``docs/security.md``."""
     cors_allowed_origins: list[Origin] = Field(default=[], examples=[["https://notebooks.example.com"]])
     """Origins, in addition to the site's own, whose pages may call the API. ``*`` lets every web site act with a visitor's login."""
     allowed_hosts: list[Annotated[str, matching(r"[A-Za-z0-9*.:-]+", "write a Host header, * matches any part")]] = (
@@ -192,6 +195,22 @@ class Mlflow(Section):
                     "replicas",
                     "and `autoscaling` are both given, and only one can decide; drop one of them",
                     based_on=["autoscaling"],
+                )
+            )
+        if self.gateway and self.auth.mode == "none":
+            found.append(
+                Problem(
+                    "gateway",
+                    "is true but `auth.mode` is none, so everybody could spend your API keys; write mode: basic or drop gateway",
+                    based_on=["auth.mode"],
+                )
+            )
+        if self.gateway and self.chart_version == "1.8.1":
+            found.append(
+                Problem(
+                    "gateway",
+                    "is true but chart 1.8.1 serves no gateway; write chartVersion 1.11.5 or drop gateway",
+                    based_on=["chartVersion"],
                 )
             )
         charts = MLFLOW_OF_A_CHART[self.chart_version]

@@ -217,6 +217,10 @@ class MlflowReleaseArgs:
     """The login."""
     keys: KeysArgs = KeysArgs()
     """Keys with which MLflow encrypts what it keeps in its database."""
+    gateway: bool = False
+    """True for MLflow's gateway to providers of models, which needs a login and chart 1.11.5. Default false."""
+    internal_networks: Sequence[pulumi.Input[str]] | None = None
+    """Networks that webhooks and the gateway must not reach, such as the cluster's VPC. None: private ones only."""
     pods: PodArgs = PodArgs()
     """Number and size of the pods."""
     images: ImageArgs = ImageArgs()

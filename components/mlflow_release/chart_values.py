@@ -11,6 +11,8 @@ from .ingress import ingress_values, threads
 from .login_code import CONFIG_MAP, FOLDER, VOLUME, LoginCode
 from .names import ADMIN_SECRET, DATABASE_SECRET, KEYS_SECRET, POD_LABELS, RELEASE, SERVICE_ACCOUNT
 
+GATEWAY_PROVIDERS = "openai,azure,anthropic,gemini,mistral,groq,deepseek,xai,openrouter"
+"""Providers of models whose requests go through aiohttp, which `pod_code/outgoing.py` guards. Others bring a client of their own."""
 ARTIFACT_VOLUME = "/mlartifacts"
 
 
@@ -147,6 +149,9 @@ def _environment(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, A
         # The job runner of newer versions takes more than 1 GiB and does nothing for tracking.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_CRYPTO_KEK_VERSION": str(args.keys.version),
+        "MLFLOW_ENABLE_AI_GATEWAY": "true" if args.gateway else "false",
+        # MLflow 3.15 does not know the switch above, and asks this list before it calls a provider. There is none that is called none.
+        "MLFLOW_GATEWAY_ALLOWED_PROVIDERS": GATEWAY_PROVIDERS if args.gateway else "none",
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(args.database.pool_size),
         "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": str(args.database.pool_overflow),
         "PGSSLMODE": "require",
@@ -175,6 +180,8 @@ def _environment(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, A
             "LOGIN_TRIES": str(max(1, 10 // (args.pods.max_pods * args.pods.workers))),
             "LOGIN_CLIENTS": "address" if args.site.client_addresses else "name",
         }
+        if args.internal_networks:
+            environment["INTERNAL_NETWORKS"] = pulumi.Output.all(*args.internal_networks).apply(",".join)
     return environment
 
 

@@ -22,6 +22,7 @@ FILES = (
     "failed_logins.py",
     "ldap_login.py",
     "login_tables.py",
+    "outgoing.py",
     "password_login.py",
     "request_rules.py",
 )

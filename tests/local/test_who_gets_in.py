@@ -33,7 +33,7 @@ FOREIGN_ORIGIN = "https://evil.example"
 
 
 @contextlib.contextmanager
-def stack_with(name: str, **settings: str) -> Iterator[LocalStack]:
+def stack_with(name: str, **settings: str | bool) -> Iterator[LocalStack]:
     """A stack with other settings from its first `up`. MLflow refuses the tables of a newer version."""
     with new_stack(name) as new:
         new.command("preview")
@@ -51,8 +51,8 @@ def guides_stack() -> Iterator[LocalStack]:
 
 @pytest.fixture(scope="module")
 def newest_stack() -> Iterator[LocalStack]:
-    """A stack with a newer MLflow than the default chart's, by `mlflow.image`."""
-    with stack_with("newest", mlflow__image__tag=NEWEST_MLFLOW) as new:
+    """A stack with a newer MLflow than the default chart's, by `mlflow.image`, and with the gateway."""
+    with stack_with("newest", mlflow__image__tag=NEWEST_MLFLOW, mlflow__gateway=True) as new:
         yield new
 
 

@@ -818,6 +818,18 @@ PASSWORDS = [
         ["database"],
         ["123456789012"],
     ),
+    _on_eks(
+        "a gateway for everybody",
+        {"mlflow.gateway": True, "mlflow.auth.mode": "none"},
+        "mlflow.gateway",
+        "write mode: basic or drop gateway",
+    ),
+    _on_eks(
+        "a gateway with an MLflow that has none",
+        {"mlflow.gateway": True, "mlflow.chartVersion": "1.8.1"},
+        "mlflow.gateway",
+        "write chartVersion 1.11.5 or drop gateway",
+    ),
 ]
 
 BAD: Sequence[Bad] = [

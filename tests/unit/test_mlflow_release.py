@@ -233,6 +233,30 @@ def test_pods_roll_when_the_rules_of_the_login_change() -> None:
     assert other.values["podAnnotations"] != Computed({}).values["podAnnotations"]
 
 
+# What users make the server send
+
+
+def test_the_gateway_is_off_and_calls_no_provider(any_cluster: Deployment, open_to_all: Deployment) -> None:
+    for deployment in (any_cluster, open_to_all):
+        assert deployment.environment["MLFLOW_ENABLE_AI_GATEWAY"] == "false"
+        # A list without a name would allow every provider.
+        assert deployment.environment["MLFLOW_GATEWAY_ALLOWED_PROVIDERS"] == "none"
+
+
+def test_with_the_gateway_only_providers_are_called_that_the_guard_knows() -> None:
+    environment = Computed({"mlflow.gateway": True}).environment
+    assert environment["MLFLOW_ENABLE_AI_GATEWAY"] == "true"
+    providers = set(environment["MLFLOW_GATEWAY_ALLOWED_PROVIDERS"].split(","))
+    assert {"openai", "anthropic"} <= providers
+    # These have clients of their own, and Bedrock can take the pods' own credentials.
+    assert not {"bedrock", "vertex_ai", "databricks", "litellm"} & providers
+
+
+def test_the_networks_of_the_vpc_are_internal_whatever_their_addresses() -> None:
+    deployment = deploy(MINIMAL, account=Account(cidrs=["10.0.0.0/16", "11.1.0.0/16"]))
+    assert deployment.environment["INTERNAL_NETWORKS"] == "10.0.0.0/16,11.1.0.0/16"
+
+
 # Hosts and origins
 
 

@@ -343,6 +343,7 @@ def test_safe_choices_are_not_warned_of() -> None:
         ({"ingress.scheme": "internet-facing"}, "ingress.scheme internet-facing"),
         ({"mlflow.auth.mode": "none"}, "mlflow.auth.mode none"),
         ({"mlflow.corsAllowedOrigins": ["*"]}, "mlflow.corsAllowedOrigins *"),
+        ({"mlflow.gateway": True}, "mlflow.gateway"),
         ({"postgres.allowFrom": "vpc"}, "postgres.allowFrom vpc"),
         (
             {"cluster": {"kubeContext": "kind"}, "postgres": {"existing": {"host": "db", "adminPassword": "x"}}},

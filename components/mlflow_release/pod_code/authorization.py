@@ -12,21 +12,24 @@ It runs in MLflow's pod, where the login modules decorate their function with `a
 import functools
 import json
 import logging
+import os
 import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import outgoing
 from cachetools import TTLCache
 from flask import Response, g, has_request_context, make_response, request
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED
 from mlflow.server import auth
 from mlflow.server.graphql.graphql_schema_extensions import schema
+from mlflow.server.security_utils import get_allowed_origins_from_env, should_block_cors_request
 from mlflow.store.tracking.dbmodels import models
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from request_rules import FILTERED, MLFLOWS, OWN, PUBLIC, READ_ONLY, route
+from request_rules import ENDPOINTS, FILTERED, GATEWAY, MLFLOWS, OWN, PUBLIC, READ_ONLY, route
 from werkzeug.datastructures import Authorization
 
 KINDS = {
@@ -65,6 +68,8 @@ SOURCES = {
 PERMISSIONS = {"read": "READ", "update": "EDIT", "delete": "MANAGE"}
 """Allowed action to the permission that contains it."""
 
+GATEWAY_IS_ON = os.environ.get("MLFLOW_ENABLE_AI_GATEWAY") == "true"
+"""MLflow's own switch, which versions before 3.17 do not read."""
 REMEMBERED = {"get_user", "get_experiment_permission", "get_role_permission_for_resource", "list_grants"}
 """Questions to the store of users that MLflow repeats in a request."""
 
@@ -100,8 +105,11 @@ def authorized(authenticate: Callable[[], Authorization | Response]) -> Callable
 
 def _refusal() -> Response | None:
     try:
+        asked = _route()
+        if asked and GATEWAY.match(asked):
+            _check_gateway()
         if not g.sender.is_admin:
-            _check()
+            _check(asked)
     except _RefusedError as refused:
         _logger.warning("%r may not %s %s: %s", g.sender.username, request.method, request.path, refused)
         response = make_response({"error_code": "PERMISSION_DENIED", "message": str(refused)})
@@ -110,9 +118,18 @@ def _refusal() -> Response | None:
     return None
 
 
-def _check() -> None:
+def _check_gateway() -> None:
+    """Raise an error if nobody may send the current request, which is about the gateway."""
+    if not GATEWAY_IS_ON:
+        raise _RefusedError("The gateway is off. The setting mlflow.gateway of the stack turns it on.")
+    # MLflow checks the origin below /api and /ajax-api only.
+    origin, allowed = request.headers.get("Origin", ""), get_allowed_origins_from_env()
+    if should_block_cors_request(origin, request.method, allowed):
+        raise _RefusedError(f"Pages of {origin} may not call the gateway.")
+
+
+def _check(asked: str | None) -> None:
     """Raise an error if the person may not send the current request."""
-    asked = _route()
     if asked is None or asked in PUBLIC:
         return
     given = list(_parameters(asked))
@@ -131,7 +148,8 @@ def _check() -> None:
         if asked == "POST model-versions/create":
             _check_source(given)
         _ask_mlflow()
-    elif asked != "mcp-servers":
+    # MLflow calls its checks of these afterwards. That of an endpoint asks for the permission USE.
+    elif asked != "mcp-servers" and not ENDPOINTS.fullmatch(asked):
         raise _RefusedError("Only an administrator may do this.")
 
 
@@ -144,7 +162,6 @@ def _route() -> str | None:
     if find is None or find(request.path, request.method) is None:
         return None
     if auth.is_mcp_server_api_path(request.path):
-        # MLflow calls the check that it has just found.
         return "mcp-servers"
     return route(request.method, request.path)
 
@@ -373,6 +390,9 @@ def _execute(*query: Any, middleware: Iterable[object] | None = None, **named: A
     return _plain_execute(*query, middleware=[_GraphQLCheck(), *(middleware or ())], **named)
 
 
+outgoing.guard_webhooks()
+if GATEWAY_IS_ON:
+    outgoing.guard_gateway()
 auth.store = _RememberingStore(auth.store)
 schema.execute, SqlAlchemyStore.log_spans = _execute, _log_spans
 if not hasattr(auth, "filter_search_model_versions"):

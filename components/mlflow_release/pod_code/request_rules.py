@@ -203,7 +203,16 @@ READ_ONLY = {
 }
 """Routes to parameters for which it is enough that the person may read the object."""
 
-_PREFIX = re.compile(r"/(?:ajax-)?api/\d\.\d/?(?:mlflow/)?")
+GATEWAY = re.compile(r"[A-Z]+ gateway[/-]")
+"""Beginning of the routes of the gateway, which are refused for everybody unless the stack's settings turn it on."""
+
+ENDPOINTS = re.compile(
+    r"POST gateway/(?:(?!proxy/)[^/]+/mlflow/invocations|mlflow/v1/chat/completions|anthropic/v1/messages"
+    r"|openai/v1/(?:chat/completions|embeddings|responses)|gemini/v1beta/models/[^/]+)"
+)
+"""Routes that call an endpoint of the gateway, for whoever may use the endpoint. The route that passes any path on is not among them."""
+
+_PREFIX = re.compile(r"^/(?:ajax-)?api/\d\.\d/?(?:mlflow/)?")
 _PARAMETER = re.compile(r"<[^>]+>")
 
 
