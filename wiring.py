@@ -5,6 +5,7 @@ An argument that follows from several settings is computed here, for example whe
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pulumi
@@ -150,6 +151,8 @@ def database(settings: Settings, server: DatabaseServer) -> MlflowDatabaseArgs:
         admin_port=int(tunnel_port) if tunnel_port else server.port,
         admin_username=server.admin_username,
         admin_password=server.admin_password,
+        ca_file=section.ca_file,
+        through_tunnel=section.admin_address is not None,
         name=section.name,
         user=section.user,
         schema=section.schema_name,
@@ -228,6 +231,7 @@ def mlflow(
             user=database.user,
             password=database.password,
             networks=server.networks,
+            ca_certificates=Path(settings.database.ca_file).read_text() if settings.database.ca_file else None,
             pool_size=section.pool.size,
             pool_overflow=section.pool.overflow,
         ),

@@ -28,6 +28,10 @@ class MlflowDatabaseArgs:
     """Role with CREATEDB and CREATEROLE."""
     admin_password: pulumi.Input[str]
     """Password of that role, a secret."""
+    ca_file: str | None = None
+    """File with the certificates of the authority that signed the server's, PEM. None: Pulumi's own connection trusts any server."""
+    through_tunnel: bool = False
+    """True if `admin_host` is the local end of a tunnel, whose name is not in the server's certificate. Default false."""
     name: str = "mlflow"
     """Name of the database, default ``mlflow``. The role that owns the tables is ``<name>_app``."""
     user: str = "mlflow_user"
@@ -62,7 +66,8 @@ class MlflowDatabase(pulumi.ComponentResource):
             password=pulumi.Output.secret(args.admin_password),
             # With the default (true) the provider fails on RDS after it has created the role.
             superuser=False,
-            sslmode="require",
+            sslmode="require" if args.ca_file is None else "verify-ca" if args.through_tunnel else "verify-full",
+            sslrootcert=args.ca_file,
             connect_timeout=15,
             opts=pulumi.ResourceOptions(parent=self),
         )

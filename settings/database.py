@@ -1,5 +1,7 @@
 """The section `database`."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from settings.postgres import RESERVED_BY_RDS
@@ -24,6 +26,10 @@ class Database(Section):
     active; running pods keep the old one until they are replaced. Raise it by one in each ``up``: a raise by two changes the password that running pods use."""
     admin_address: HostAndPort | None = Field(default=None, examples=["localhost:15432"])
     """``host:port`` at which Pulumi connects to the server, for example the local end of an SSM tunnel. Default: the server's address."""
+
+    ca_file: str | None = Field(default=None, examples=["eu-west-1-bundle.pem"])
+    """File with the certificates of the authority that signed the server's, PEM, seen from the project's folder. With it, pods and Pulumi
+    check the server's certificate and name. For RDS, the bundle of the region: ``docs/reaching-the-database.md``."""
 
     def problems(self) -> list[Problem]:
         """Reject names that are taken or that PostgreSQL would cut."""
@@ -64,4 +70,18 @@ class Database(Section):
                     f"is {self.name!r}, which is longer than 59 characters and leaves no room for {owner!r}; write a shorter name",
                 )
             )
+        if self.ca_file and not _holds_certificates(self.ca_file):
+            found.append(
+                Problem(
+                    "caFile",
+                    f"is {self.ca_file!r}, and there is no file of this name with a PEM certificate; write its path from the project's folder",
+                )
+            )
         return found
+
+
+def _holds_certificates(path: str) -> bool:
+    try:
+        return "-----BEGIN CERTIFICATE-----" in Path(path).read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return False

@@ -99,6 +99,11 @@ NOT_RUN = {
     ("docs/keys.md", "openssl rand"): "the test takes another random text",
     ("docs/keys.md", "pulumi up && kubectl"): "no pod of the local stack restarts without another release",
     ("docs/ldap.md", "LDAPTLS_CACERT"): "needs a directory; tests/local_ldap logs in to one where slapd is installed",
+    ("docs/reaching-the-database.md", "curl"): "needs the internet",
+    (
+        "docs/reaching-the-database.md",
+        "pulumi config set --path 'mlflow-eks:database.caFile'",
+    ): "needs that file; tests/local/test_false_database.py has another one",
     (
         "docs/private-registry.md",
         "pulumi config set",

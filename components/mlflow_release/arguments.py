@@ -55,6 +55,8 @@ class DatabaseArgs:
     """Password of the login role, a secret. It goes into a Kubernetes Secret and nowhere else."""
     networks: Mapping[str, pulumi.Input[str]]
     """Networks that the server's address is in, by any label, for the NetworkPolicy."""
+    ca_certificates: str | None = None
+    """Certificates of the authority that signed the server's, PEM. None: the server proves by channel binding that it knows the password."""
     pool_size: int = 5
     """Connections that a worker keeps open in each of its pools, default 5."""
     pool_overflow: int = 5

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import pulumi
 
+from . import database_access
 from .arguments import MlflowReleaseArgs
 from .ingress import ingress_values, threads
 from .login_code import CONFIG_MAP, FOLDER, VOLUME, LoginCode
@@ -28,7 +29,8 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
     values: dict[str, Any] = {
         "replicaCount": args.pods.replicas,
         "backendStore": {
-            "databaseMigration": True,
+            # The chart's container does not check who the server is: `initContainers` below has one that does.
+            "databaseMigration": False,
             "postgres": {
                 **_database(args),
                 "user": "",
@@ -36,6 +38,9 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
             },
             "existingDatabaseSecret": _DATABASE_LOGIN,
         },
+        "initContainers": [database_access.migration(args, _server_image(args))],
+        "extraVolumes": database_access.volumes(args),
+        "extraVolumeMounts": database_access.ca_mounts(args),
         "serviceAccount": {"create": True, "name": SERVICE_ACCOUNT, "automount": False},
         "ingress": ingress_values(args),
         # On chart 1.8.1 it would be a second --gunicorn-opts.
@@ -54,9 +59,12 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
             "requests": {"cpu": args.pods.cpu_request, "memory": args.pods.memory_request},
             "limits": {"memory": args.pods.memory_limit},
         },
-        **_artifacts(args),
         **_images(args),
     }
+    _artifacts(args, values)
+    if args.database.ca_certificates is not None:
+        # Libpq reads the file for each connection, but the chart does not watch the ConfigMap.
+        values["podAnnotations"]["checksum/database-ca"] = _checksum(args.database.ca_certificates)
     if args.bucket is not None and args.bucket.role_arn is not None:
         values["serviceAccount"]["annotations"] = {"eks.amazonaws.com/role-arn": args.bucket.role_arn}
         # A pod gets credentials when it is created, and the chart does not watch the annotation.
@@ -65,9 +73,9 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
         values["auth"] = _auth(args, code)
         # The chart does not watch the file that this ends up in.
         rules = f"{args.login.default_permission} {code.function}"
-        values["podAnnotations"]["checksum/login"] = hashlib.sha256(rules.encode()).hexdigest()[:16]
-        values.setdefault("extraVolumes", []).append({"name": VOLUME, "configMap": {"name": CONFIG_MAP}})
-        values.setdefault("extraVolumeMounts", []).append({"name": VOLUME, "mountPath": FOLDER, "readOnly": True})
+        values["podAnnotations"]["checksum/login"] = _checksum(rules)
+        values["extraVolumes"].append({"name": VOLUME, "configMap": {"name": CONFIG_MAP}})
+        values["extraVolumeMounts"].append({"name": VOLUME, "mountPath": FOLDER, "readOnly": True})
         values["podAnnotations"]["checksum/login-code"] = code.checksum
     if args.pods.autoscaler:
         values["autoscaling"] = {
@@ -78,6 +86,10 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
     if args.pods.max_pods > 1:
         values["affinity"] = _anti_affinity()
     return values
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 _DATABASE_LOGIN = {"name": DATABASE_SECRET, "usernameKey": "username", "passwordKey": "password"}
@@ -108,20 +120,15 @@ def _server_arguments(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[s
     return arguments
 
 
-def _artifacts(args: MlflowReleaseArgs) -> dict[str, Any]:
+def _artifacts(args: MlflowReleaseArgs, values: dict[str, Any]) -> None:
+    # Through the server: clients need no AWS credentials, and the login covers artifacts.
+    values["artifactRoot"] = {"proxiedArtifactStorage": True}
     if args.bucket is not None:
-        return {
-            # Through the server: clients need no AWS credentials, and the login covers artifacts.
-            "artifactRoot": {
-                "proxiedArtifactStorage": True,
-                "s3": {"enabled": True, "bucket": args.bucket.name, "path": args.bucket.path},
-            }
-        }
-    return {
-        "artifactRoot": {"proxiedArtifactStorage": True, "defaultArtifactsDestination": ARTIFACT_VOLUME},
-        "extraVolumes": [{"name": "artifacts", "emptyDir": {}}],
-        "extraVolumeMounts": [{"name": "artifacts", "mountPath": ARTIFACT_VOLUME}],
-    }
+        values["artifactRoot"]["s3"] = {"enabled": True, "bucket": args.bucket.name, "path": args.bucket.path}
+        return
+    values["artifactRoot"]["defaultArtifactsDestination"] = ARTIFACT_VOLUME
+    values["extraVolumes"].append({"name": "artifacts", "emptyDir": {}})
+    values["extraVolumeMounts"].append({"name": "artifacts", "mountPath": ARTIFACT_VOLUME})
 
 
 def _auth(args: MlflowReleaseArgs, code: LoginCode) -> dict[str, Any]:
@@ -154,7 +161,7 @@ def _environment(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, A
         "MLFLOW_GATEWAY_ALLOWED_PROVIDERS": GATEWAY_PROVIDERS if args.gateway else "none",
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(args.database.pool_size),
         "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": str(args.database.pool_overflow),
-        "PGSSLMODE": "require",
+        **database_access.proof(args),
     }
     if args.bucket is not None:
         environment["AWS_DEFAULT_REGION"] = args.bucket.region
@@ -185,6 +192,12 @@ def _environment(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, A
     return environment
 
 
+def _server_image(args: MlflowReleaseArgs) -> str:
+    """Return the image of the server, for the migration: it must be that of the server's version."""
+    registry = f"{args.images.registry}/" if args.images.registry else ""
+    return f"{registry}burakince/mlflow:{args.images.mlflow_tag or args.chart.mlflow}"
+
+
 def _images(args: MlflowReleaseArgs) -> dict[str, Any]:
     values: dict[str, Any] = {}
     server, shell = dict[str, str](), dict[str, str]()
@@ -195,10 +208,8 @@ def _images(args: MlflowReleaseArgs) -> dict[str, Any]:
         server["tag"] = args.images.mlflow_tag
     if server:
         values["image"] = server
-        # The migration must be that of the server's version.
-        values["initImages"] = {"mlflowDbMigration": server}
     if shell:
-        values["initImages"] |= {"dbchecker": shell, "iniFileInitializer": shell}
+        values["initImages"] = {"dbchecker": shell, "iniFileInitializer": shell}
     if args.images.pull_secret:
         values["imagePullSecrets"] = [{"name": args.images.pull_secret}]
     return values

@@ -12,6 +12,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import pulumi_random as random
 
+from . import database_access
 from .arguments import LoginMode, MlflowReleaseArgs
 from .chart_values import mlflow_values
 from .ingress import part_spec, parts
@@ -21,6 +22,7 @@ from .names import (
     ADMIN_SECRET,
     CHART_REPOSITORY,
     CONTAINER_PORT,
+    DATABASE_CA,
     DATABASE_SECRET,
     KEYS_SECRET,
     POD_LABELS,
@@ -67,15 +69,15 @@ class MlflowRelease(pulumi.ComponentResource):
         ]
 
         code = login_code(args)
-        if code:
-            dependencies.append(
-                kubernetes.core.v1.ConfigMap(
-                    f"{name}-login",
-                    metadata={"name": CONFIG_MAP, "namespace": namespaced},
-                    data=code.files,
-                    opts=child,
-                )
+        files = {"login": (CONFIG_MAP, code.files)} if code else {}
+        if args.database.ca_certificates is not None:
+            files["database-ca"] = (DATABASE_CA, {database_access.CA_FILE: args.database.ca_certificates})
+        dependencies += [
+            kubernetes.core.v1.ConfigMap(
+                f"{name}-{what}", metadata={"name": config_map, "namespace": namespaced}, data=data, opts=child
             )
+            for what, (config_map, data) in files.items()
+        ]
 
         kubernetes.networking.v1.NetworkPolicy(
             f"{name}-network-policy",

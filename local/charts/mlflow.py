@@ -100,6 +100,7 @@ _DEFAULTS: Values = {
     "extraVolumes": [],
     "image": {"repository": "burakince/mlflow", "tag": ""},
     "imagePullSecrets": [],
+    "initContainers": [],
     "ingress": {"enabled": False, "className": "", "annotations": {}, "hosts": [], "tls": []},
     "initImages": {
         "dbchecker": {"repository": "busybox", "tag": ""},
@@ -478,7 +479,24 @@ def _init_containers(version: str, fullname: str, merged: Values) -> tuple[Conta
                 mounts=(Mount("auth-ini-template-file", "/template"), Mount("ini-file", "/config")),
             )
         )
-    return tuple(containers)
+    return (*containers, *map(_container, merged["initContainers"]))
+
+
+def _container(spec: Values) -> Container:
+    """Return a container of the values, which is written as in Kubernetes."""
+    env: dict[str, str | SecretKey] = {}
+    for variable in spec["env"]:
+        reference = variable.get("valueFrom", {}).get("secretKeyRef")
+        env[variable["name"]] = SecretKey(reference["name"], reference["key"]) if reference else variable["value"]
+    return Container(
+        name=spec["name"],
+        image=spec["image"],
+        command=tuple(spec["command"]),
+        args=tuple(spec["args"]),
+        env=env,
+        env_from=tuple(("ConfigMap", source["configMapRef"]["name"]) for source in spec["envFrom"]),
+        mounts=tuple(Mount(mount["name"], mount["mountPath"]) for mount in spec["volumeMounts"]),
+    )
 
 
 def _server(version: str, fullname: str, merged: Values) -> Container:

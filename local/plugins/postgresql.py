@@ -58,6 +58,7 @@ class Server:
             "user": config["username"],
             "password": config.get("password"),
             "sslmode": config.get("sslmode", "require"),
+            "sslrootcert": config.get("sslrootcert"),
             "connect_timeout": int(config.get("connectTimeout", 180)),
             "dbname": config.get("database", "postgres"),
         }

@@ -819,6 +819,15 @@ PASSWORDS = [
         ["123456789012"],
     ),
     _on_eks(
+        "a file that is not there",
+        {"database.caFile": "no-such.pem"},
+        "database.caFile",
+        "write its path from the project's folder",
+    ),
+    _on_eks(
+        "a file without a certificate", {"database.caFile": "LICENSE"}, "database.caFile", "with a PEM certificate"
+    ),
+    _on_eks(
         "a gateway for everybody",
         {"mlflow.gateway": True, "mlflow.auth.mode": "none"},
         "mlflow.gateway",

@@ -53,6 +53,7 @@ VALUES: Mapping[str, Any] = {
     "cluster.kubeContext": "another",
     "cluster.name": "another",
     "database.adminAddress": "localhost:15432",
+    "database.caFile": "tests/unit/authority.pem",
     "database.name": "another",
     "database.password": "another-password",
     "database.schema": "another",

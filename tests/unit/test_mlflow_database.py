@@ -29,6 +29,20 @@ def test_the_provider_does_not_expect_a_superuser_and_insists_on_tls(dev: Deploy
     assert int(server["connectTimeout"]) <= 30
 
 
+@pytest.mark.parametrize(
+    ("tunnel", "mode"),
+    [
+        (None, "verify-full"),
+        # The near end of a tunnel has another name than the server.
+        ("localhost:15432", "verify-ca"),
+    ],
+)
+def test_with_an_authority_pulumi_checks_the_certificate_too(tunnel: str | None, mode: str) -> None:
+    changes = {"database": {"caFile": "tests/unit/authority.pem", **({"adminAddress": tunnel} if tunnel else {})}}
+    server = deploy(changed(ANY_CLUSTER, changes), secrets=["postgres"]).named("database-server")
+    assert (server["sslmode"], server["sslrootcert"]) == (mode, "tests/unit/authority.pem")
+
+
 def test_the_provider_connects_to_the_address_and_not_to_the_endpoint(dev: Deployment) -> None:
     server = dev.named("database-server")
     assert server["host"] == "db.local"

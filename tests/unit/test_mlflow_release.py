@@ -4,6 +4,7 @@ import configparser
 import dataclasses
 import fnmatch
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -233,6 +234,60 @@ def test_pods_roll_when_the_rules_of_the_login_change() -> None:
     assert other.values["podAnnotations"] != Computed({}).values["podAnnotations"]
 
 
+# The database
+
+
+def migration(deployment: Told) -> dict[str, Any]:
+    (container,) = deployment.values["initContainers"]
+    return container
+
+
+def plain_variables(deployment: Told) -> dict[str, str]:
+    """Return the variables of the migration that are in the values themselves."""
+    return {each["name"]: each["value"] for each in migration(deployment)["env"] if "value" in each}
+
+
+def test_the_database_proves_itself_to_the_server_and_to_the_migration(any_cluster: Deployment) -> None:
+    assert plain_variables(any_cluster) == {"PGSSLMODE": "require", "PGCHANNELBINDING": "require"}
+    assert plain_variables(any_cluster).items() <= any_cluster.environment.items()
+    # The chart's own container is not told so.
+    assert any_cluster.values["backendStore"]["databaseMigration"] is False
+    assert not any_cluster.of_type("kubernetes:core/v1:ConfigMap")[1:]
+
+
+def test_with_an_authority_the_certificate_is_checked_instead() -> None:
+    deployment = anywhere({"database.caFile": "tests/unit/authority.pem"})
+    file = deployment.environment["PGSSLROOTCERT"]
+    assert plain_variables(deployment) == {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": file}
+    assert deployment.environment["PGSSLMODE"] == "verify-full"
+    # A server behind a pooler cannot do channel binding.
+    assert "PGCHANNELBINDING" not in deployment.environment
+    folder, _, name = file.rpartition("/")
+    mount = {"name": "mlflow-database-ca", "mountPath": folder, "readOnly": True}
+    assert mount in deployment.values["extraVolumeMounts"]
+    assert mount in migration(deployment)["volumeMounts"]
+    config_map = deployment.named("mlflow-database-ca")
+    assert config_map["data"] == {name: Path("tests/unit/authority.pem").read_text()}
+    assert {"name": mount["name"], "configMap": {"name": config_map["metadata"]["name"]}} in deployment.values[
+        "extraVolumes"
+    ]
+    assert "mlflow-database-ca" in deployment.named("mlflow-release").depends_on
+    assert deployment.values["podAnnotations"]["checksum/database-ca"]
+
+
+def test_the_migration_logs_in_as_the_server_does_and_runs_like_it(any_cluster: Deployment) -> None:
+    container = migration(any_cluster)
+    secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
+    assert {variable: reference["key"] for variable, reference in secrets.items()} == {
+        "PGUSER": "username",
+        "PGPASSWORD": "password",
+    }
+    assert {reference["name"] for reference in secrets.values()} == {"postgres-database-secret"}
+    assert container["resources"] == any_cluster.values["resources"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+
+
 # What users make the server send
 
 
@@ -460,12 +515,10 @@ def test_where_nobody_logs_in_there_is_no_login_to_leak(open_to_all: Deployment)
 
 def test_the_server_is_told_what_the_chart_would_get_wrong(any_cluster: Deployment) -> None:
     values = any_cluster.values
-    assert any_cluster.environment["PGSSLMODE"] == "require"
     # The job runner takes more than a GiB of memory, and tracking does not need it.
     assert any_cluster.environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     # On chart 1.8.1 the log level would be a second --gunicorn-opts.
     assert values["log"] == {"enabled": False}
-    assert values["backendStore"]["databaseMigration"] is True
     # The chart's check waits for ever, without a message, if it cannot connect.
     assert not values["backendStore"].get("databaseConnectionCheck")
     # With a prefix, the chart's probes fail.
@@ -553,15 +606,17 @@ def test_server_and_migration_have_the_same_image(version: str) -> None:
         }
     )
     image = {"repository": "registry.example.com/burakince/mlflow", "tag": f"3.17.2@{digest}"}
-    assert deployment.values["image"] == deployment.values["initImages"]["mlflowDbMigration"] == image
+    assert deployment.values["image"] == image
+    assert migration(deployment)["image"] == f"{image['repository']}:{image['tag']}"
     assert "tag" not in deployment.values["initImages"]["dbchecker"]
 
 
 def test_a_newer_mlflow_comes_from_the_public_registry_without_another(any_cluster: Deployment) -> None:
     values = Computed({"mlflow.image": {"tag": "3.17.2"}}).values
     assert values["image"] == {"tag": "3.17.2"}
-    assert values["initImages"] == {"mlflowDbMigration": {"tag": "3.17.2"}}
+    assert values["initContainers"][0]["image"] == "burakince/mlflow:3.17.2"
     assert not {"image", "initImages"} & any_cluster.values.keys()
+    assert migration(any_cluster)["image"] == "burakince/mlflow:3.15.1"
 
 
 # Several pods
@@ -667,12 +722,11 @@ def test_a_private_registry_moves_every_image() -> None:
     deployment = anywhere({"images": {"registry": "registry.example.com/mirror", "pullSecret": "regcred"}})
     server, shell = (f"registry.example.com/mirror/{image}" for image in ("burakince/mlflow", "library/busybox"))
     assert deployment.values["image"] == {"repository": server}
-    # The chart has these three init containers. The migration runs in the server's image.
     assert deployment.values["initImages"] == {
         "dbchecker": {"repository": shell},
-        "mlflowDbMigration": {"repository": server},
         "iniFileInitializer": {"repository": shell},
     }
+    assert migration(deployment)["image"].startswith(f"{server}:")
     assert deployment.values["imagePullSecrets"] == [{"name": "regcred"}]
     assert deployment.controller["image"]["repository"].startswith("registry.example.com/mirror/")
     assert deployment.controller["existingImagePullSecret"] == "regcred"
