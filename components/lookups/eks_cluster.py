@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 
 import pulumi
 import pulumi_aws as aws
@@ -21,6 +22,8 @@ class EksCluster:
     vpc_id: str
     vpc_cidrs: Sequence[str]
     """IPv4 networks of the cluster's VPC, the VPC's primary one first."""
+    service_cidr: str
+    """IPv4 network of the cluster's Services."""
     subnet_ids: Sequence[str]
     """Subnets of the cluster, public and private."""
     security_group_id: str
@@ -29,6 +32,16 @@ class EksCluster:
     """Issuer of the service accounts' tokens, without ``https://``."""
     kubeconfig: str
     """Kubeconfig as JSON. It logs in with ``aws eks get-token``, so that no credential is stored."""
+
+    @property
+    def dns_address(self) -> str:
+        """Address of the cluster's DNS: the tenth of the Services' network, on nodes of EKS Auto Mode too."""
+        return str(IPv4Network(self.service_cidr)[10])
+
+    @property
+    def api_networks(self) -> Sequence[str]:
+        """Networks of the API server, as pods see it: the first address of the Services' network, and its interfaces in the VPC."""
+        return [f"{IPv4Network(self.service_cidr)[1]}/32", *self.vpc_cidrs]
 
     def private_subnets(self) -> pulumi.Output[list[Subnet]]:
         """Return the cluster's subnets that have no route to an internet gateway."""
@@ -44,7 +57,7 @@ def look_up_eks_cluster(name: str) -> EksCluster:
         name: the cluster's name in the account and region of the AWS provider.
 
     Raises:
-        pulumi.RunError: the cluster cannot be read.
+        pulumi.RunError: the cluster cannot be read, or its pods have IPv6 addresses.
     """
     try:
         # A plain call, not an output: its error can be caught and explained. All else waits for it anyway.
@@ -54,6 +67,11 @@ def look_up_eks_cluster(name: str) -> EksCluster:
             f"EKS cluster {name} cannot be read ({error}); check the name, the region and your credentials "
             f"with `aws eks describe-cluster --name {name}`"
         ) from None
+    network = cluster.kubernetes_network_configs[0]
+    if network.ip_family == "ipv6":
+        raise pulumi.RunError(
+            f"EKS cluster {name} has ipFamily ipv6, and MLflow's chart listens on IPv4 only; name a cluster with ipFamily ipv4"
+        )
     _, partition, _, region, account_id, *_ = cluster.arn.split(":")
     vpc = aws.ec2.get_vpc(id=cluster.vpc_config.vpc_id)
     others = {each.cidr_block for each in vpc.cidr_block_associations if each.state == "associated"} - {vpc.cidr_block}
@@ -64,14 +82,16 @@ def look_up_eks_cluster(name: str) -> EksCluster:
         partition=partition,
         vpc_id=cluster.vpc_config.vpc_id,
         vpc_cidrs=[vpc.cidr_block, *sorted(others)],
+        service_cidr=network.service_ipv4_cidr,
         subnet_ids=cluster.vpc_config.subnet_ids,
         security_group_id=cluster.vpc_config.cluster_security_group_id,
         oidc_issuer=cluster.identities[0].oidcs[0].issuer.removeprefix("https://"),
-        kubeconfig=_kubeconfig(name, cluster.endpoint, cluster.certificate_authorities[0].data, region),
+        kubeconfig=kubeconfig(name, cluster.endpoint, cluster.certificate_authorities[0].data, region),
     )
 
 
-def _kubeconfig(name: str, endpoint: str, certificate_authority: str, region: str) -> str:
+def kubeconfig(name: str, endpoint: str, certificate_authority: str, region: str) -> str:
+    """Return a kubeconfig as JSON, which logs in with ``aws eks get-token``."""
     login = {
         "apiVersion": "client.authentication.k8s.io/v1beta1",
         "command": "aws",

@@ -54,5 +54,9 @@ def fill(endpoint: str) -> None:
     ]["Arn"]
     network = {"subnetIds": in_cluster, "endpointPublicAccess": True, "endpointPrivateAccess": True}
     eks.create_cluster(
-        name=aws_account.CLUSTER, version=aws_account.KUBERNETES_VERSION, roleArn=role, resourcesVpcConfig=network
+        name=aws_account.CLUSTER,
+        version=aws_account.KUBERNETES_VERSION,
+        roleArn=role,
+        resourcesVpcConfig=network,
+        kubernetesNetworkConfig={"serviceIpv4Cidr": "172.20.0.0/16", "ipFamily": "ipv4"},
     )

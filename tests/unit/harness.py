@@ -90,6 +90,7 @@ class Account:
     )
     versions: set[str] = field(default_factory=lambda: {"15", "16", "17", "18"})
     partition: str = "aws"
+    ip_family: str = "ipv4"
     failing: Mapping[str, str] = field(default_factory=dict)
     """Last part of a function's name to the error that the function answers."""
 
@@ -118,6 +119,7 @@ class Account:
             "arn": f"arn:{self.partition}:eks:eu-west-1:123456789012:cluster/{args['name']}",
             "endpoint": "https://0123.gr7.eu-west-1.eks.amazonaws.com",
             "certificateAuthorities": [{"data": "Y2E="}],
+            "kubernetesNetworkConfigs": [{"ipFamily": self.ip_family, "serviceIpv4Cidr": "172.20.0.0/16"}],
             "identities": [{"oidcs": [{"issuer": "https://oidc.eks.eu-west-1.amazonaws.com/id/0123"}]}],
             "vpcConfig": {
                 "vpcId": "vpc-0c1",

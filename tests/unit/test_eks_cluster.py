@@ -26,6 +26,15 @@ def test_a_cluster_that_cannot_be_read_is_named_with_what_to_check() -> None:
     assert refusal.deployment.resources == []
 
 
+def test_a_cluster_with_ipv6_pods_is_refused_before_anything_is_created() -> None:
+    refusal = refused(MINIMAL, account=Account(ip_family="ipv6"))
+    assert isinstance(refusal.error, pulumi.RunError)
+    assert refusal.message == (
+        "EKS cluster my-cluster has ipFamily ipv6, and MLflow's chart listens on IPv4 only; name a cluster with ipFamily ipv4"
+    )
+    assert refusal.deployment.resources == []
+
+
 def test_each_subnet_is_asked_for_once(dev: Deployment) -> None:
     assert dev.calls.count("aws:ec2/getSubnet:getSubnet") == len({PRIVATE_A, PRIVATE_B, PUBLIC})
     assert dev.calls.count("aws:eks/getCluster:getCluster") == 1

@@ -23,6 +23,7 @@ def get_cluster(arguments: Properties) -> Properties:
         "status": cluster["status"],
         "roleArn": cluster["roleArn"],
         "vpcConfig": cluster["resourcesVpcConfig"],
+        "kubernetesNetworkConfigs": [cluster["kubernetesNetworkConfig"]],
         "identities": [{"oidcs": [{"issuer": issuer}]}],
         "certificateAuthorities": [{"data": authority}],
         "tags": cluster.get("tags", {}),
