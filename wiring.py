@@ -32,13 +32,12 @@ from components.mlflow_release import (
     PodArgs,
     SiteArgs,
 )
+from components.network_rules import ClusterAddresses
 from components.postgres_alarms import PostgresAlarmsArgs
 from components.private_postgres import PrivatePostgres, PrivatePostgresArgs
 from settings.all_settings import Settings
 from settings.login import Auth
 from settings.max_connections import max_connections
-
-ALL_IPV4 = "0.0.0.0/0"
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class DatabaseServer:
     admin_username: pulumi.Output[str]
     admin_password: pulumi.Output[str]
     networks: Mapping[str, pulumi.Input[str]]
-    """Networks that the server's address is in, by a label."""
+    """Networks that the server's address is in, by a label. Empty: not known."""
 
 
 def kubernetes_provider(settings: Settings, cluster: EksCluster | None) -> kubernetes.Provider:
@@ -138,7 +137,7 @@ def database_server(settings: Settings, instance: PrivatePostgres | None, cluste
         admin_username=pulumi.Output.from_input(existing.admin_username),
         admin_password=pulumi.Output.secret(existing.admin_password.get_secret_value()),
         # The network of a host name is not known.
-        networks={"everywhere": ALL_IPV4},
+        networks={},
     )
 
 
@@ -196,6 +195,8 @@ def ingress(settings: Settings, cluster: EksCluster | None) -> HaproxyIngressArg
         service_monitor=section.service_monitor,
         registry=settings.images.registry,
         pull_secret=settings.images.pull_secret,
+        namespaces=[settings.mlflow.namespace, *section.namespaces],
+        cluster=_addresses(cluster),
     )
 
 
@@ -223,6 +224,7 @@ def mlflow(
             redirect_to_https=not (settings.ingress.plain_http or settings.ingress.certificate_arn),
             cors_allowed_origins=section.cors_allowed_origins,
             allowed_hosts=section.allowed_hosts,
+            client_namespaces=section.allowed_namespaces,
         ),
         database=DatabaseArgs(
             host=server.host,
@@ -255,6 +257,7 @@ def mlflow(
             cpu_request=section.resources.cpu_request,
             memory_request=section.resources.memory_request,
             memory_limit=section.resources.memory_limit,
+            storage_limit=section.resources.storage_limit,
         ),
         images=ImageArgs(
             registry=settings.images.registry,
@@ -265,6 +268,7 @@ def mlflow(
         chart_version=section.chart_version,
         timeout_seconds=section.timeout_seconds,
         protect=settings.protect,
+        cluster=_addresses(cluster),
     )
 
 
@@ -305,6 +309,10 @@ def _vpc_networks(cluster: EksCluster) -> dict[str, pulumi.Input[str]]:
     first, *others = cluster.vpc_cidrs
     networks: dict[str, pulumi.Input[str]] = {"vpc": first}
     return networks | {f"vpc-{cidr}": cidr for cidr in others}
+
+
+def _addresses(cluster: EksCluster | None) -> ClusterAddresses | None:
+    return ClusterAddresses(dns=cluster.dns_address, api_server=cluster.api_networks) if cluster else None
 
 
 def _secret(value: SecretStr | None) -> pulumi.Output[str] | None:

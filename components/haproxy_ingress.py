@@ -7,6 +7,8 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from .network_rules import ClusterAddresses, dns, namespaces, networks, tcp
+
 CHART_REPOSITORY = "https://haproxytech.github.io/helm-charts"
 RELEASE = "ha-proxy-ingress"
 REQUEST_BUFFER = 65536
@@ -21,7 +23,8 @@ class HaproxyIngressArgs:
     class_name: str = "haproxy"
     """Ingress class that the controller serves, default ``haproxy``."""
     namespace: str = "haproxy"
-    """Namespace of the controller, which the component creates. Default ``haproxy``."""
+    """Namespace of the controller, which the component creates. Default ``haproxy``. Two controllers in a cluster need two namespaces
+    and two classes. In another namespace than the default the chart's objects are named after it, because ClusterRoles are among them."""
     chart_version: str = "1.52.1"
     """Version of haproxytech/kubernetes-ingress, default 1.52.1."""
     replicas: int = 2
@@ -45,6 +48,15 @@ class HaproxyIngressArgs:
     """Private registry for the image. None: the public one."""
     pull_secret: str | None = None
     """Name of the Secret for that registry, in the namespace."""
+    namespaces: Sequence[str] = ("mlflow",)
+    """Namespaces whose Ingresses the controller serves, and whose pods it may reach. Default ``mlflow``. Empty: every namespace."""
+    cluster: ClusterAddresses | None = None
+    """Addresses of the cluster, for the NetworkPolicy. None: the API server may be at any address, port 443 or 6443."""
+
+    @property
+    def fullname(self) -> str:
+        """Name of the chart's main objects, and beginning of the others' names, of which Kubernetes takes 63 characters."""
+        return f"{RELEASE}-kubernetes-ingress" if self.namespace == "haproxy" else f"{self.namespace[:42]}-haproxy"
 
 
 class HaproxyIngress(pulumi.ComponentResource):
@@ -60,7 +72,13 @@ class HaproxyIngress(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         namespace = kubernetes.core.v1.Namespace(
             f"{name}-namespace",
-            metadata={"name": args.namespace, "labels": {"pod-security.kubernetes.io/enforce": "baseline"}},
+            metadata={"name": args.namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+            opts=child,
+        )
+        kubernetes.networking.v1.NetworkPolicy(
+            f"{name}-network-policy",
+            metadata={"name": RELEASE, "namespace": namespace.metadata["name"]},
+            spec=network_policy(args),
             opts=child,
         )
         release = kubernetes.helm.v3.Release(
@@ -80,7 +98,7 @@ class HaproxyIngress(pulumi.ComponentResource):
         service = kubernetes.core.v1.Service.get(
             f"{name}-service",
             # A first preview does not know the status, so it does not look for a Service that does not exist yet.
-            release.status.apply(lambda status: f"{status.namespace}/{status.name}-kubernetes-ingress"),
+            release.status.apply(lambda status: f"{status.namespace}/{args.fullname}"),
             opts=child,
         )
         self.class_name = release.status.apply(lambda _: args.class_name)
@@ -91,6 +109,25 @@ class HaproxyIngress(pulumi.ComponentResource):
 def _address(status: Any) -> str:
     points = status.load_balancer.ingress if status and status.load_balancer else None
     return (points[0].hostname or points[0].ip) if points else ""
+
+
+def network_policy(args: HaproxyIngressArgs) -> kubernetes.networking.v1.NetworkPolicySpecArgsDict:
+    """Allow clients of the site, and connections to the API server, DNS and the pods behind the Ingresses."""
+    # The load balancer's targets are the pods, so clients have addresses of its subnets or their own.
+    ingress: list[kubernetes.networking.v1.NetworkPolicyIngressRuleArgsDict] = [{"ports": tcp(8080, 8443)}]
+    every_namespace: list[kubernetes.networking.v1.NetworkPolicyPeerArgsDict] = [{"namespace_selector": {}}]
+    if args.service_monitor:
+        ingress.append({"from_": every_namespace, "ports": tcp(1024)})
+    api: kubernetes.networking.v1.NetworkPolicyEgressRuleArgsDict = {"ports": tcp(443, 6443)}
+    if args.cluster is not None:
+        api = {"to": networks(*args.cluster.api_server), "ports": tcp(443)}
+    return {
+        # The controller's pods, and that of the job that installs its resource definitions.
+        "pod_selector": {"match_labels": {"app.kubernetes.io/instance": RELEASE}},
+        "policy_types": ["Ingress", "Egress"],
+        "ingress": ingress,
+        "egress": [dns(args.cluster), api, {"to": namespaces(*args.namespaces) or every_namespace}],
+    }
 
 
 def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
@@ -142,6 +179,9 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
         ],
         "resources": {"requests": {"cpu": "250m", "memory": "400Mi"}, "limits": {"memory": "400Mi"}},
         "service": service,
+        # Without it an Ingress of any namespace could take a longer path of the site's host.
+        # Without the first one every answer invites the client to QUIC, on a UDP port that the load balancer does not have.
+        "extraArgs": ["--disable-quic", *(f"--namespace-whitelist={namespace}" for namespace in args.namespaces)],
         # The chart writes the values into a ConfigMap, so each is a string.
         "config": {
             "ssl-redirect": "false" if tls_at_load_balancer else "true",
@@ -151,8 +191,6 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
             "timeout-server": "300s",
             "global-config-snippet": f"tune.bufsize {REQUEST_BUFFER}",
         },
-        # Else every answer invites the client to QUIC on a UDP port that the load balancer does not have.
-        "extraArgs": ["--disable-quic"],
     }
     if args.proxy_protocol_networks:
         controller["config"]["proxy-protocol"] = ",".join(args.proxy_protocol_networks)
@@ -162,4 +200,7 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
         controller["image"] = {"repository": f"{args.registry}/haproxytech/kubernetes-ingress"}
     if args.pull_secret:
         controller["existingImagePullSecret"] = args.pull_secret
-    return {"controller": controller}
+    values: dict[str, Any] = {"controller": controller}
+    if args.namespace != "haproxy":
+        values["fullnameOverride"] = args.fullname
+    return values

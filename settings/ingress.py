@@ -57,6 +57,9 @@ class Ingress(Section):
     """True for no TLS at all: passwords and data cross the network unencrypted. For a closed network only."""
     service_monitor: bool = False
     """True for a ServiceMonitor of HAProxy's metrics. Needs the Prometheus operator."""
+    namespaces: list[DnsLabel] = Field(default=[], examples=[["notebooks"]])
+    """Further namespaces whose Ingresses the controller serves, in addition to MLflow's. Their Ingresses may name any host and path, MLflow's
+    too."""
 
     @property
     def needs_cname(self) -> bool:

@@ -41,6 +41,8 @@ class Resources(Section):
     """Memory that the scheduler reserves, in Mi or Gi."""
     memory_limit: Memory = "2Gi"
     """Memory at which the pod is killed, in Mi or Gi."""
+    storage_limit: Memory = "10Gi"
+    """Disk at which the pod is evicted, in Mi or Gi: temporary files of the uploads in progress, the log, and without a bucket the artifacts."""
 
     def problems(self) -> list[Problem]:
         """Reject what the API server rejects."""
@@ -160,6 +162,9 @@ class Mlflow(Section):
         Field(default=[], examples=[["mlflow.internal"]])
     )
     """Host headers to accept, in addition to ``host`` and the name inside the cluster."""
+    allowed_namespaces: list[DnsLabel] = Field(default=[], examples=[["training"]])
+    """Namespaces whose pods may open connections to MLflow inside the cluster, at ``http://mlflow.<namespace>.svc``. They use the login, but
+    neither TLS nor HAProxy's limits."""
     dns_zone: Host | None = Field(default=None, examples=["example.com"])
     """Name of the public Route 53 zone for the host's record. Without it, an output names the record to create."""
     timeout_seconds: int = Field(default=600, ge=60, le=3600)

@@ -210,7 +210,7 @@ Cpu = Annotated[
 Memory = Annotated[
     str,
     BeforeValidator(_decimal),
-    matching(r"[1-9][0-9]*(Mi|Gi)", 'write memory in Mi or Gi as a string, for example "768Mi" or "2Gi"'),
+    matching(r"[1-9][0-9]*(Mi|Gi)", 'write Mi or Gi as a string, for example "768Mi" or "2Gi"'),
 ]
 MajorVersion = Annotated[
     str,

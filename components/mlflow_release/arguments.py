@@ -7,6 +7,7 @@ from typing import Literal
 
 import pulumi
 
+from ..network_rules import ClusterAddresses
 from .chart_versions import CHART_VERSIONS, ChartVersion
 
 
@@ -21,7 +22,7 @@ class SiteArgs:
     ingress_class: pulumi.Input[str]
     """Ingress class. An output of the controller makes the release wait for it."""
     ingress_namespace: str
-    """Namespace of the ingress controller, the only one that may open connections to the pods."""
+    """Namespace of the ingress controller, whose pods may open connections to the pods."""
     tls_secret_name: str | None = None
     """Name of the Secret with the certificate that HAProxy serves."""
     cluster_issuer: str | None = None
@@ -37,6 +38,8 @@ class SiteArgs:
     """Origins, in addition to the site's own, whose pages may call the API."""
     allowed_hosts: Sequence[str] = ()
     """Host headers to accept, in addition to the site's own and the name inside the cluster."""
+    client_namespaces: Sequence[str] = ()
+    """Further namespaces whose pods may open connections to the pods, past the ingress controller and its limits."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class DatabaseArgs:
     password: pulumi.Input[str]
     """Password of the login role, a secret. It goes into a Kubernetes Secret and nowhere else."""
     networks: Mapping[str, pulumi.Input[str]]
-    """Networks that the server's address is in, by any label, for the NetworkPolicy."""
+    """Networks that the server's address is in, by any label, for the NetworkPolicy. Empty: any address. Write none for a server in the
+    cluster: Cilium applies networks to addresses outside only."""
     ca_certificates: str | None = None
     """Certificates of the authority that signed the server's, PEM. None: the server proves by channel binding that it knows the password."""
     pool_size: int = 5
@@ -181,6 +185,8 @@ class PodArgs:
     """Memory that the scheduler reserves for a pod, a Kubernetes quantity, default 1 GiB."""
     memory_limit: str = "2Gi"
     """Memory at which a pod is killed, a Kubernetes quantity, default 2 GiB."""
+    storage_limit: str = "10Gi"
+    """Disk at which a pod is evicted, a Kubernetes quantity, default 10 GiB: ``/tmp``, the log, and without a bucket the artifacts."""
 
     @property
     def min_pods(self) -> int:
@@ -235,6 +241,8 @@ class MlflowReleaseArgs:
     """Seconds that a rollout may take before it is rolled back, default 600."""
     protect: bool = True
     """True (default) to refuse the deletion of the generated keys."""
+    cluster: ClusterAddresses | None = None
+    """Addresses of the cluster, for the NetworkPolicy. None: its DNS is allowed by the pods' labels."""
 
     @property
     def chart(self) -> ChartVersion:

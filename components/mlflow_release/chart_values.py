@@ -56,8 +56,14 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "resources": {
-            "requests": {"cpu": args.pods.cpu_request, "memory": args.pods.memory_request},
-            "limits": {"memory": args.pods.memory_limit},
+            # Without a request for storage the limit would be the request, and pods would not fit on a small node's disk.
+            "requests": {
+                "cpu": args.pods.cpu_request,
+                "memory": args.pods.memory_request,
+                "ephemeral-storage": "100Mi",
+            },
+            # The chart mounts /tmp without a size, and uploads pass through it.
+            "limits": {"memory": args.pods.memory_limit, "ephemeral-storage": args.pods.storage_limit},
         },
         **_images(args),
     }

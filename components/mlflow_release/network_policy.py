@@ -2,38 +2,43 @@
 
 from urllib.parse import urlsplit
 
-import pulumi
 import pulumi_kubernetes as kubernetes
 
+from ..network_rules import dns, namespaces, networks, tcp
 from .arguments import MlflowReleaseArgs
 from .names import CONTAINER_PORT, POD_LABELS
+
+POD_IDENTITY_AGENT = "169.254.170.23/32"
+"""Address of the EKS Pod Identity agent on every node."""
 
 
 def network_policy(args: MlflowReleaseArgs) -> kubernetes.networking.v1.NetworkPolicySpecArgsDict:
     """Allow connections from the ingress controller, and to the database, DNS, S3 with its credentials, and the directory."""
-
-    def tcp(port: pulumi.Input[int]) -> kubernetes.networking.v1.NetworkPolicyPortArgsDict:
-        return {"protocol": "TCP", "port": port}
-
-    def networks(*cidrs: pulumi.Input[str]) -> list[kubernetes.networking.v1.NetworkPolicyPeerArgsDict]:
-        return [{"ip_block": {"cidr": cidr}} for cidr in cidrs]
-
-    egress: list[kubernetes.networking.v1.NetworkPolicyEgressRuleArgsDict] = [
-        {"ports": [{"protocol": "UDP", "port": 53}, tcp(53)]},
-        {"to": networks(*args.database.networks.values()), "ports": [tcp(args.database.port)]},
-    ]
+    egress: list[kubernetes.networking.v1.NetworkPolicyEgressRuleArgsDict] = [dns(args.cluster)]
+    database: kubernetes.networking.v1.NetworkPolicyEgressRuleArgsDict = {"ports": tcp(args.database.port)}
+    if args.database.networks:
+        database["to"] = networks(*args.database.networks.values())
+    egress.append(database)
     if args.bucket is not None:
-        egress.append({"to": networks("0.0.0.0/0"), "ports": [tcp(443)]})
-        # The Pod Identity agent, which listens on the node.
-        egress.append({"to": networks("169.254.170.23/32"), "ports": [tcp(80)]})
+        # S3, and STS with IRSA. The VPC's own networks stay in, because an interface endpoint of S3 or STS has an address there. With
+        # Amazon's VPC CNI an excepted network is blocked for the database's rule too (amazon-network-policy-controller-k8s#146).
+        world: kubernetes.networking.v1.NetworkPolicyPeerArgsDict = {
+            "ip_block": {"cidr": "0.0.0.0/0", "except_": ["169.254.0.0/16"]}
+        }
+        egress.append({"to": [world], "ports": tcp(443)})
+        egress.append({"to": networks(POD_IDENTITY_AGENT), "ports": tcp(80)})
     if args.login.ldap is not None:
         directory = urlsplit(args.login.ldap.uri)
-        port = directory.port or (636 if directory.scheme == "ldaps" else 389)
-        egress.append({"to": networks("0.0.0.0/0"), "ports": [tcp(port)]})
-    controller = {"kubernetes.io/metadata.name": args.site.ingress_namespace}
+        # The directory can be in the cluster or outside, so the rule names no peer.
+        egress.append({"ports": tcp(directory.port or (636 if directory.scheme == "ldaps" else 389))})
     return {
         "pod_selector": {"match_labels": POD_LABELS},
         "policy_types": ["Ingress", "Egress"],
-        "ingress": [{"from_": [{"namespace_selector": {"match_labels": controller}}], "ports": [tcp(CONTAINER_PORT)]}],
+        "ingress": [
+            {
+                "from_": namespaces(args.site.ingress_namespace, *args.site.client_namespaces),
+                "ports": tcp(CONTAINER_PORT),
+            }
+        ],
         "egress": egress,
     }

@@ -42,7 +42,10 @@ class MlflowRelease(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         namespace = kubernetes.core.v1.Namespace(
             f"{name}-namespace",
-            metadata={"name": args.namespace, "labels": {"pod-security.kubernetes.io/enforce": "baseline"}},
+            metadata={
+                "name": args.namespace,
+                "labels": {"pod-security.kubernetes.io/enforce": args.chart.pod_security},
+            },
             opts=child,
         )
         namespaced = namespace.metadata["name"]

@@ -38,7 +38,8 @@ _DEFAULTS: Values = {
         },
         "serviceMonitor": {"enabled": False},
         "topologySpreadConstraints": [],
-    }
+    },
+    "fullnameOverride": "",
 }
 _FREE = {"controller.config", "controller.resources", "controller.service.annotations"}
 """Paths of the maps that take any key."""
@@ -67,6 +68,10 @@ _CONFIG = {*_ANNOTATIONS, *_TIMEOUTS, "global-config-snippet", "hard-stop-after"
 """Keys that the controller's configuration may set."""
 _PREFIX = "haproxy.org/"
 """Prefix of the controller's annotations."""
+_NAMESPACE = "--namespace-whitelist="
+"""Beginning of the arguments of the controller that name a namespace to serve."""
+_NO_QUIC = "--disable-quic"
+"""Argument of the controller. The local stack never has QUIC."""
 _FOREIGN = ("cert-manager.io/", "pulumi.com/")
 """Prefixes of the annotations that other controllers read."""
 
@@ -91,6 +96,8 @@ class Rendered:
     """Name of the Secret with the certificate for hosts that have no other."""
     replicas: int
     """Replicas of the controller."""
+    namespaces: tuple[str, ...]
+    """Namespaces whose Ingresses the controller serves. Empty: every namespace."""
     objects: tuple[str, ...]
     """Kind and name of every object, as `Kind/name`, sorted."""
 
@@ -129,6 +136,9 @@ def check(version: str, values: Values) -> None:
     merged = with_defaults(values, _DEFAULTS, _FREE)
     if unknown := sorted(merged["controller"]["config"].keys() - _CONFIG):
         raise ValuesError(f"controller.config: the local stack does not know {', '.join(unknown)}")
+    arguments = merged["controller"]["extraArgs"]
+    if unknown := [each for each in arguments if each != _NO_QUIC and not each.startswith(_NAMESPACE)]:
+        raise ValuesError(f"controller.extraArgs: the local stack does not know {', '.join(unknown)}")
 
 
 def render(version: str, release: str, namespace: str, values: Values) -> Rendered:
@@ -138,10 +148,13 @@ def render(version: str, release: str, namespace: str, values: Values) -> Render
         ValuesError: the version or a value is unknown, or a value has another type than its default.
     """
     check(version, values)
-    controller = with_defaults(values, _DEFAULTS, _FREE)["controller"]
+    merged = with_defaults(values, _DEFAULTS, _FREE)
+    controller = merged["controller"]
     if wrong := sorted(key for key, value in controller["config"].items() if not isinstance(value, str)):
         raise ValuesError(f"controller.config: {', '.join(wrong)} must be a string")
-    fullname = release if "kubernetes-ingress" in release else f"{release}-kubernetes-ingress"
+    fullname = merged["fullnameOverride"] or (
+        release if "kubernetes-ingress" in release else f"{release}-kubernetes-ingress"
+    )
     selector = {"app.kubernetes.io/name": "kubernetes-ingress", "app.kubernetes.io/instance": release}
     services = {fullname: _service(controller["service"], selector)}
     if controller["serviceMonitor"]["enabled"]:
@@ -163,6 +176,7 @@ def render(version: str, release: str, namespace: str, values: Values) -> Render
         tls_at_load_balancer=controller["service"]["targetPorts"]["https"] == "http",
         default_certificate=f"{fullname}-default-cert",
         replicas=controller["replicaCount"],
+        namespaces=tuple(each.removeprefix(_NAMESPACE) for each in controller["extraArgs"] if each != _NO_QUIC),
         objects=_objects(fullname, class_name, services, controller),
     )
 

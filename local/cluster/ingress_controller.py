@@ -174,6 +174,7 @@ class IngressController:
                 )
                 for item in self.objects.all("Ingress")
                 if item["spec"]["ingressClassName"] == rendered.class_name
+                and (not rendered.namespaces or item["metadata"]["namespace"] in rendered.namespaces)
             ],
             backends={
                 (item["metadata"]["namespace"], service): haproxy.Backend(item["servers"], item["readinessPath"])

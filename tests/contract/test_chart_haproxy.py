@@ -39,8 +39,22 @@ def test_the_controller_serves_the_class_and_has_no_profiler(case: str) -> None:
     inputs, facts = release(case), recording(case)["facts"]
     (container,) = facts["containers"].values()
     assert f"--ingress.class={inputs['values']['controller']['ingressClass']}" in container["args"]
+    assert set(inputs["values"]["controller"]["extraArgs"]) <= set(container["args"])
     assert "--pprof" not in container["args"]
     assert container["resources"]["limits"] == {"memory": "400Mi"}
+
+
+def test_two_controllers_share_no_object_of_the_whole_cluster() -> None:
+    first, second = (
+        {item for item in recording(f"kubernetes-ingress-1.52.1/{case}")["facts"]["objects"] if is_cluster_wide(item)}
+        for case in ("least", "other-names")
+    )
+    assert len(first) == len(second) == 5
+    assert first & second == set()
+
+
+def is_cluster_wide(item: str) -> bool:
+    return item.split("/", maxsplit=1)[0] in {"ClusterRole", "ClusterRoleBinding", "IngressClass"}
 
 
 HOST = "mlflow.example.com"
@@ -199,6 +213,8 @@ def test_a_snippet_is_in_the_backend_of_its_ingress() -> None:
 def test_what_nobody_knows_is_named() -> None:
     with pytest.raises(ValuesError, match=r"controller\.config: the local stack does not know timeout-servers"):
         check("1.52.1", {"controller": {"config": {"timeout-servers": "1s"}}})
+    with pytest.raises(ValuesError, match=r"controller\.extraArgs: the local stack does not know --sync-period=1s"):
+        check("1.52.1", {"controller": {"extraArgs": ["--namespace-whitelist=mlflow", "--sync-period=1s"]}})
     with pytest.raises(ValuesError, match=r"controller\.replicas is not a value"):
         check("1.52.1", {"controller": {"replicas": 2}})
     with pytest.raises(ValuesError, match=r"controller\.config: ssl-redirect must be a string"):

@@ -324,20 +324,24 @@ def a_login_and_the_origin_stand_before_mlflow(deployment: Deployment) -> Verdic
 
 
 @_check("pod-security")
-def namespaces_refuse_privileged_pods(deployment: Deployment) -> Verdicts:
+def namespaces_admit_restricted_pods_only(deployment: Deployment) -> Verdicts:
     for namespace in deployment.of_type("kubernetes:core/v1:Namespace"):
         level = _inputs(namespace)["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce")
-        yield namespace, level in {"baseline", "restricted"}
+        yield namespace, level == "restricted"
 
 
 @_check("network-policy")
 def the_pods_talk_to_named_peers_only(deployment: Deployment) -> Verdicts:
     for policy in deployment.of_type("kubernetes:networking.k8s.io/v1:NetworkPolicy"):
         spec = _inputs(policy)["spec"]
-        come_in = all(rule.get("from") and rule.get("ports") for rule in spec["ingress"])
-        # Rules for DNS name no peer, because the address of the cluster's DNS is unknown.
+        # The ports of the site are for its clients, whom the load balancer chooses.
+        come_in = all(
+            rule.get("ports") and (rule.get("from") or {port["port"] for port in rule["ports"]} == {8080, 8443})
+            for rule in spec["ingress"]
+        )
+        # HAProxy reaches all ports in the namespaces that it serves.
         go_out = all(
-            rule.get("ports") and (rule.get("to") or {port["port"] for port in rule["ports"]} == {53})
+            rule.get("to") and (rule.get("ports") or all("namespaceSelector" in peer for peer in rule["to"]))
             for rule in spec["egress"]
         )
         yield policy, set(spec["policyTypes"]) == {"Ingress", "Egress"} and come_in and go_out

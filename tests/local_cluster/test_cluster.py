@@ -467,6 +467,20 @@ def test_the_controller_can_be_upgraded_and_removed(cluster: Cluster, ports: tup
         get(ports[0])
 
 
+def test_the_controller_serves_the_ingresses_of_its_namespaces_only(cluster: Cluster, ports: tuple[int, int]) -> None:
+    def serving(namespace: str) -> Release:
+        values = {
+            "controller": {**controller().values["controller"], "extraArgs": [f"--namespace-whitelist={namespace}"]}
+        }
+        return dataclasses.replace(controller(), values=values)
+
+    cluster.install(mlflow(replicaCount=1))
+    cluster.upgrade(serving("elsewhere"))
+    assert get(ports[0])[0] == 404
+    cluster.upgrade(serving("mlflow"))
+    assert get(ports[0])[0] == 200
+
+
 def interrupt_uninstall(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, namespace: str, name: str) -> None:
     def interrupted(process: str) -> None:
         raise KeyboardInterrupt

@@ -490,6 +490,9 @@ INGRESS = [
     _on_eks("a version with a v", {"ingress.chartVersion": "v1.52.1"}, "ingress.chartVersion", "1.52.1"),
     _on_eks("no controller pods", {"ingress.replicas": 0}, "ingress.replicas", "a whole number from 1 to 20"),
     _on_eks("a namespace in capitals", {"ingress.namespace": "HAProxy"}, "ingress.namespace", "a Kubernetes name"),
+    _on_eks("a namespace to serve in capitals", {"ingress.namespaces": ["Docs"]}, "ingress.namespaces[0]", "a Kube"),
+    _on_eks("all namespaces to serve", {"ingress.namespaces": ["*"]}, "ingress.namespaces[0]", "a Kubernetes name"),
+    _on_eks("all client pods", {"mlflow.allowedNamespaces": ["*"]}, "mlflow.allowedNamespaces[0]", "a Kubernetes name"),
     _on_eks("a class with two dots", {"ingress.className": "my..class"}, "ingress.className", "a Kubernetes name"),
     _on_eks(
         "a class that is too long", {"ingress.className": "a" * 220}, "ingress.className", "at most 219 characters"
@@ -504,6 +507,12 @@ INGRESS = [
     _on_eks("a namespace with a dot", {"ingress.namespace": "my.edge"}, "ingress.namespace", "a Kubernetes name"),
     _on_eks(
         "a controller that we make with an address", {"ingress.address": "lb.example.com"}, "ingress.address", "drop it"
+    ),
+    _on_eks(
+        "namespaces of a controller that we do not make",
+        {"ingress": {"install": False, "namespaces": ["docs"]}},
+        "ingress.namespaces",
+        "drop it or `install: false`",
     ),
     _on_eks(
         "a certificate for a controller that we do not make",
@@ -620,6 +629,7 @@ MLFLOW = [
     _on_eks("no workers", {"mlflow.workers": 0}, "mlflow.workers", "a whole number from 1 to 32 (default 2)"),
     _on_eks("no time", {"mlflow.timeoutSeconds": 5}, "mlflow.timeoutSeconds", "a whole number from 60 to 3600"),
     _on_eks("memory in words", {"mlflow.resources.memoryLimit": "2 GB"}, "mlflow.resources.memoryLimit", '"2Gi"'),
+    _on_eks("disk in GB", {"mlflow.resources.storageLimit": "10G"}, "mlflow.resources.storageLimit", "Mi or Gi"),
     _on_eks("memory in thousandths", {"mlflow.resources.memoryLimit": "512m"}, "mlflow.resources.memoryLimit", '"2Gi"'),
     _on_eks(
         "memory for no worker",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from components.haproxy_ingress import HaproxyIngressArgs, haproxy_values
+from components.haproxy_ingress import HaproxyIngressArgs, haproxy_values, network_policy
 from tests.unit.harness import ANY_CLUSTER, MINIMAL, Deployment, changed, deploy
 
 ACM = "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555"
@@ -105,6 +105,21 @@ def test_large_artifacts_have_the_time_that_they_take(dev: Deployment) -> None:
         assert dev.controller["config"][key] == "300s"
 
 
+def served(deployment: Deployment) -> list[str]:
+    """Return the namespaces whose Ingresses the controller serves."""
+    return [argument.removeprefix("--namespace-whitelist=") for argument in deployment.controller["extraArgs"]]
+
+
+def test_an_ingress_of_another_namespace_is_not_served(dev: Deployment) -> None:
+    # It could take a longer path of the site's host, and with it the passwords of everybody who logs in.
+    assert served(dev) == ["mlflow"]
+
+
+def test_further_namespaces_are_served_if_the_settings_name_them() -> None:
+    config = changed(ANY_CLUSTER, {"mlflow.namespace": "tracking", "ingress.namespaces": ["notebooks", "docs"]})
+    assert served(deploy(config, secrets=["postgres"])) == ["tracking", "notebooks", "docs"]
+
+
 def test_the_class_is_served_and_is_not_the_clusters_default(dev: Deployment) -> None:
     assert dev.controller["ingressClass"] == "haproxy"
     assert dev.controller["ingressClassResource"] == {"name": "haproxy", "default": False}
@@ -157,6 +172,67 @@ def test_the_address_is_read_from_the_service_that_the_chart_makes(dev: Deployme
     assert service.read
     assert service["id"] == "haproxy/ha-proxy-ingress-kubernetes-ingress"
     assert dev.outputs["loadBalancerAddress"] == "lb-0123.elb.eu-west-1.amazonaws.com"
+
+
+def test_a_second_controller_shares_no_name_with_the_first() -> None:
+    config = changed(ANY_CLUSTER, {"ingress": {"namespace": "edge", "className": "edge"}})
+    deployment = deploy(config, secrets=["postgres"])
+    # The chart gives this name to its ClusterRoles.
+    assert deployment.named("ingress-release")["values"]["fullnameOverride"] == "edge-haproxy"
+    assert deployment.named("ingress-service")["id"] == "edge/edge-haproxy"
+
+
+def test_a_controller_in_the_usual_namespace_keeps_its_name_and_its_load_balancer() -> None:
+    assert "fullnameOverride" not in haproxy_values(HaproxyIngressArgs(class_name="internal"))
+
+
+def test_the_names_of_a_long_namespace_are_whole() -> None:
+    # The chart cuts at 63 characters. Cut there, the names of two of its ClusterRoles would be the same.
+    assert len(HaproxyIngressArgs(namespace="n" * 63).fullname + "-default-cert") == 63
+
+
+def peers(rules: list[dict[str, Any]], port: int) -> list[Any] | None:
+    """Return the peers of the only rule with a port, None for every address."""
+    (rule,) = (rule for rule in rules if port in [each["port"] for each in rule.get("ports", [])])
+    return rule.get("from", rule.get("to"))
+
+
+def test_clients_reach_the_ports_of_the_site_and_no_other(dev: Deployment) -> None:
+    spec = dev.named("ingress-network-policy")["spec"]
+    assert spec["podSelector"]["matchLabels"] == {"app.kubernetes.io/instance": dev.named("ingress-release")["name"]}
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    (rule,) = spec["ingress"]
+    # The load balancer sends to the pods, with its own addresses or the clients'.
+    assert rule == {"ports": [{"protocol": "TCP", "port": port} for port in (8080, 8443)]}
+
+
+def test_metrics_are_for_pods_of_the_cluster() -> None:
+    policy: Any = network_policy(HaproxyIngressArgs(service_monitor=True))
+    assert policy["ingress"][1] == {
+        "from_": [{"namespace_selector": {}}],
+        "ports": [{"protocol": "TCP", "port": 1024}],
+    }
+
+
+def test_the_controller_reaches_the_api_server_and_the_pods_that_it_serves(dev: Deployment) -> None:
+    rules = dev.named("ingress-network-policy")["spec"]["egress"]
+    # The first address of the Services' network is the API server's. It has interfaces in the VPC.
+    assert peers(rules, 443) == [{"ipBlock": {"cidr": "172.20.0.1/32"}}, {"ipBlock": {"cidr": "10.0.0.0/16"}}]
+    (pods,) = (rule for rule in rules if "ports" not in rule)
+    assert pods == {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "mlflow"}}}]}
+
+
+def test_on_any_other_cluster_the_api_server_may_be_anywhere(any_cluster: Deployment) -> None:
+    # On a node, for example, where Cilium applies no network.
+    rules = any_cluster.named("ingress-network-policy")["spec"]["egress"]
+    assert (peers(rules, 443), peers(rules, 6443)) == (None, None)
+
+
+def test_a_controller_for_every_namespace_reaches_the_pods_of_all() -> None:
+    args = HaproxyIngressArgs(namespaces=())
+    policy: Any = network_policy(args)
+    assert policy["egress"][-1] == {"to": [{"namespace_selector": {}}]}
+    assert haproxy_values(args)["controller"]["extraArgs"] == []
 
 
 def test_mlflow_waits_for_its_ingress_class(dev: Deployment) -> None:

@@ -62,7 +62,8 @@ def test_a_wall_has_no_door(sentence: str) -> None:
 
 def test_no_component_imports_another() -> None:
     paths = [path.relative_to(ROOT).with_suffix("") for path in files("components")]
-    components = {"/".join(path.parts[:2]) for path in paths} - {"components/__init__", "components/lookups"}
+    common = {"components/__init__", "components/lookups", "components/network_rules"}
+    components = {"/".join(path.parts[:2]) for path in paths} - common
     assert {"components/private_postgres", "components/mlflow_release"} <= components
     between_components = [
         crossing
@@ -73,9 +74,10 @@ def test_no_component_imports_another() -> None:
     assert between_components == []
 
 
-def test_look_ups_import_no_component() -> None:
-    names = [name for path in files("components/lookups") for name in imports(path) if name.startswith("components/")]
-    assert [name for name in names if not name.startswith("components/lookups")] == []
+@pytest.mark.parametrize("common", ["components/lookups", "components/network_rules"])
+def test_what_components_have_in_common_imports_no_component(common: str) -> None:
+    names = [name for path in files(common) for name in imports(path) if name.startswith("components/")]
+    assert [name for name in names if not name.startswith(common)] == []
 
 
 @pytest.mark.parametrize(

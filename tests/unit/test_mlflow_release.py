@@ -530,16 +530,22 @@ def test_sizes_follow_the_settings_and_are_the_strings_that_the_chart_wants() ->
         {
             "mlflow.workers": 2,
             "mlflow.pool": {"size": 3, "overflow": 0},
-            "mlflow.resources": {"cpuRequest": "1", "memoryRequest": "1Gi", "memoryLimit": "3Gi"},
+            "mlflow.resources": {
+                "cpuRequest": "1",
+                "memoryRequest": "1Gi",
+                "memoryLimit": "3Gi",
+                "storageLimit": "20Gi",
+            },
         }
     )
     assert deployment.values["extraArgs"]["workers"] == "2"
     assert deployment.environment["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] == "3"
     assert deployment.environment["MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW"] == "0"
     assert deployment.values["resources"] == {
-        "requests": {"cpu": "1", "memory": "1Gi"},
+        # Without a request for storage Kubernetes would take the limit for one.
+        "requests": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "100Mi"},
         # A CPU limit would only make requests slower.
-        "limits": {"memory": "3Gi"},
+        "limits": {"memory": "3Gi", "ephemeral-storage": "20Gi"},
     }
 
 
@@ -554,9 +560,19 @@ def test_the_pod_runs_as_nobody_in_particular_and_without_a_token(any_cluster: D
     assert context["runAsUser"] > 0
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
     assert any_cluster.values["serviceAccount"] == {"create": True, "name": "mlflow", "automount": False}
-    for namespace in ("mlflow-namespace", "ingress-namespace"):
-        labels = any_cluster.named(namespace)["metadata"]["labels"]
-        assert labels["pod-security.kubernetes.io/enforce"] in {"baseline", "restricted"}
+
+
+def enforced(deployment: Deployment, namespace: str) -> str:
+    return deployment.named(namespace)["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+
+
+def test_both_namespaces_admit_restricted_pods_only(dev: Deployment) -> None:
+    assert {enforced(dev, namespace) for namespace in ("mlflow-namespace", "ingress-namespace")} == {"restricted"}
+
+
+def test_a_chart_whose_pods_are_not_restricted_gets_a_namespace_that_admits_them() -> None:
+    older = anywhere({"mlflow.chartVersion": "1.8.1"})
+    assert (enforced(older, "mlflow-namespace"), enforced(older, "ingress-namespace")) == ("baseline", "restricted")
 
 
 def test_the_server_and_its_policy_agree_on_the_pods(any_cluster: Deployment) -> None:
@@ -679,22 +695,67 @@ def policy(deployment: Deployment) -> dict[str, Any]:
     return deployment.named("mlflow-network-policy")["spec"]
 
 
+EVERYWHERE = [{"ipBlock": {"cidr": "everywhere"}}]
+"""Peers of a rule that names none."""
+
+
 def reachable(deployment: Deployment) -> set[tuple[str, int]]:
     """Return the networks and TCP ports that the pods may open connections to, in addition to DNS."""
-    dns, *rules = policy(deployment)["egress"]
-    assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
-    return {(peer["ipBlock"]["cidr"], port["port"]) for rule in rules for peer in rule["to"] for port in rule["ports"]}
+    _, *rules = policy(deployment)["egress"]
+    return {
+        (peer["ipBlock"]["cidr"], port["port"])
+        for rule in rules
+        for peer in rule.get("to", EVERYWHERE)
+        for port in rule["ports"]
+    }
+
+
+def visitors(deployment: Deployment) -> list[str]:
+    """Return the namespaces whose pods may open connections to MLflow's."""
+    (rule,) = policy(deployment)["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 5000}]
+    assert {key for peer in rule["from"] for key in peer} == {"namespaceSelector"}
+    return [peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in rule["from"]]
 
 
 def test_only_the_ingress_controller_reaches_the_pods(dev: Deployment) -> None:
     assert policy(dev)["policyTypes"] == ["Ingress", "Egress"]
-    (rule,) = policy(dev)["ingress"]
-    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "haproxy"}}}]
-    assert rule["ports"] == [{"protocol": "TCP", "port": 5000}]
+    assert visitors(dev) == ["haproxy"]
+
+
+def test_pods_of_the_namespaces_that_the_settings_name_reach_them_too() -> None:
+    deployment = anywhere({"mlflow.allowedNamespaces": ["training", "notebooks"]})
+    assert visitors(deployment) == ["haproxy", "training", "notebooks"]
+
+
+def test_the_pods_ask_the_clusters_dns_and_no_other(dev: Deployment, any_cluster: Deployment) -> None:
+    in_kube_system = {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
+    everywhere = [
+        *(
+            {"namespaceSelector": in_kube_system, "podSelector": {"matchLabels": {"k8s-app": app}}}
+            for app in ("kube-dns", "node-local-dns")
+        ),
+        {"ipBlock": {"cidr": "169.254.20.10/32"}},
+    ]
+    for deployment, peers in (
+        (any_cluster, everywhere),
+        # EKS gives the tenth address of the Services' network to DNS. In Auto Mode there are no pods behind it.
+        (dev, [*everywhere, {"ipBlock": {"cidr": "172.20.0.10/32"}}]),
+    ):
+        for name in ("mlflow-network-policy", "ingress-network-policy"):
+            dns = deployment.named(name)["spec"]["egress"][0]
+            assert dns["to"] == peers
+            assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
 
 
 def test_the_pods_reach_the_database_s3_and_their_credentials(dev: Deployment) -> None:
     assert reachable(dev) == {("10.0.0.0/16", 5432), ("0.0.0.0/0", 443), ("169.254.170.23/32", 80)}
+
+
+def test_the_way_to_s3_is_none_to_the_node_and_its_metadata(dev: Deployment) -> None:
+    blocks = [peer["ipBlock"] for rule in policy(dev)["egress"] for peer in rule["to"] if "ipBlock" in peer]
+    (world,) = (block for block in blocks if block["cidr"] == "0.0.0.0/0")
+    assert world["except"] == ["169.254.0.0/16"]
 
 
 def test_the_pods_reach_the_database_in_any_network_of_the_vpc() -> None:
@@ -703,7 +764,8 @@ def test_the_pods_reach_the_database_in_any_network_of_the_vpc() -> None:
 
 
 def test_without_a_bucket_the_pods_reach_the_database_only() -> None:
-    assert reachable(anywhere({"postgres.existing.port": 6432})) == {("0.0.0.0/0", 6432)}
+    # The server can be a pod of the cluster. Cilium applies a network, even 0.0.0.0/0, to addresses outside only.
+    assert reachable(anywhere({"postgres.existing.port": 6432})) == {("everywhere", 6432)}
 
 
 @pytest.mark.parametrize(
@@ -712,7 +774,7 @@ def test_without_a_bucket_the_pods_reach_the_database_only() -> None:
 )
 def test_the_pods_reach_the_directory(uri: str, port: int) -> None:
     egress = Computed({"mlflow.auth": {"mode": "ldap", "ldap": {**LDAP, "uri": uri}}}).policy["egress"]
-    assert {"to": [{"ip_block": {"cidr": "0.0.0.0/0"}}], "ports": [{"protocol": "TCP", "port": port}]} in egress
+    assert {"ports": [{"protocol": "TCP", "port": port}]} in egress
 
 
 # Images

@@ -15,6 +15,7 @@ from mlflow_eks.mlflow_release import (
     PodArgs,
     SiteArgs,
 )
+from mlflow_eks.network_rules import ClusterAddresses
 from mlflow_eks.private_postgres import PrivatePostgres, PrivatePostgresArgs
 
 TEAMS = ("red", "blue")
@@ -38,7 +39,12 @@ postgres = PrivatePostgres(
         protect=False,
     ),
 )
-ingress_args = HaproxyIngressArgs(load_balancer_class="service.k8s.aws/nlb")
+addresses = ClusterAddresses(dns=cluster.dns_address, api_server=cluster.api_networks)
+ingress_args = HaproxyIngressArgs(
+    load_balancer_class="service.k8s.aws/nlb",
+    namespaces=TEAMS,
+    cluster=addresses,
+)
 ingress = HaproxyIngress("ingress", ingress_args, in_cluster)
 
 for team in TEAMS:
@@ -89,6 +95,7 @@ for team in TEAMS:
             pods=PodArgs(workers=1),
             namespace=team,
             protect=False,
+            cluster=addresses,
         ),
         in_cluster,
     )
