@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.haproxy_ingress import CHART_REPOSITORY as INGRESS_CHARTS
+from components.lookups.eks_cluster import kubeconfig
 from components.mlflow_release.names import CHART_REPOSITORY as MLFLOW_CHARTS
 from operations.stack_file import config, read
 from settings.all_settings import Settings
@@ -26,6 +28,17 @@ NOT_CHECKED = (
 )
 TIMEOUT = 20
 """Seconds for one request."""
+POLICY_ENGINES = {
+    "antrea-agent": "Antrea",
+    "calico-node": "Calico",
+    "canal": "Canal",
+    "cilium": "Cilium",
+    "kindnet": "kindnet",
+    "kube-router": "kube-router",
+    "rke2-canal": "Canal",
+}
+"""DaemonSet to the network plugin that enforces NetworkPolicies without being told to. Amazon's VPC CNI must be told. Kind's kindnet does since
+kind 0.24."""
 
 
 class MissingError(Exception):
@@ -66,6 +79,7 @@ def checks(stack: str) -> list[Check]:
         Check("region", lambda: _region(region, settings, stack)),
         Check("credentials", lambda: _credentials(aws, settings)),
         Check("cluster", lambda: _cluster(aws, settings)),
+        Check("network policies", lambda: _network_policies(aws, settings)),
         Check("pod identity agent", lambda: _pod_identity(aws, settings)),
         Check("session manager plugin", lambda: _session_manager(settings)),
         Check("certificate", lambda: _certificate(aws, settings, region)),
@@ -156,9 +170,72 @@ def _cluster(aws: _Aws, settings: Settings) -> str:
     cluster = aws("eks", "describe-cluster", "--name", settings.cluster.name)["cluster"]
     if cluster["status"] != "ACTIVE":
         raise MissingError(f"{settings.cluster.name} is {cluster['status']}; wait until it is ACTIVE")
+    if cluster["kubernetesNetworkConfig"]["ipFamily"] == "ipv6":
+        raise MissingError(f"the pods of {settings.cluster.name} have IPv6 addresses; name a cluster with IPv4")
     if not cluster["resourcesVpcConfig"]["endpointPublicAccess"]:
         return f"{settings.cluster.name} {cluster['version']}; its API is private, so run pulumi inside the VPC"
     return f"{settings.cluster.name} {cluster['version']}"
+
+
+def _network_policies(aws: _Aws, settings: Settings) -> str:
+    _program("kubectl", "install it, or look yourself (docs/security.md, In the cluster)")
+    name = settings.cluster.name
+    if name is None:
+        found = _policy_engine(["--context", settings.cluster.kube_context or ""])
+        return found or _skip("no plugin that is known to enforce them: some clusters, such as K3s, have one inside")
+    cluster = aws("eks", "describe-cluster", "--name", name)["cluster"]
+    if cluster["status"] != "ACTIVE":
+        _skip("the cluster is not ready (see above)")
+    authority = cluster["certificateAuthority"]["data"]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(kubeconfig(name, cluster["endpoint"], authority, cluster["arn"].split(":")[3]))
+        file.flush()
+        found = _policy_engine(["--kubeconfig", file.name])
+        if found is None and cluster.get("computeConfig", {}).get("enabled"):
+            found = _policies_in_auto_mode(["--kubeconfig", file.name])
+    if found is None:
+        raise MissingError(
+            f"nothing enforces them in {name}; `aws eks update-addon --cluster-name {name} --addon-name vpc-cni "
+            """--configuration-values '{"enableNetworkPolicy":"true"}'`, or install an engine"""
+        )
+    if found == "Cilium" and settings.artifacts.identity == "podIdentity":
+        return "Cilium; it keeps pods from the Pod Identity agent: docs/security.md, In the cluster"
+    return found
+
+
+def _policy_engine(cluster: Sequence[str]) -> str | None:
+    """Return the network plugin that enforces NetworkPolicies, None if there is none that is known."""
+    sets = _kubectl(*cluster, "get", "daemonsets", "--all-namespaces")["items"]
+    by_name = {each["metadata"]["name"]: each for each in sets}
+    known = [engine for name, engine in POLICY_ENGINES.items() if name in by_name]
+    if known:
+        return known[0]
+    containers: list[Any] = (
+        by_name["aws-node"]["spec"]["template"]["spec"]["containers"] if "aws-node" in by_name else []
+    )
+    told = any("--enable-network-policy=true" in container.get("args", []) for container in containers)
+    return "Amazon VPC CNI" if told else None
+
+
+def _policies_in_auto_mode(cluster: Sequence[str]) -> str:
+    settings = _kubectl(*cluster, "-n", "kube-system", "get", "configmap", "amazon-vpc-cni", "--ignore-not-found")
+    if settings.get("data", {}).get("enable-network-policy-controller") != "true":
+        raise MissingError(
+            "EKS Auto Mode does not enforce them until told; `kubectl -n kube-system create configmap amazon-vpc-cni "
+            "--from-literal=enable-network-policy-controller=true`"
+        )
+    return "EKS Auto Mode"
+
+
+def _kubectl(*arguments: str) -> Any:
+    command = ["kubectl", *arguments, "--output", "json", "--request-timeout", f"{TIMEOUT}s"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=2 * TIMEOUT, check=False)
+    except subprocess.TimeoutExpired:
+        raise MissingError(f"`kubectl get` did not answer in {2 * TIMEOUT} s: check the network") from None
+    if done.returncode:
+        raise MissingError(f"not checked, kubectl says: {done.stderr.strip()[-200:]}")
+    return json.loads(done.stdout or "{}")
 
 
 def _pod_identity(aws: _Aws, settings: Settings) -> str:

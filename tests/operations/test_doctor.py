@@ -1,21 +1,38 @@
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from operations import doctor
 
+CLUSTER: Mapping[str, Any] = {
+    "status": "ACTIVE",
+    "version": "1.34",
+    "arn": "arn:aws:eks:eu-west-1:123456789012:cluster/my-prod-cluster",
+    "endpoint": "https://0123.gr7.eu-west-1.eks.amazonaws.com",
+    "certificateAuthority": {"data": "Y2E="},
+    "resourcesVpcConfig": {"endpointPublicAccess": True},
+    "kubernetesNetworkConfig": {"ipFamily": "ipv4"},
+}
 ANSWERS = {
     "get-caller-identity": {"Arn": "arn:aws:iam::123456789012:user/ada"},
-    "describe-cluster": {
-        "cluster": {"status": "ACTIVE", "version": "1.34", "resourcesVpcConfig": {"endpointPublicAccess": True}}
-    },
+    "describe-cluster": {"cluster": CLUSTER},
     "describe-addon": {"addon": {"addonVersion": "v1.3.10-eksbuild.1"}},
     "describe-certificate": {"Certificate": {"Status": "ISSUED", "DomainName": "mlflow.example.com"}},
     "list-hosted-zones-by-name": {"HostedZones": [{"Id": "/hostedzone/Z1", "Name": "example.com."}]},
     "get-topic-attributes": {},
 }
+
+
+def daemon_set(name: str, *arguments: str) -> dict[str, Any]:
+    containers = [{"name": name}, {"name": "agent", "args": list(arguments)}]
+    return {"metadata": {"name": name}, "spec": {"template": {"spec": {"containers": containers}}}}
+
+
+ENFORCING = daemon_set("aws-node", "--enable-ipv6=false", "--enable-network-policy=true")
 
 
 @dataclass
@@ -34,19 +51,20 @@ class Account:
 
 @pytest.fixture
 def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Account:
-    """An `aws` command that answers from a table, which a test changes."""
+    """Commands `aws` and `kubectl` that answer from a table, which a test changes."""
     table = tmp_path / "answers.json"
-    command = tmp_path / "aws"
-    command.write_text(
-        "#!/usr/bin/env python3\nimport json, sys\n"
-        f"answer = json.load(open({str(table)!r}))[sys.argv[2]]\n"
-        "if isinstance(answer, str): sys.exit(answer)\nprint(json.dumps(answer))\n"
-    )
-    command.chmod(0o755)
+    for program, key in (("aws", "sys.argv[2]"), ("kubectl", "sys.argv[sys.argv.index('get') + 1]")):
+        command = tmp_path / program
+        command.write_text(
+            "#!/usr/bin/env python3\nimport json, sys\n"
+            f"answer = json.load(open({str(table)!r}))[{key}]\n"
+            "if isinstance(answer, str): sys.exit(answer)\nprint(json.dumps(answer))\n"
+        )
+        command.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(doctor, "_reachable", lambda url: url)
     monkeypatch.setattr(doctor, "_pulumi", lambda: "v3.259.0")
-    return Account(table, dict(ANSWERS))
+    return Account(table, {**ANSWERS, "daemonsets": {"items": [ENFORCING]}, "configmap": {}})
 
 
 def test_an_account_with_everything_gets_ticks_only(aws: Account) -> None:
@@ -89,7 +107,59 @@ def test_missing_credentials_are_said_once(aws: Account) -> None:
     for operation in ANSWERS:
         aws[operation] = "Unable to locate credentials. You can configure credentials by running aws configure."
     text, missing = aws.screen()
-    assert missing == len(ANSWERS)
+    # Two checks ask for the cluster.
+    assert missing == len(ANSWERS) + 1
     assert text.count("Unable to locate credentials") == 1
-    assert text.count("needs credentials (see above)") == len(ANSWERS) - 1
+    assert text.count("needs credentials (see above)") == len(ANSWERS)
     assert "irsa" not in text
+
+
+def test_a_cluster_with_ipv6_pods_is_refused(aws: Account) -> None:
+    aws["describe-cluster"] = {"cluster": {**CLUSTER, "kubernetesNetworkConfig": {"ipFamily": "ipv6"}}}
+    text, missing = aws.screen()
+    assert (missing, "have IPv6 addresses; name a cluster with IPv4" in text) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        pytest.param([], id="no-plugin"),
+        pytest.param([daemon_set("aws-node", "--enable-network-policy=false")], id="not-told"),
+        pytest.param([daemon_set("aws-node"), daemon_set("kube-proxy")], id="an-older-plugin"),
+    ],
+)
+def test_policies_that_nothing_enforces_are_said_with_the_way_out(aws: Account, sets: list[Any]) -> None:
+    aws["daemonsets"] = {"items": sets}
+    text, missing = aws.screen()
+    assert missing == 1
+    assert "nothing enforces them in my-prod-cluster" in text
+    assert """--addon-name vpc-cni --configuration-values '{"enableNetworkPolicy":"true"}'""" in text
+
+
+@pytest.mark.parametrize(("name", "engine"), [("calico-node", "Calico"), ("antrea-agent", "Antrea")])
+def test_another_plugin_enforces_them_without_being_told(aws: Account, name: str, engine: str) -> None:
+    aws["daemonsets"] = {"items": [daemon_set("aws-node", "--enable-network-policy=false"), daemon_set(name)]}
+    text, missing = aws.screen()
+    assert (missing, f"network policies        {engine}" in text) == (0, True)
+
+
+def test_cilium_is_found_with_what_it_does_to_pod_identity(aws: Account) -> None:
+    aws["daemonsets"] = {"items": [daemon_set("cilium")]}
+    text, missing = aws.screen()
+    assert (missing, "Cilium; it keeps pods from the Pod Identity agent" in text) == (0, True)
+
+
+@pytest.mark.parametrize(("told", "failures"), [("true", 0), ("false", 1), (None, 1)])
+def test_auto_mode_enforces_them_once_it_is_told(aws: Account, told: str | None, failures: int) -> None:
+    aws["describe-cluster"] = {"cluster": {**CLUSTER, "computeConfig": {"enabled": True}}}
+    aws["daemonsets"] = {"items": []}
+    aws["configmap"] = {"data": {"enable-network-policy-controller": told}} if told else {}
+    text, missing = aws.screen()
+    assert missing == failures
+    assert ("EKS Auto Mode does not enforce them until told" in text) == bool(failures)
+
+
+def test_an_api_that_does_not_answer_is_said_in_the_words_of_kubectl(aws: Account) -> None:
+    aws["daemonsets"] = "Unable to connect to the server: i/o timeout"
+    text, missing = aws.screen()
+    assert (missing, "kubectl says: Unable to connect to the server" in text) == (1, True)
