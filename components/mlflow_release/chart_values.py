@@ -128,11 +128,12 @@ def _server_arguments(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[s
 
 def _artifacts(args: MlflowReleaseArgs, values: dict[str, Any]) -> None:
     # Through the server: clients need no AWS credentials, and the login covers artifacts.
-    values["artifactRoot"] = {"proxiedArtifactStorage": True}
+    root: dict[str, Any] = {"proxiedArtifactStorage": True}
+    values["artifactRoot"] = root
     if args.bucket is not None:
-        values["artifactRoot"]["s3"] = {"enabled": True, "bucket": args.bucket.name, "path": args.bucket.path}
+        root["s3"] = {"enabled": True, "bucket": args.bucket.name, "path": args.bucket.path}
         return
-    values["artifactRoot"]["defaultArtifactsDestination"] = ARTIFACT_VOLUME
+    root["defaultArtifactsDestination"] = ARTIFACT_VOLUME
     values["extraVolumes"].append({"name": "artifacts", "emptyDir": {}})
     values["extraVolumeMounts"].append({"name": "artifacts", "mountPath": ARTIFACT_VOLUME})
 
