@@ -27,7 +27,7 @@ class Database(Section):
     admin_address: HostAndPort | None = Field(default=None, examples=["localhost:15432"])
     """``host:port`` at which Pulumi connects to the server, for example the local end of an SSM tunnel. Default: the server's address."""
 
-    ca_file: str | None = Field(default=None, examples=["eu-west-1-bundle.pem"])
+    ca_file: str | None = None
     """File with the certificates of the authority that signed the server's, PEM, seen from the project's folder. With it, pods and Pulumi
     check the server's certificate and name. For RDS, the bundle of the region: ``docs/reaching-the-database.md``."""
 

@@ -57,7 +57,8 @@ def test_a_stack_to_try_things_with_can_be_deleted_whole(request: pytest.Fixture
 
 def test_prod_protects_everything_that_holds_data(prod: Deployment) -> None:
     protected = {resource.name for resource in prod.resources if resource.protect}
-    assert protected == {"postgres-instance", "artifacts-bucket", "database-database", "database-schema"}
+    data = {"postgres-instance", "artifacts-bucket", "database-database", "database-schema"}
+    assert protected == data | {"mlflow-passphrase", "mlflow-webhook-key"}
 
 
 def test_prod_survives_a_zone_and_a_bad_day() -> None:
