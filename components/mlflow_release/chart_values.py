@@ -26,6 +26,12 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
         checksum: fingerprint of the Secrets. The chart does not watch them, so an annotation with it replaces the pods.
     """
     user = {"runAsNonRoot": True, "runAsUser": 1001, "runAsGroup": 1001}
+    resources = {
+        # Without a request for storage the limit would be the request, and pods would not fit on a small node's disk.
+        "requests": {"cpu": args.pods.cpu_request, "memory": args.pods.memory_request, "ephemeral-storage": "100Mi"},
+        # The chart mounts /tmp without a size, and uploads pass through it.
+        "limits": {"memory": args.pods.memory_limit, "ephemeral-storage": args.pods.storage_limit},
+    }
     values: dict[str, Any] = {
         "replicaCount": args.pods.replicas,
         "backendStore": {
@@ -38,7 +44,7 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
             },
             "existingDatabaseSecret": _DATABASE_LOGIN,
         },
-        "initContainers": [database_access.migration(args, _server_image(args))],
+        "initContainers": [database_access.migration(args, _server_image(args), resources)],
         "extraVolumes": database_access.volumes(args),
         "extraVolumeMounts": database_access.ca_mounts(args),
         "serviceAccount": {"create": True, "name": SERVICE_ACCOUNT, "automount": False},
@@ -55,16 +61,7 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "resources": {
-            # Without a request for storage the limit would be the request, and pods would not fit on a small node's disk.
-            "requests": {
-                "cpu": args.pods.cpu_request,
-                "memory": args.pods.memory_request,
-                "ephemeral-storage": "100Mi",
-            },
-            # The chart mounts /tmp without a size, and uploads pass through it.
-            "limits": {"memory": args.pods.memory_limit, "ephemeral-storage": args.pods.storage_limit},
-        },
+        "resources": resources,
         **_images(args),
     }
     _artifacts(args, values)

@@ -5,6 +5,7 @@ authority has signed for the server's name needs the authority's certificates, a
 Channel binding needs nothing: the server shows that it knows the password, for this TLS connection only.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from .arguments import MlflowReleaseArgs
@@ -41,7 +42,7 @@ def ca_mounts(args: MlflowReleaseArgs) -> list[dict[str, Any]]:
     return [{"name": DATABASE_CA, "mountPath": _FOLDER, "readOnly": True}]
 
 
-def migration(args: MlflowReleaseArgs, image: str) -> dict[str, Any]:
+def migration(args: MlflowReleaseArgs, image: str, resources: Mapping[str, Any]) -> dict[str, Any]:
     """Return the container that makes and upgrades MLflow's tables before the server starts."""
 
     def from_secret(name: str, key: str) -> dict[str, Any]:
@@ -59,10 +60,7 @@ def migration(args: MlflowReleaseArgs, image: str) -> dict[str, Any]:
             from_secret("PGUSER", "username"),
             from_secret("PGPASSWORD", "password"),
         ],
-        "resources": {
-            "requests": {"cpu": args.pods.cpu_request, "memory": args.pods.memory_request},
-            "limits": {"memory": args.pods.memory_limit},
-        },
+        "resources": resources,
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},

@@ -1,7 +1,7 @@
 """The chart `community-charts/mlflow`, for the two versions and the values that this project uses.
 
-`render` is pure, and tests/contract/test_chart_mlflow.py compares it with recordings of the real chart. Two scripts are
-the stand-in's own, with the same effect: those in the ConfigMaps `mlflow-migrations` and `mlflow-dbchecker`.
+`render` is pure, and tests/contract/test_chart_mlflow.py compares it with recordings of the real chart. One script is
+the stand-in's own, with the same effect: that in the ConfigMap `mlflow-dbchecker`.
 """
 
 import re
@@ -104,7 +104,6 @@ _DEFAULTS: Values = {
     "ingress": {"enabled": False, "className": "", "annotations": {}, "hosts": [], "tls": []},
     "initImages": {
         "dbchecker": {"repository": "busybox", "tag": ""},
-        "mlflowDbMigration": {"repository": "burakince/mlflow", "tag": ""},
         "iniFileInitializer": {"repository": "busybox", "tag": ""},
     },
     "log": {"enabled": True, "level": "info"},
@@ -129,17 +128,6 @@ _FREE = {
 }
 """Paths of the maps that take any key."""
 
-# The stores of the model registry and of tracking both create all tables of an empty database. The tracking store also
-# creates the first experiment, which keeps the artifact location of its creator for ever. That must be the server's
-# location, so this script uses the registry's store. Neither store looks at tables that are all there. The upgrade does,
-# and refuses those of a newer MLflow.
-_MIGRATIONS = """\
-from mlflow.store.db.utils import _upgrade_db, create_sqlalchemy_engine_with_retry
-from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
-
-SqlAlchemyStore("{uri}")
-_upgrade_db(create_sqlalchemy_engine_with_retry("{uri}"))
-"""
 _DBCHECKER = """\
 #!/bin/sh
 until python -c 'import os, socket; socket.create_connection((os.environ["PGHOST"], os.environ["PGPORT"]), 2)'; do
@@ -323,6 +311,8 @@ def _refuse_unsupported(merged: Values) -> None:
         problems.append("backendStore.postgres.enabled must be true: the local stack has no other database")
     if not backend["existingDatabaseSecret"]["name"]:
         problems.append("backendStore.existingDatabaseSecret.name is missing")
+    if backend["databaseMigration"]:
+        problems.append("backendStore.databaseMigration must be false: write the migration into initContainers")
     if auth["enabled"] and not auth["existingAdminSecret"]["name"]:
         problems.append("auth.existingAdminSecret.name is missing")
     if auth["postgres"]["enabled"] and not auth["postgres"]["existingSecret"]["name"]:
@@ -364,9 +354,6 @@ def _config_maps(version: str, fullname: str, merged: Values) -> dict[str, dict[
         environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(hosts)
         environment["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(f"{scheme}://{host}" for host in hosts)
     result = {f"{fullname}-env-configmap": environment}
-    if backend["databaseMigration"]:
-        uri = _scheme(backend["postgres"]["driver"])
-        result[f"{fullname}-migrations"] = {"migrations.py": _MIGRATIONS.format(uri=uri)}
     if backend["databaseConnectionCheck"]:
         result[f"{fullname}-dbchecker"] = {"dbchecker.sh": _DBCHECKER}
     if merged["auth"]["enabled"]:
@@ -437,21 +424,6 @@ def _init_containers(version: str, fullname: str, merged: Values) -> tuple[Conta
                 env=_database_env(backend),
                 env_from=_env_from(fullname)[:1],
                 mounts=(*_tmp_mounts(version), Mount("dbchecker", "/script/dbchecker.sh", "dbchecker.sh")),
-            )
-        )
-    if backend["databaseMigration"]:
-        containers.append(
-            Container(
-                name="mlflow-db-migration",
-                image=image("mlflowDbMigration", APP_VERSIONS[version]),
-                command=("python",),
-                args=("/opt/mlflow/migrations.py",),
-                env=_database_env(backend),
-                env_from=_env_from(fullname),
-                mounts=(
-                    *_tmp_mounts(version),
-                    Mount("migrations-config", "/opt/mlflow/migrations.py", "migrations.py"),
-                ),
             )
         )
     if auth["enabled"]:
@@ -549,8 +521,6 @@ def _volumes(version: str, fullname: str, merged: Values) -> tuple[Mapping[str, 
         volumes.append({"name": "tmp", "emptyDir": {}})
     if backend["databaseConnectionCheck"]:
         volumes.append({"name": "dbchecker", "configMap": {"name": f"{fullname}-dbchecker", "defaultMode": 0o777}})
-    if backend["databaseMigration"]:
-        volumes.append({"name": "migrations-config", "configMap": {"name": f"{fullname}-migrations"}})
     if merged["auth"]["enabled"]:
         template = {"name": f"{fullname}-auth-ini-template"}
         volumes += [{"name": "ini-file", "emptyDir": {}}, {"name": "auth-ini-template-file", "configMap": template}]

@@ -73,13 +73,11 @@ server.server_close()
 while busy:
     time.sleep(0.05)
 """
-STORE = """\
+MIGRATION = """\
 import os, pathlib
 
-class SqlAlchemyStore:
-    def __init__(self, uri):
-        with pathlib.Path(r"{log}").open("a") as log:
-            log.write(f"{uri} as {os.environ['PGUSER']} at {os.environ['PGHOST']}\\n")
+with pathlib.Path(r"{log}").open("a") as log:
+    log.write(f"as {os.environ['PGUSER']} at {os.environ['PGHOST']}\\n")
 """
 
 
@@ -87,9 +85,9 @@ class SqlAlchemyStore:
 def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The programs on a pod's PATH: `mlflow`, a web server, and `python` with an mlflow that logs its migrations."""
     folder = tmp_path / "image"
-    store = folder / "lib" / "mlflow" / "store" / "model_registry" / "sqlalchemy_store.py"
-    store.parent.mkdir(parents=True)
-    store.write_text(STORE.replace("{log}", str(folder / "migrations.log")))
+    migration = folder / "lib" / "mlflow" / "migration.py"
+    migration.parent.mkdir(parents=True)
+    migration.write_text(MIGRATION.replace("{log}", str(folder / "migrations.log")))
     programs = {
         "python": f'#!/bin/sh\nPYTHONPATH={folder}/lib exec {sys.executable} "$@"\n',
         "mlflow": f"#!{sys.executable}\n{SERVER}",
@@ -133,14 +131,24 @@ def controller(**config: str) -> Release:
     return Release("ha-proxy-ingress", "haproxy", "kubernetes-ingress", "1.52.1", values, timeout=20)
 
 
-def mlflow(*, timeout: float = 60, **changes: Any) -> Release:
+def mlflow(*, name: str = "mlflow", timeout: float = 60, **changes: Any) -> Release:
     database = {"enabled": True, "host": "db.test", "database": "mlflow", "driver": "psycopg2"}
     values = {
-        "backendStore": {
-            "databaseMigration": True,
-            "postgres": database,
-            "existingDatabaseSecret": {"name": "database"},
-        },
+        "backendStore": {"postgres": database, "existingDatabaseSecret": {"name": "database"}},
+        "initContainers": [
+            {
+                "name": "migration",
+                "image": "burakince/mlflow:3.15.1",
+                "command": ["python"],
+                "args": ["-c", "import mlflow.migration"],
+                "env": [
+                    {"name": variable, "valueFrom": {"secretKeyRef": {"name": "database", "key": key}}}
+                    for variable, key in (("PGUSER", "username"), ("PGPASSWORD", "password"))
+                ],
+                "envFrom": [{"configMapRef": {"name": f"{name}-env-configmap"}}],
+                "volumeMounts": [],
+            }
+        ],
         "auth": {
             "enabled": True,
             "existingAdminSecret": {"name": "admin"},
@@ -154,7 +162,7 @@ def mlflow(*, timeout: float = 60, **changes: Any) -> Release:
         "replicaCount": 2,
         "log": {"enabled": False},
     }
-    return Release("mlflow", "mlflow", "mlflow", "1.11.5", {**values, **changes}, timeout)
+    return Release(name, "mlflow", "mlflow", "1.11.5", {**values, **changes}, timeout)
 
 
 def get(port: int, path: str = "/", host: str = HOST, method: str = "GET") -> tuple[int, bytes]:
@@ -217,7 +225,7 @@ def test_a_release_runs_what_the_chart_would(cluster: Cluster, image: Path, port
     assert record["status"]["status"] == "deployed"
     assert record["status"]["appVersion"] == "3.15.1"
     # Each of the two pods runs the migration.
-    assert (image / "migrations.log").read_text() == "postgresql+psycopg2:// as app at db.test\n" * 2
+    assert (image / "migrations.log").read_text() == "as app at db.test\n" * 2
     status, body = get(ports[0])
     served = json.loads(body)
     assert status == 200
@@ -285,7 +293,7 @@ def test_an_operation_says_which_container_it_waits_for(cluster: Cluster) -> Non
     said: list[str] = []
     cluster.install(dataclasses.replace(mlflow(replicaCount=1), say=said.append))
     pod = pods(cluster)[0].removeprefix("mlflow.")
-    assert said == [f"{name} in pod {pod}" for name in ("mlflow-db-migration", "ini-file-initializer", "mlflow")]
+    assert said == [f"{name} in pod {pod}" for name in ("ini-file-initializer", "migration", "mlflow")]
 
 
 def test_more_and_fewer_replicas_keep_the_pods_there_are(cluster: Cluster) -> None:
@@ -300,8 +308,7 @@ def test_more_and_fewer_replicas_keep_the_pods_there_are(cluster: Cluster) -> No
 
 def test_a_release_keeps_to_its_own_pods(cluster: Cluster) -> None:
     cluster.install(mlflow(replicaCount=1))
-    other = dataclasses.replace(mlflow(replicaCount=1), name="mlflow-other")
-    cluster.install(other)
+    cluster.install(mlflow(name="mlflow-other", replicaCount=1))
     cluster.upgrade(mlflow(replicaCount=2))
     assert len(pods(cluster)) == 3
     cluster.uninstall("mlflow", "mlflow")
