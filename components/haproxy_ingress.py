@@ -189,6 +189,8 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
             # Uploads of large artifacts pause for longer than the default of 50 s.
             "timeout-client": "300s",
             "timeout-server": "300s",
+            # One line a request in the log of the pod: client, times, status, and the path without its query. By default there is none.
+            "syslog-server": "address:stdout, format:raw, facility:daemon",
             "global-config-snippet": f"tune.bufsize {REQUEST_BUFFER}",
         },
     }

@@ -13,19 +13,21 @@ POD_IDENTITY_AGENT = "169.254.170.23/32"
 
 
 def network_policy(args: MlflowReleaseArgs) -> kubernetes.networking.v1.NetworkPolicySpecArgsDict:
-    """Allow connections from the ingress controller, and to the database, DNS, S3 with its credentials, and the directory."""
+    """Allow connections from the ingress controller, and to what the settings need: database, DNS, S3, gateway, directory."""
     egress: list[kubernetes.networking.v1.NetworkPolicyEgressRuleArgsDict] = [dns(args.cluster)]
     database: kubernetes.networking.v1.NetworkPolicyEgressRuleArgsDict = {"ports": tcp(args.database.port)}
     if args.database.networks:
         database["to"] = networks(*args.database.networks.values())
     egress.append(database)
-    if args.bucket is not None:
-        # S3, and STS with IRSA. The VPC's own networks stay in, because an interface endpoint of S3 or STS has an address there. With
-        # Amazon's VPC CNI an excepted network is blocked for the database's rule too (amazon-network-policy-controller-k8s#146).
+    if args.bucket is not None or args.gateway:
+        # S3, STS with IRSA, and providers of models. The VPC's own networks stay in, because an interface endpoint of S3 or STS has an
+        # address there. With Amazon's VPC CNI an excepted network is blocked for the database's rule too
+        # (amazon-network-policy-controller-k8s#146).
         world: kubernetes.networking.v1.NetworkPolicyPeerArgsDict = {
             "ip_block": {"cidr": "0.0.0.0/0", "except_": ["169.254.0.0/16"]}
         }
         egress.append({"to": [world], "ports": tcp(443)})
+    if args.bucket is not None:
         egress.append({"to": networks(POD_IDENTITY_AGENT), "ports": tcp(80)})
     if args.login.ldap is not None:
         directory = urlsplit(args.login.ldap.uri)

@@ -64,7 +64,7 @@ _ANNOTATIONS = {
     "timeout-server",
 }
 """Keys that the controller's configuration and an Ingress may set. The Ingress overrides the configuration."""
-_CONFIG = {*_ANNOTATIONS, *_TIMEOUTS, "global-config-snippet", "hard-stop-after", "proxy-protocol"}
+_CONFIG = {*_ANNOTATIONS, *_TIMEOUTS, "global-config-snippet", "hard-stop-after", "proxy-protocol", "syslog-server"}
 """Keys that the controller's configuration may set."""
 _PREFIX = "haproxy.org/"
 """Prefix of the controller's annotations."""
@@ -310,8 +310,8 @@ def _route(
     has_tls = any("secretName" in tls for tls in ingress.spec.get("tls", []))
     if settings.get("ssl-redirect", str(has_tls).lower()) == "true":
         port = settings.get("ssl-redirect-port", "8443")
-        authority = "%[req.hdr(host),host_only]" + ("" if port == "443" else f":{port}")
-        redirect = f"location https://{authority}%[pathq] code {settings.get('ssl-redirect-code', '302')}"
+        # The controller writes the port, also if it is 443.
+        redirect = f"location https://%[req.hdr(host),host_only]:{port}%[pathq] code {settings.get('ssl-redirect-code', '302')}"
     backend = backends.get((ingress.namespace, service), Backend({}, "/"))
     name = f"{backend_prefix(ingress.namespace, service)}{host}"
     lines = [

@@ -158,7 +158,7 @@ def test_an_ingress_with_tls_redirects_unless_the_configuration_says_no() -> Non
     assert redirects(controller(**{"ssl-redirect": "true"}), ingress(tls=False)) == [to_8443]
     assert redirects(controller(**{"ssl-redirect": "false"}), ingress(ssl_redirect="true")) == [to_8443]
     assert redirects(controller(**{"ssl-redirect-port": "443"}), ingress()) == [
-        "https://%[req.hdr(host),host_only]%[pathq]"
+        "https://%[req.hdr(host),host_only]:443%[pathq]"
     ]
 
 

@@ -213,6 +213,8 @@ def test_slow_readers_of_the_page_leave_places_to_others(site: Site) -> None:
         for source in SOURCES:
             slow.receive(30, source, f"GET /{script.lstrip('/')}")
         assert only_good(others(site))
+        # Twelve of each address are let in.
+        assert from_address(site, SOURCES[0]).ask("GET", f"/{script.lstrip('/')}")[0] == 429
 
 
 def test_idle_connections_take_nothing(site: Site) -> None:

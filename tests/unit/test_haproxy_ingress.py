@@ -92,6 +92,11 @@ def test_no_client_is_invited_to_quic(dev: Deployment) -> None:
     assert "--disable-quic" in dev.controller["extraArgs"]
 
 
+def test_each_request_is_in_the_log(dev: Deployment) -> None:
+    # By default the controller sends the log to an address where nobody listens.
+    assert dev.controller["config"]["syslog-server"].startswith("address:stdout")
+
+
 def test_haproxy_holds_the_usual_requests_whole(dev: Deployment) -> None:
     assert dev.controller["config"]["global-config-snippet"] == "tune.bufsize 65536"
 

@@ -768,6 +768,10 @@ def test_without_a_bucket_the_pods_reach_the_database_only() -> None:
     assert reachable(anywhere({"postgres.existing.port": 6432})) == {("everywhere", 6432)}
 
 
+def test_the_gateway_reaches_its_providers_without_a_bucket_too() -> None:
+    assert ("0.0.0.0/0", 443) in reachable(anywhere({"mlflow.gateway": True}))
+
+
 @pytest.mark.parametrize(
     ("uri", "port"),
     [("ldaps://ldap.example.com", 636), ("ldap://ldap.example.com", 389), ("ldaps://ldap.example.com:1636/dc=x", 1636)],
