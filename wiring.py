@@ -220,6 +220,7 @@ def mlflow(
             tls_secret_name=settings.ingress.tls_secret_name,
             cluster_issuer=settings.ingress.cluster_issuer,
             client_addresses=settings.proxy_protocol,
+            controllers=settings.ingress.replicas,
             request_buffer=REQUEST_BUFFER if ingress else 16384,
             redirect_to_https=not (settings.ingress.plain_http or settings.ingress.certificate_arn),
             cors_allowed_origins=section.cors_allowed_origins,

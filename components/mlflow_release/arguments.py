@@ -32,6 +32,8 @@ class SiteArgs:
     load balancer."""
     request_buffer: int = 16384
     """Bytes that the ingress controller holds of a request before it passes the request on, default 16,384, which is HAProxy's."""
+    controllers: int = 2
+    """Pods of the ingress controller, which share the places in the pods of MLflow, default 2."""
     redirect_to_https: bool = True
     """True if HAProxy redirects HTTP to HTTPS. False for plain HTTP, and where the load balancer terminates TLS."""
     cors_allowed_origins: Sequence[str] = ()

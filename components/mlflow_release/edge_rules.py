@@ -15,8 +15,6 @@ MAX_PAGE_REQUESTS = 12
 """Requests of one client at a time for scripts and styles."""
 MAX_LONG = 4
 """Long requests of one client at a time."""
-RESERVED_PLACES = 3
-"""Places of a pod that long requests leave to others."""
 
 
 def site_rules(args: MlflowReleaseArgs, files: Sequence[str], places: int) -> list[str]:
@@ -31,6 +29,9 @@ def site_rules(args: MlflowReleaseArgs, files: Sequence[str], places: int) -> li
         places: requests that a pod gets at once.
     """
     buffered = args.site.request_buffer * 3 // 4
+    # Each pod of the controller has its share of the places, and counts for itself.
+    share = places // args.site.controllers * args.pods.min_pods
+    longest = max(1, share - max(1, share // 3))
     only_plain = f"acl is_file path,url_dec -m beg {' '.join(files)} /static-files/"
     return [
         *_login(args),
@@ -52,7 +53,7 @@ def site_rules(args: MlflowReleaseArgs, files: Sequence[str], places: int) -> li
         _refuse(
             429,
             "too many large requests at once",
-            f"if {{ sc1_conn_cur gt {MAX_LONG} }} || {{ sc2_conn_cur gt {max(1, places - RESERVED_PLACES)} }}",
+            f"if {{ sc1_conn_cur gt {MAX_LONG} }} || {{ sc2_conn_cur gt {longest} }}",
         ),
         *_passing_on(),
     ]

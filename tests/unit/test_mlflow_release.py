@@ -874,14 +874,24 @@ def test_clients_are_limited_one_by_one_only_where_their_addresses_are_known(pro
         assert deployment.environment["LOGIN_CLIENTS"] == ("address" if known else "name")
 
 
-def test_the_limit_for_large_requests_follows_from_what_the_controller_holds(any_cluster: Deployment) -> None:
+def test_a_request_is_large_if_the_controller_cannot_hold_it(any_cluster: Deployment) -> None:
     # A quarter is for what HAProxy keeps free and for its own notes.
     assert any("gt 49152" in line for line in backend_lines(any_cluster))
     existing = anywhere({"ingress": {"install": False}})
     assert any("gt 12288" in line for line in backend_lines(existing))
-    assert any("sc2_conn_cur gt 6" in line for line in backend_lines(any_cluster))
-    small = Computed({"mlflow.pool": {"size": 2, "overflow": 1}})
-    assert any("sc2_conn_cur gt 1" in line for line in backend_lines(small))
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [
+        # Each of two controllers passes 4 of 9 requests to a pod, or 1 of 2, or 9 of 9 if there is one.
+        ({}, 3),
+        ({"mlflow.pool": {"size": 2, "overflow": 1}}, 1),
+        ({"ingress.replicas": 1}, 6),
+    ],
+)
+def test_large_requests_leave_a_third_of_the_places_to_others(changes: Mapping[str, Any], limit: int) -> None:
+    assert any(f"{{ sc2_conn_cur gt {limit} }}" in line for line in backend_lines(Computed(changes)))
 
 
 @pytest.mark.parametrize(("pods", "workers", "tries"), [(1, 2, "5"), (1, 4, "2"), (6, 4, "1")])
