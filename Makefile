@@ -4,7 +4,7 @@
 PYTHON ?= python3
 STACK ?= dev
 # Number of test files that run at the same time when all tests run. They start in the order of their names, which has long ones early.
-JOBS ?= $(if $(TESTS),1,2)
+JOBS ?= $(if $(TESTS),1,3)
 VENV := .venv
 LOCAL := $(VENV)/bin/python -m local
 # Files of which the hashes and the recorded state only look like secrets.

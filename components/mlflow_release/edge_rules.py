@@ -10,9 +10,7 @@ from .arguments import LoginMode, MlflowReleaseArgs
 MAX_BODY = 25 * 1024 * 1024
 """Bytes of the largest body that is no file. MLflow's client sends 1 MiB at most (`log-batch`)."""
 MAX_REQUESTS = 100
-"""Requests of one client at a time, for the whole site."""
-MAX_PAGE_REQUESTS = 12
-"""Requests of one client at a time for scripts and styles."""
+"""Requests of one client at a time, in each part of the site. A browser that opens MLflow's page for the first time has 17."""
 MAX_LONG = 4
 """Long requests of one client at a time."""
 
@@ -38,7 +36,7 @@ def site_rules(args: MlflowReleaseArgs, files: Sequence[str], places: int) -> li
         # In another spelling such a path would come here, where a slow transfer takes the place of something else.
         only_plain,
         _refuse(400, "write this path without percent signs", "if is_file"),
-        *_per_client(args, MAX_REQUESTS),
+        *_per_client(args),
         # HAProxy waits for a body of unknown length only, to see whether it is short. The other rules know the length.
         "acl has_length req.hdr(content-length) -m found",
         f"http-request wait-for-body time 60s at-least {buffered} unless has_length",
@@ -61,13 +59,13 @@ def site_rules(args: MlflowReleaseArgs, files: Sequence[str], places: int) -> li
 
 def files_rules(args: MlflowReleaseArgs) -> list[str]:
     """Return the rules of the Ingress for transfers of files. They wait for a place, because MLflow's client sends many at once."""
-    return [*_login(args), *_per_client(args, MAX_REQUESTS), "timeout queue 300s", *_passing_on()]
+    return [*_login(args), *_per_client(args), "timeout queue 300s", *_passing_on()]
 
 
 def page_rules(args: MlflowReleaseArgs) -> list[str]:
     """Return the rules of the Ingress for scripts and styles, which need no login."""
     return [
-        *_per_client(args, MAX_PAGE_REQUESTS),
+        *_per_client(args),
         "http-request wait-for-body time 5s at-least 1",
         _refuse(400, "send no body to this path", "if { req.body_size gt 0 }"),
         *_passing_on(),
@@ -90,7 +88,7 @@ def _login(args: MlflowReleaseArgs) -> list[str]:
     ]
 
 
-def _per_client(args: MlflowReleaseArgs, limit: int) -> list[str]:
+def _per_client(args: MlflowReleaseArgs) -> list[str]:
     """Count the requests of each client, and limit them where the address is the client's."""
     count = [
         "stick-table type string len 64 size 100k expire 5m store conn_cur",
@@ -101,7 +99,7 @@ def _per_client(args: MlflowReleaseArgs, limit: int) -> list[str]:
     return [
         *count,
         "http-request track-sc0 var(txn.client)",
-        _refuse(429, "too many requests at once", f"if {{ sc0_conn_cur gt {limit} }}"),
+        _refuse(429, "too many requests at once", f"if {{ sc0_conn_cur gt {MAX_REQUESTS} }}"),
     ]
 
 

@@ -135,7 +135,7 @@ class SlowClients:
                     client.recv(100)
 
 
-def others(site: Site, seconds: float = 12) -> Counter[str]:
+def others(site: Site, seconds: float = 6) -> Counter[str]:
     """Return the answers that other people get meanwhile, for the probe, the page and the API."""
     connection, answers, slowest = from_address(site, "127.0.0.99"), Counter[str](), 0.0
     end = time.monotonic() + seconds
@@ -213,8 +213,13 @@ def test_slow_readers_of_the_page_leave_places_to_others(site: Site) -> None:
         for source in SOURCES:
             slow.receive(30, source, f"GET /{script.lstrip('/')}")
         assert only_good(others(site))
-        # Twelve of each address are let in.
-        assert from_address(site, SOURCES[0]).ask("GET", f"/{script.lstrip('/')}")[0] == 429
+
+
+def test_a_client_has_a_hundred_requests_at_a_time(site: Site) -> None:
+    with SlowClients(site) as slow:
+        slow.send(110, SOURCES[0], f"PUT {ARTIFACTS}/0/slow/artifacts/never.bin", basic(site.admin))
+        assert only_good(others(site, 1))
+        assert slow.answers() == {429: 10}
 
 
 def test_idle_connections_take_nothing(site: Site) -> None:

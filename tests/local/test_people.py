@@ -147,17 +147,26 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         yield Site(stack, request.param)
 
 
+@pytest.fixture
+def same_with_every_mlflow(site: Site) -> None:
+    """Skip a test with the guide's MLflow, which takes minutes and shows nothing more."""
+    if not site.has_teams:
+        pytest.skip("the same with every MLflow, and shown with the default one")
+
+
 def test_the_login_that_is_printed_is_a_users_without_any_permission(site: Site) -> None:
     site.run(*block("docs/users-and-permissions.md", "make user STACK=dev NAME=alice").to_run())
     assert site.may("alice") == []
 
 
+@pytest.mark.usefixtures("same_with_every_mlflow")
 def test_an_account_that_exists_is_not_made_again(site: Site) -> None:
     said = site.run(*block("docs/users-and-permissions.md", "make user STACK=dev NAME=alice").to_run(), ok=False)
     assert "The user alice exists." in said
     assert site.may_log_in("alice")
 
 
+@pytest.mark.usefixtures("same_with_every_mlflow")
 def test_a_forgotten_password_is_replaced(site: Site) -> None:
     _, forgotten = site.login("alice")
     site.run(*block("docs/users-and-permissions.md", "make new-password").to_run())
@@ -200,6 +209,7 @@ def test_a_model_without_its_experiment_is_seen_and_not_loaded(site: Site) -> No
     assert site.may("carol") == ["see the model"]
 
 
+@pytest.mark.usefixtures("same_with_every_mlflow")
 def test_a_model_of_another_experiment_is_named(site: Site) -> None:
     said = site.run('make grant STACK=dev USERS=carol EXPERIMENT=churn MODELS="churn-model other-model"')
     assert f"Version 1 of other-model is from the experiment with the id {site.experiment('other')}" in said
@@ -218,6 +228,7 @@ def test_a_permission_is_changed_by_giving_another_one(site: Site) -> None:
             assert site.may("bob") == expected
 
 
+@pytest.mark.usefixtures("same_with_every_mlflow")
 def test_a_prompt_is_given_as_a_model_is(site: Site) -> None:
     load = 'import mlflow; print(mlflow.genai.load_prompt("prompts:/churn-prompt/1").template)'
     with pytest.raises(RuntimeError, match=r"403|PERMISSION_DENIED|Permission denied"):
@@ -227,6 +238,7 @@ def test_a_prompt_is_given_as_a_model_is(site: Site) -> None:
     assert site.as_user("carol", load) == "hello {{name}}"
 
 
+@pytest.mark.usefixtures("same_with_every_mlflow")
 def test_a_machine_gets_a_file_with_its_login(site: Site, tmp_path: Path) -> None:
     commands = block("docs/users-and-permissions.md", "> ci-churn.env").to_run()
     file = tmp_path / "ci-churn.env"
@@ -240,6 +252,7 @@ def test_a_machine_gets_a_file_with_its_login(site: Site, tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.usefixtures("same_with_every_mlflow")
 def test_several_mistakes_are_named_at_once(site: Site) -> None:
     said = site.run('make grant STACK=dev USERS=carol EXPERIMENT=chrun MODELS="churn-model chrun-model"', ok=False)
     assert "There is no experiment chrun.\nThere is no model chrun-model.\n" in said
@@ -248,12 +261,14 @@ def test_several_mistakes_are_named_at_once(site: Site) -> None:
     assert "name users or teams" in site.run("make grant STACK=dev EXPERIMENT=churn", ok=False)
 
 
+@pytest.mark.usefixtures("same_with_every_mlflow")
 def test_the_administrator_cannot_take_away_the_own_account(site: Site) -> None:
     assert "log in as another administrator" in site.run("make remove-user STACK=dev NAME=admin", ok=False)
     assert "make rotate-admin" in site.run("make new-password STACK=dev NAME=admin", ok=False)
     assert site.stack.get("/", login=site.admin).status == 200
 
 
+@pytest.mark.usefixtures("same_with_every_mlflow")
 def test_the_commands_work_without_a_stack(site: Site) -> None:
     login, grant = block("docs/users-and-permissions.md", "operations.people").to_run()
     said = site.run(login, grant)
@@ -265,9 +280,6 @@ def test_the_commands_work_without_a_stack(site: Site) -> None:
         ok=False,
     )
     assert "refuses this to carol, who must be an administrator (403)" in refused
-    # On the guide's MLflow these two permissions were the team's.
-    if not site.has_teams:
-        site.run('make grant STACK=dev USERS="alice bob" EXPERIMENT=churn MODELS=churn-model PERMISSION=EDIT')
 
 
 def test_an_owner_gives_a_permission_to_somebody_else(site: Site) -> None:
