@@ -337,6 +337,8 @@ class Mlflow:
             "MLFLOW_DISABLE_TELEMETRY": "true",
             **self.database.environment(self.database_name),
             **{name: str(value) for name, value in self.values["extraEnvVars"].items()},
+            # The tests send many wrong passwords from one address.
+            "LOGIN_TRIES": "1000",
             **self.environment,
         }
         argv = [str(python.with_name("mlflow")), "server", "--host=127.0.0.1", f"--port={self.port}", "--workers=1"]

@@ -46,7 +46,7 @@ def begin(name: str, password: str) -> Response | None:
         _tried[client] = tries
     if may_try:
         return None
-    _logger.warning("too many wrong passwords from %s, the last one for %r", _address(), name)
+    _logger.warning("too many refused logins from %s, the last one for %r", _address(), name)
     response = make_response(f"Too many wrong passwords. Please try again in {SECONDS} seconds.", 429)
     response.headers["Retry-After"] = str(SECONDS)
     return response
