@@ -45,9 +45,9 @@ def site_rules(args: MlflowReleaseArgs, files: Sequence[str], places: int) -> li
         f"acl is_long req.body_size,add(txn.headers),add(txn.url) gt {buffered}",
         _refuse(413, "a body of this size needs Content-Length", "if is_long !has_length"),
         _refuse(413, "the body is larger than 25 MiB", f"if {{ req.body_size gt {MAX_BODY} }}"),
-        "acl is_long path,url_dec -m reg ^/ajax-api/2.0/mlflow/logged-models/[^/]+/artifacts/files",
-        "http-request track-sc1 str(long-),concat(,txn.client) if is_long",
-        "http-request track-sc2 str(long) if is_long",
+        "acl is_model_file path,url_dec -m reg ^/ajax-api/2.0/mlflow/logged-models/[^/]+/artifacts/files",
+        "http-request track-sc1 str(long-),concat(,txn.client) if is_long || is_model_file",
+        "http-request track-sc2 str(long) if is_long || is_model_file",
         _refuse(
             429,
             "too many large requests at once",

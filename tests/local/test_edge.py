@@ -243,6 +243,14 @@ def test_a_body_larger_than_25_mib_is_refused_unless_it_is_a_file(site: Site) ->
     assert ask(site, "PUT", path, login, "Transfer-Encoding: chunked", body=chunked(size))[0] == 200
 
 
+def test_the_file_of_a_logged_model_is_asked_for_as_before(site: Site) -> None:
+    # MLflow, not HAProxy, says that there is no such model.
+    path = "/ajax-api/2.0/mlflow/logged-models/m-0/artifacts/files?artifact_file_path=x"
+    status, answer = site.connect().ask("GET", path, site.admin)
+    assert status == 404
+    assert b"RESOURCE_DOES_NOT_EXIST" in answer
+
+
 def test_a_short_body_needs_no_length(site: Site) -> None:
     # Exporters of OpenTelemetry send one without. MLflow, not HAProxy, says that these four bytes are no traces.
     headers = (basic(site.admin), "Transfer-Encoding: chunked", "Content-Type: application/x-protobuf")
