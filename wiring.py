@@ -180,13 +180,12 @@ def artifacts(settings: Settings, cluster: EksCluster) -> ArtifactStoreArgs:
 def ingress(settings: Settings, cluster: EksCluster | None) -> HaproxyIngressArgs:
     """Return the arguments of the ingress controller."""
     section = settings.ingress
-    class_on_eks = "service.k8s.aws/nlb" if settings.on_eks else None
     return HaproxyIngressArgs(
         class_name=section.class_name,
         namespace=section.namespace,
         chart_version=section.chart_version,
         replicas=section.replicas,
-        load_balancer_class=section.load_balancer_class or class_on_eks,
+        load_balancer_class=settings.load_balancer_class,
         scheme=section.scheme,
         allowed_cidrs=section.allowed_cidrs,
         proxy_protocol_networks=cluster.vpc_cidrs if cluster and settings.proxy_protocol else (),

@@ -179,8 +179,8 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
         ],
         "resources": {"requests": {"cpu": "250m", "memory": "400Mi"}, "limits": {"memory": "400Mi"}},
         "service": service,
-        # Without it an Ingress of any namespace could take a longer path of the site's host.
         # Without the first one every answer invites the client to QUIC, on a UDP port that the load balancer does not have.
+        # Without the others an Ingress of any namespace could take a longer path of the site's host.
         "extraArgs": ["--disable-quic", *(f"--namespace-whitelist={namespace}" for namespace in args.namespaces)],
         # The chart writes the values into a ConfigMap, so each is a string.
         "config": {

@@ -1,6 +1,5 @@
 """Load on a local stack: HTTP clients through HAProxy, and measurements taken while they run."""
 
-import base64
 import contextlib
 import http.client
 import json
@@ -11,13 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from ssl import CERT_NONE, create_default_context
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from local import paths
 from local.cluster.objects import Objects
-from local.stack import Answer, LocalStack
+from local.stack import Answer, LocalStack, any_certificate, basic
 from local.supervisor.client import Supervisor
 
 REPORT = paths.CHECKOUT / "artifacts" / "day-two.md"
@@ -250,14 +248,11 @@ def send(
 
 
 def _connection(stack: LocalStack) -> http.client.HTTPSConnection:
-    context = create_default_context()
-    context.check_hostname = False
-    context.verify_mode = CERT_NONE
-    return http.client.HTTPSConnection("localhost", stack.https_port, timeout=60, context=context)
+    return http.client.HTTPSConnection("localhost", stack.https_port, timeout=60, context=any_certificate())
 
 
 def _headers(login: tuple[str, str] | None) -> dict[str, str]:
     headers = {"Content-Type": "application/json"}
     if login is not None:
-        headers["Authorization"] = "Basic " + base64.b64encode(":".join(login).encode()).decode()
+        headers["Authorization"] = basic(login)
     return headers

@@ -222,8 +222,8 @@ class LocalStack:
         """
         request = urllib.request.Request(f"{url or self.url}{path}", headers=dict(headers or {}))  # noqa: S310 - http(s) only
         if login:
-            request.add_header("Authorization", "Basic " + b64encode(":".join(login).encode()).decode())
-        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_any_certificate()), _NoRedirect())
+            request.add_header("Authorization", basic(login))
+        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=any_certificate()), _NoRedirect())
         try:
             with opener.open(request, timeout=30) as answer:
                 return Answer(answer.status, dict(answer.headers), answer.read().decode(errors="replace"))
@@ -369,7 +369,13 @@ def _plain(value: Any) -> Any:
         return value
 
 
-def _any_certificate() -> SSLContext:
+def basic(login: tuple[str, str]) -> str:
+    """Return the header `Authorization` of a user and password."""
+    return "Basic " + b64encode(":".join(login).encode()).decode()
+
+
+def any_certificate() -> SSLContext:
+    """Return a context that accepts the local stack's self-signed certificate."""
     context = create_default_context()
     context.check_hostname = False
     context.verify_mode = CERT_NONE

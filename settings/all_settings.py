@@ -14,6 +14,9 @@ from settings.section import Section
 from settings.tags import tag_problems
 from settings.value_types import arn_place, is_wide
 
+AWS_LOAD_BALANCER_CONTROLLER = "service.k8s.aws/nlb"
+"""Class of the network load balancers of the AWS Load Balancer Controller."""
+
 
 class Settings(Section):
     """All settings of a stack."""
@@ -50,11 +53,16 @@ class Settings(Section):
         return self.mlflow.url or f"{'http' if self.ingress.plain_http else 'https'}://{self.mlflow.host}"
 
     @property
+    def load_balancer_class(self) -> str | None:
+        """Class of the load balancer. None: the cluster's default."""
+        return self.ingress.load_balancer_class or (AWS_LOAD_BALANCER_CONTROLLER if self.on_eks else None)
+
+    @property
     def proxy_protocol(self) -> bool:
         """True if the load balancer tells HAProxy the addresses of clients."""
-        chosen, load_balancer = self.ingress.proxy_protocol, self.ingress.load_balancer_class
-        default = self.on_eks and self.ingress.install and load_balancer in {None, "service.k8s.aws/nlb"}
-        return default if chosen is None else chosen
+        if self.ingress.proxy_protocol is not None:
+            return self.ingress.proxy_protocol
+        return self.on_eks and self.ingress.install and self.load_balancer_class == AWS_LOAD_BALANCER_CONTROLLER
 
     @property
     def max_replicas(self) -> int:

@@ -83,36 +83,20 @@ def mebibytes(memory: str) -> int:
     return int(memory[:-2]) * (1024 if memory.endswith("Gi") else 1)
 
 
-def _password(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[A-Za-z0-9._-]{12,128}", value.get_secret_value()):
-        raise ValueError(
-            "must be 12 to 128 characters out of A-Z a-z 0-9 . _ - (the chart hands it through sed, an ini file and a URI, "
-            "which silently change other characters); leave it out to have one generated"
-        )
-    return value
+def _secret_matching(pattern: str, rule: str) -> AfterValidator:
+    """Make a rule out of a pattern for a secret, whose value is in no message. Without the secret one is generated."""
+
+    def check(value: SecretStr) -> SecretStr:
+        if not re.fullmatch(pattern, value.get_secret_value()):
+            raise ValueError(f"must be {rule}; leave it out to have one generated")
+        return value
+
+    return AfterValidator(check)
 
 
 def _not_empty(value: SecretStr) -> SecretStr:
     if not value.get_secret_value():
         raise ValueError("is empty; set it with `pulumi config set --secret --path`")
-    return value
-
-
-def _key_text(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[!-~]{32,256}", value.get_secret_value()):
-        raise ValueError(
-            "must be 32 to 256 characters of ASCII without spaces, for example from `openssl rand -base64 32`; "
-            "leave it out to have one generated"
-        )
-    return value
-
-
-def _webhook_key(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[A-Za-z0-9_-]{43}=", value.get_secret_value()):
-        raise ValueError(
-            "must be 32 bytes in URL-safe base64, for example from `openssl rand -base64 32 | tr -- '+/' '-_'`; "
-            "leave it out to have one generated"
-        )
     return value
 
 
@@ -218,10 +202,29 @@ MajorVersion = Annotated[
     matching(r"1[5-9]|2[0-9]", 'write the major version as a string, for example "17": minor ones are automatic'),
 ]
 Network = Annotated[str, AfterValidator(_network)]
-Password = Annotated[SecretStr, AfterValidator(_password)]
+Password = Annotated[
+    SecretStr,
+    _secret_matching(
+        r"[A-Za-z0-9._-]{12,128}",
+        "12 to 128 characters out of A-Z a-z 0-9 . _ - (the chart hands it through sed, an ini file and a URI, "
+        "which silently change other characters)",
+    ),
+]
 ForeignPassword = Annotated[SecretStr, AfterValidator(_not_empty)]
-KeyText = Annotated[SecretStr, AfterValidator(_key_text)]
-WebhookKey = Annotated[SecretStr, AfterValidator(_webhook_key)]
+KeyText = Annotated[
+    SecretStr,
+    _secret_matching(
+        r"[!-~]{32,256}",
+        "32 to 256 characters of ASCII without spaces, for example from `openssl rand -base64 32`",
+    ),
+]
+WebhookKey = Annotated[
+    SecretStr,
+    _secret_matching(
+        r"[A-Za-z0-9_-]{43}=",
+        "32 bytes in URL-safe base64, for example from `openssl rand -base64 32 | tr -- '+/' '-_'`",
+    ),
+]
 Origin = Annotated[str, AfterValidator(_origin)]
 Site = Annotated[str, AfterValidator(_site)]
 LdapUri = Annotated[

@@ -30,11 +30,10 @@ def site_rules(args: MlflowReleaseArgs, files: Sequence[str], places: int) -> li
     # Each pod of the controller has its share of the places, and counts for itself.
     share = places // args.site.controllers * args.pods.min_pods
     longest = max(1, share - max(1, share // 3))
-    only_plain = f"acl is_file path,url_dec -m beg {' '.join(files)} /static-files/"
     return [
         *_login(args),
         # In another spelling such a path would come here, where a slow transfer takes the place of something else.
-        only_plain,
+        f"acl is_file path,url_dec -m beg {' '.join(files)} /static-files/",
         _refuse(400, "write this path without percent signs", "if is_file"),
         *_per_client(args),
         # HAProxy waits for a body of unknown length only, to see whether it is short. The other rules know the length.

@@ -4,15 +4,13 @@ import functools
 import http.client
 import json
 import subprocess
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
-from ssl import CERT_NONE, create_default_context
 
 from local import tools
-from local.stack import LocalStack
+from local.stack import LocalStack, any_certificate, basic
 
 Login = tuple[str, str]
 
@@ -32,13 +30,19 @@ class Site:
     def pods(self) -> list[str]:
         return self.stack.pod_addresses()
 
-    def connect(self, pod: str | None = None) -> "Connection":
+    def connect(self, pod: str | None = None, source: str = "") -> "Connection":
+        """Connect to a pod or to the site, to the latter from an address if one is given."""
         if pod is not None:
             host, _, port = pod.rpartition(":")
             return Connection(http.client.HTTPConnection(host, int(port), timeout=60))
-        context = create_default_context()
-        context.check_hostname, context.verify_mode = False, CERT_NONE
-        return Connection(http.client.HTTPSConnection("localhost", self.stack.https_port, context=context, timeout=60))
+        connection = http.client.HTTPSConnection(
+            "localhost",
+            self.stack.https_port,
+            context=any_certificate(),
+            timeout=60,
+            source_address=(source, 0) if source else None,
+        )
+        return Connection(connection)
 
 
 @dataclass
@@ -59,7 +63,7 @@ class Connection:
     ) -> tuple[int, bytes]:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if login:
-            sent["Authorization"] = "Basic " + b64encode(":".join(login).encode()).decode()
+            sent["Authorization"] = basic(login)
         if isinstance(body, Mapping):
             sent.setdefault("Content-Type", "application/json")
             body = json.dumps(body).encode()

@@ -1,22 +1,20 @@
 """HAProxy in front of the pods: strangers, large bodies and slow clients take nobody's place, and wrong passwords cost time."""
 
 import contextlib
-import http.client
 import socket
 import threading
 import time
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from ssl import CERT_NONE, SSLContext, SSLError, SSLSocket, SSLWantReadError, create_default_context
+from ssl import SSLError, SSLSocket, SSLWantReadError
 
 import pytest
 
 from components.mlflow_release.edge_rules import MAX_BODY
-from local.stack import LocalStack
-from tests.local.sites import Connection, Login, Site
-from tests.local.test_who_gets_in import DEFAULT_MLFLOW
+from local.charts.mlflow import APP_VERSIONS
+from local.stack import LocalStack, any_certificate, basic
+from tests.local.sites import Login, Site
 
 pytestmark = pytest.mark.local
 
@@ -28,30 +26,16 @@ SOURCES = [f"127.0.0.{number}" for number in range(2, 8)]
 
 @pytest.fixture(scope="module")
 def site(stack: LocalStack) -> Site:
-    return Site(stack, DEFAULT_MLFLOW)
+    return Site(stack, APP_VERSIONS["1.11.5"])
 
 
-def basic(login: Login) -> str:
-    return "Authorization: Basic " + b64encode(":".join(login).encode()).decode()
-
-
-def from_address(site: Site, source: str) -> Connection:
-    """Connect to the site from another address."""
-    connection = http.client.HTTPSConnection(
-        "localhost", site.stack.https_port, context=tls(), timeout=60, source_address=(source, 0)
-    )
-    return Connection(connection)
-
-
-def tls() -> SSLContext:
-    context = create_default_context()
-    context.check_hostname, context.verify_mode = False, CERT_NONE
-    return context
+def authorization(login: Login) -> str:
+    return f"Authorization: {basic(login)}"
 
 
 def ask(site: Site, method: str, path: str, *headers: str, body: Iterable[bytes] = ()) -> tuple[int, bytes]:
     """Send one request as it is written here, and return the status and the rest of the answer."""
-    with tls().wrap_socket(socket.create_connection(("localhost", site.stack.https_port), 90)) as client:
+    with any_certificate().wrap_socket(socket.create_connection(("localhost", site.stack.https_port), 90)) as client:
         head = [f"{method} {path} HTTP/1.1", f"Host: localhost:{site.stack.https_port}", *headers]
         client.sendall(("\r\n".join([*head, "Connection: close"]) + "\r\n\r\n").encode())
         # HAProxy answers before the body is sent, and closes its side.
@@ -119,7 +103,7 @@ class SlowClients:
         plain.bind((source, 0))
         plain.settimeout(20)
         plain.connect(("127.0.0.1", self.site.stack.https_port))
-        client = tls().wrap_socket(plain)
+        client = any_certificate().wrap_socket(plain)
         head = [f"{request} HTTP/1.1", f"Host: localhost:{self.site.stack.https_port}", *headers]
         with contextlib.suppress(OSError):
             client.sendall("\r\n".join([*head, "", ""]).encode() + body)
@@ -137,7 +121,7 @@ class SlowClients:
 
 def others(site: Site, seconds: float = 6) -> Counter[str]:
     """Return the answers that other people get meanwhile, for the probe, the page and the API."""
-    connection, answers, slowest = from_address(site, "127.0.0.99"), Counter[str](), 0.0
+    connection, answers, slowest = site.connect(source="127.0.0.99"), Counter[str](), 0.0
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for method, path, login in (
@@ -191,15 +175,15 @@ def test_a_preflight_needs_no_login(site: Site) -> None:
 def test_slow_bodies_leave_places_to_others(site: Site, login: Login | None) -> None:
     with SlowClients(site) as slow:
         for source in SOURCES:
-            slow.send(10, source, f"POST {CREATE_RUN}", basic(login or site.admin))
+            slow.send(10, source, f"POST {CREATE_RUN}", authorization(login or site.admin))
         assert only_good(others(site))
         # HAProxy waits for these, so they take no place.
-        slow.send(30, SOURCES[0], f"POST {CREATE_RUN}", basic(login or site.admin), at_once=20_000)
+        slow.send(30, SOURCES[0], f"POST {CREATE_RUN}", authorization(login or site.admin), at_once=20_000)
         assert only_good(others(site, 5))
 
 
 def test_slow_transfers_leave_places_to_others(site: Site, large_file: str) -> None:
-    login = basic(site.admin)
+    login = authorization(site.admin)
     with SlowClients(site) as slow:
         for source in SOURCES:
             slow.receive(5, source, f"GET {large_file}", login)
@@ -217,7 +201,7 @@ def test_slow_readers_of_the_page_leave_places_to_others(site: Site) -> None:
 
 def test_a_client_has_a_hundred_requests_at_a_time(site: Site) -> None:
     with SlowClients(site) as slow:
-        slow.send(110, SOURCES[0], f"PUT {ARTIFACTS}/0/slow/artifacts/never.bin", basic(site.admin))
+        slow.send(110, SOURCES[0], f"PUT {ARTIFACTS}/0/slow/artifacts/never.bin", authorization(site.admin))
         assert only_good(others(site, 1))
         assert slow.answers() == {429: 10}
 
@@ -231,11 +215,11 @@ def test_idle_connections_take_nothing(site: Site) -> None:
 
 def test_a_transfer_cannot_hide_behind_percent_signs(site: Site, large_file: str) -> None:
     for path in (large_file.replace("artifacts/", "artifact%73/", 1), "/get%2Dartifact?path=x", "/%73tatic-files/x.js"):
-        assert ask(site, "GET", path, basic(site.admin))[0] == 400
+        assert ask(site, "GET", path, authorization(site.admin))[0] == 400
 
 
 def test_a_body_larger_than_25_mib_is_refused_unless_it_is_a_file(site: Site) -> None:
-    login, size = basic(site.admin), MAX_BODY + 1
+    login, size = authorization(site.admin), MAX_BODY + 1
     assert ask(site, "POST", CREATE_RUN, login, f"Content-Length: {size}", body=[b"x" * size])[0] == 413
     assert ask(site, "POST", CREATE_RUN, login, "Transfer-Encoding: chunked", body=chunked(size))[0] == 413
     path = f"{ARTIFACTS}/0/sizes/artifacts/file.bin"
@@ -253,7 +237,7 @@ def test_the_file_of_a_logged_model_is_asked_for_as_before(site: Site) -> None:
 
 def test_a_short_body_needs_no_length(site: Site) -> None:
     # Exporters of OpenTelemetry send one without. MLflow, not HAProxy, says that these four bytes are no traces.
-    headers = (basic(site.admin), "Transfer-Encoding: chunked", "Content-Type: application/x-protobuf")
+    headers = (authorization(site.admin), "Transfer-Encoding: chunked", "Content-Type: application/x-protobuf")
     status, answer = ask(
         site, "POST", "/v1/traces", *headers, "x-mlflow-experiment-id: 0", body=[b"4\r\nxxxx\r\n0\r\n\r\n"]
     )
@@ -264,7 +248,7 @@ def test_a_short_body_needs_no_length(site: Site) -> None:
 def test_a_body_may_come_late(site: Site) -> None:
     # The controller's own limit is 5 s.
     body = b'{"name": "with a late body"}'
-    headers = (basic(site.admin), f"Content-Length: {len(body)}", "Content-Type: application/json")
+    headers = (authorization(site.admin), f"Content-Length: {len(body)}", "Content-Type: application/json")
 
     def late() -> Iterator[bytes]:
         yield body[:5]
@@ -275,7 +259,7 @@ def test_a_body_may_come_late(site: Site) -> None:
 
 
 def test_wrong_passwords_slow_down_where_they_come_from(site: Site) -> None:
-    guesser, answers = from_address(site, "127.0.0.50"), Counter[int]()
+    guesser, answers = site.connect(source="127.0.0.50"), Counter[int]()
     for number in range(20):
         status, _ = guesser.ask("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0", ("admin", f"guess {number}"))
         answers[status] += 1
@@ -283,4 +267,4 @@ def test_wrong_passwords_slow_down_where_they_come_from(site: Site) -> None:
     assert answers[401] <= 10
     assert answers[401] + answers[429] == 20
     assert guesser.headers["Retry-After"] == "30"
-    assert from_address(site, "127.0.0.51").ask("GET", "/", site.admin)[0] == 200
+    assert site.connect(source="127.0.0.51").ask("GET", "/", site.admin)[0] == 200

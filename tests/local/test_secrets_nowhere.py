@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from ssl import CERT_NONE, create_default_context
 from typing import Any
 from urllib.parse import quote
 
@@ -24,7 +23,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from local import paths
-from local.stack import PYTHON, LocalStack
+from local.stack import PYTHON, LocalStack, any_certificate, basic
 from tests import ROOT
 
 pytestmark = pytest.mark.local
@@ -388,13 +387,8 @@ def people(stack: LocalStack, watched: Watched) -> None:
 
 
 def post(stack: LocalStack, path: str, body: str, login: tuple[str, str]) -> int:
-    context = create_default_context()
-    context.check_hostname, context.verify_mode = False, CERT_NONE
-    connection = http.client.HTTPSConnection("localhost", stack.https_port, context=context, timeout=30)
-    headers: Mapping[str, str] = {
-        "Content-Type": "application/json",
-        "Authorization": "Basic " + base64.b64encode(":".join(login).encode()).decode(),
-    }
+    connection = http.client.HTTPSConnection("localhost", stack.https_port, context=any_certificate(), timeout=30)
+    headers: Mapping[str, str] = {"Content-Type": "application/json", "Authorization": basic(login)}
     try:
         connection.request("POST", path, body, headers)
         return connection.getresponse().status

@@ -1,14 +1,14 @@
 import json
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import ClassVar
 
 import pytest
 
 from operations import people
 from operations.mlflow_site import RefusedError, Site, from_environment
+from tests.operations.http_server import serving
 
 PASSWORD = "the-password-of-the-administrator"
 LOGIN = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
@@ -38,13 +38,8 @@ class FakeMlflow(BaseHTTPRequestHandler):
 @pytest.fixture
 def url() -> Iterator[str]:
     FakeMlflow.seen = []
-    http = HTTPServer(("127.0.0.1", 0), FakeMlflow)
-    thread = threading.Thread(target=http.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_port}"
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with serving(FakeMlflow) as address:
+        yield address
 
 
 def run(monkeypatch: pytest.MonkeyPatch, url: str, *arguments: str) -> str:

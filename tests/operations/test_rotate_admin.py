@@ -1,12 +1,12 @@
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
 import pytest
 
 from operations.rotate_admin import change_password
+from tests.operations.http_server import serving
 
 
 class FakeMlflow(BaseHTTPRequestHandler):
@@ -26,13 +26,8 @@ class FakeMlflow(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[str]:
     FakeMlflow.seen, FakeMlflow.status = [], 200
-    http = HTTPServer(("127.0.0.1", 0), FakeMlflow)
-    thread = threading.Thread(target=http.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_port}"
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with serving(FakeMlflow) as address:
+        yield address
 
 
 def test_the_current_and_the_new_password_go_to_mlflow(server: str) -> None:
