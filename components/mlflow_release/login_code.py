@@ -18,6 +18,7 @@ VOLUME = "login"
 CONFIG_MAP = "mlflow-login"
 """Name of the ConfigMap that holds the code."""
 FILES = (
+    "answers.py",
     "authorization.py",
     "failed_logins.py",
     "ldap_login.py",

@@ -75,7 +75,17 @@ class Connection:
 
 @functools.cache
 def routes(version: str) -> list[tuple[str, list[str], str]]:
-    script = [tools.mlflow_python(version), Path(__file__).with_name("mlflow_routes.py")]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=300, check=False)
+    return json.loads(_printed(version, "mlflow_routes.py"))
+
+
+@functools.cache
+def messages(version: str) -> dict[str, object]:
+    """Return what the routes take, as `mlflow_messages.py` prints it."""
+    return json.loads(_printed(version, "mlflow_messages.py"))
+
+
+def _printed(version: str, script: str) -> str:
+    command = [tools.mlflow_python(version), Path(__file__).with_name(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout.splitlines()[-1]

@@ -255,6 +255,14 @@ def test_the_database_proves_itself_to_the_server_and_to_the_migration(any_clust
     assert not any_cluster.of_type("kubernetes:core/v1:ConfigMap")[1:]
 
 
+def test_a_read_only_database_is_no_mistake_of_the_caller_without_a_login_either(
+    open_to_all: Deployment, any_cluster: Deployment
+) -> None:
+    assert open_to_all.environment["PGTARGETSESSIONATTRS"] == "read-write"
+    # The code of the login tells clients to try again, and lets them read meanwhile.
+    assert "PGTARGETSESSIONATTRS" not in any_cluster.environment
+
+
 def test_with_an_authority_the_certificate_is_checked_instead() -> None:
     deployment = anywhere({"database.caFile": "tests/unit/authority.pem"})
     file = deployment.environment["PGSSLROOTCERT"]

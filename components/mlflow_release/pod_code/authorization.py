@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import answers
 import outgoing
 from cachetools import TTLCache
 from flask import Response, g, has_request_context, make_response, request
@@ -106,6 +107,11 @@ def authorized(authenticate: Callable[[], Authorization | Response]) -> Callable
 def _refusal() -> Response | None:
     try:
         asked = _route()
+        answers.check_path()
+        if asked == "GET graphql":
+            raise MlflowException("GraphQL takes POST.", INVALID_PARAMETER_VALUE)
+        if asked == "POST experiments/create":
+            _check_location(asked)
         if asked and GATEWAY.match(asked):
             _check_gateway()
         if not g.sender.is_admin:
@@ -128,13 +134,20 @@ def _check_gateway() -> None:
         raise _RefusedError(f"Pages of {origin} may not call the gateway.")
 
 
+def _check_location(asked: str) -> None:
+    """Raise an error if a new experiment is to keep its artifacts anywhere but in its own folder, by which people may use them."""
+    if any(name == "artifactlocation" and value for name, value in _parameters(asked)):
+        raise MlflowException(
+            "This server keeps the artifacts of each experiment in a folder of its own. Please leave artifact_location out.",
+            INVALID_PARAMETER_VALUE,
+        )
+
+
 def _check(asked: str | None) -> None:
     """Raise an error if the person may not send the current request."""
     if asked is None or asked in PUBLIC:
         return
     given = list(_parameters(asked))
-    if any(name == "artifactlocation" and value for name, value in given):
-        raise _RefusedError("Only an administrator may choose where an experiment keeps its artifacts.")
     if "/traces" in request.path and any(LOCATION_TAGS & {name, plain(value)} for name, value in given):
         raise _RefusedError("Only the server sets the tags that say where a trace is kept.")
     if asked in FILTERED and request.method != "HEAD":
@@ -390,6 +403,7 @@ def _execute(*query: Any, middleware: Iterable[object] | None = None, **named: A
     return _plain_execute(*query, middleware=[_GraphQLCheck(), *(middleware or ())], **named)
 
 
+answers.install()
 outgoing.guard_webhooks()
 if GATEWAY_IS_ON:
     outgoing.guard_gateway()
