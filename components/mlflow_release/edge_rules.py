@@ -62,6 +62,11 @@ def files_rules(args: MlflowReleaseArgs) -> list[str]:
 
 
 def page_rules(args: MlflowReleaseArgs) -> list[str]:
+    """Return the rules of the Ingress for the page that loads the scripts and styles."""
+    return [*_login(args), *script_rules(args)]
+
+
+def script_rules(args: MlflowReleaseArgs) -> list[str]:
     """Return the rules of the Ingress for scripts and styles, which need no login."""
     return [
         *_per_client(args),

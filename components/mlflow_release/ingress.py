@@ -7,7 +7,7 @@ from typing import Any
 import pulumi_kubernetes as kubernetes
 
 from .arguments import MlflowReleaseArgs
-from .edge_rules import files_rules, page_rules, site_rules
+from .edge_rules import files_rules, page_rules, script_rules, site_rules
 from .names import RELEASE, TLS_SECRET
 
 FILES = (
@@ -20,9 +20,12 @@ FILES = (
     "/model-versions/get-artifact",
 )
 """Beginnings of the paths that transfer files."""
-PAGE_PLACES = 16
+SCRIPT_PLACES = 16
 """Requests for scripts and styles that a pod gets at once. They need no connection to the database, but the largest script, 4 MB, keeps
 MLflow 3.15.1 busy for 150 ms."""
+PAGE_PLACES = 6
+"""Requests for the page itself that a pod gets at once. With this number a pod with the default pool gets 40 requests of all parts, which
+is the number of threads of MLflow 3.15.1."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Part:
     """Beginnings of its paths."""
     annotations: Mapping[str, str]
     """Annotations of the Ingress."""
+    path_type: str = "Prefix"
+    """Kubernetes' type of the paths. `Exact`: they are whole paths."""
 
     @property
     def service(self) -> str:
@@ -43,10 +48,15 @@ class Part:
 
 
 def parts(args: MlflowReleaseArgs) -> tuple[Part, ...]:
-    """Return the parts of the site whose answers can take long because the client is slow."""
+    """Return the parts of the site that calls of the API must not keep waiting, or that must not keep calls of the API waiting."""
     return (
         Part("files", FILES, _annotations(args, _places(args), files_rules(args))),
-        Part("static", ("/static-files",), _annotations(args, PAGE_PLACES, page_rules(args))),
+        Part("page", ("/",), _annotations(args, _at_least_one_each(args, PAGE_PLACES), page_rules(args)), "Exact"),
+        Part(
+            "static",
+            ("/static-files",),
+            _annotations(args, _at_least_one_each(args, SCRIPT_PLACES), script_rules(args)),
+        ),
     )
 
 
@@ -56,7 +66,7 @@ def part_spec(args: MlflowReleaseArgs, part: Part) -> kubernetes.networking.v1.I
         "service": {"name": part.service, "port": {"name": "http"}}
     }
     paths: list[kubernetes.networking.v1.HTTPIngressPathArgsDict] = [
-        {"path": path, "path_type": "Prefix", "backend": backend} for path in part.paths
+        {"path": path, "path_type": part.path_type, "backend": backend} for path in part.paths
     ]
     return {
         "ingress_class_name": args.site.ingress_class,
@@ -83,7 +93,7 @@ def ingress_values(args: MlflowReleaseArgs) -> dict[str, Any]:
 
 def threads(args: MlflowReleaseArgs) -> int:
     """Return the number of requests that a pod gets at once, of all parts of the site."""
-    return 2 * _places(args) + PAGE_PLACES
+    return 2 * _places(args) + PAGE_PLACES + SCRIPT_PLACES
 
 
 def _places(args: MlflowReleaseArgs) -> int:
@@ -91,6 +101,11 @@ def _places(args: MlflowReleaseArgs) -> int:
     # them can wait for each other for ever. With one request fewer, one of them always gets its second connection. A transfer of a file
     # never waits for a second connection, so transfers do not count.
     return args.database.pool_size + args.database.pool_overflow - 1
+
+
+def _at_least_one_each(args: MlflowReleaseArgs, places: int) -> int:
+    # HAProxy takes a pod of the controller's share of 0 places for no limit.
+    return max(places, args.site.controllers)
 
 
 def _annotations(args: MlflowReleaseArgs, places: int, rules: Sequence[str]) -> dict[str, str]:

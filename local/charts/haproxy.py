@@ -277,22 +277,23 @@ def files(
 @dataclass(frozen=True)
 class _Route:
     host: str
-    paths: Sequence[str]
+    paths: Sequence[tuple[bool, str]]
     redirect: str | None
     backend: str
     backend_lines: Sequence[str]
 
 
-def _targets(ingress: Ingress) -> list[tuple[str, str, list[str]]]:
-    """Return host, Service and paths of every backend."""
-    targets: dict[tuple[str, str], list[str]] = {}
+def _targets(ingress: Ingress) -> list[tuple[str, str, list[tuple[bool, str]]]]:
+    """Return host, Service and paths of every backend. A path comes with true if it is a whole one, of the type Exact."""
+    targets: dict[tuple[str, str], list[tuple[bool, str]]] = {}
     for rule in ingress.spec["rules"]:
         for path in rule["http"]["paths"]:
-            if path["pathType"] != "Prefix":
+            if path["pathType"] not in {"Exact", "Prefix"}:
                 raise ValuesError(
-                    f"Ingress {ingress.namespace}/{ingress.name}: the local stack has only paths of the type Prefix"
+                    f"Ingress {ingress.namespace}/{ingress.name}: the local stack has only paths of the types Exact and Prefix"
                 )
-            targets.setdefault((rule["host"], path["backend"]["service"]["name"]), []).append(path["path"])
+            backend = rule["host"], path["backend"]["service"]["name"]
+            targets.setdefault(backend, []).append((path["pathType"] == "Exact", path["path"]))
     return [(host, service, paths) for (host, service), paths in targets.items()]
 
 
@@ -301,7 +302,7 @@ def _route(
     controller: Rendered,
     host: str,
     service: str,
-    paths: Sequence[str],
+    paths: Sequence[tuple[bool, str]],
     backends: Mapping[tuple[str, str], Backend],
 ) -> _Route:
     own = _own_settings(ingress.annotations)
@@ -397,12 +398,14 @@ def _frontends(
     certificates = " ".join(f"crt {path}" for path in pems)
     plain = f"  bind 127.0.0.1:{ports['http']}"
     encrypted = f"  bind 127.0.0.1:{ports['https']} ssl {certificates} alpn h2,http/1.1"
-    # The longest path wins, so it comes last.
-    by_length = sorted((len(path), path, route.host, route.backend) for route in routes for path in route.paths)
+    # A whole path wins, else the longest beginning, so it comes last.
+    by_length = sorted(
+        (exact, len(path), path, route.host, route.backend) for route in routes for exact, path in route.paths
+    )
     matches = [
         f"  http-request set-var(txn.backend) str({backend}) if {{ req.hdr(host),host_only -m str -i {host} }} {condition}"
-        for _, path, host, backend in by_length
-        for condition in (f"{{ path {path} }}", f"{{ path_beg {path.rstrip('/')}/ }}")
+        for exact, _, path, host, backend in by_length
+        for condition in (f"{{ path {path} }}", *([] if exact else [f"{{ path_beg {path.rstrip('/')}/ }}"]))
     ]
     choices = ["  use_backend %[var(txn.backend)] if { var(txn.backend) -m found }", "  default_backend not-found", ""]
     redirects = [

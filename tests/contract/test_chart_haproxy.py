@@ -65,9 +65,11 @@ def controller(**config: str) -> Rendered:
     return render("1.52.1", "ha-proxy-ingress", "haproxy", {"controller": {"config": config}})
 
 
-def ingress(*, tls: bool = True, service: str = "mlflow", path: str = "/", **annotations: str) -> Ingress:
+def ingress(
+    *, tls: bool = True, service: str = "mlflow", path: str = "/", path_type: str = "Prefix", **annotations: str
+) -> Ingress:
     backend = {"service": {"name": service, "port": {"number": 80}}}
-    paths = [{"path": path, "pathType": "Prefix", "backend": backend}]
+    paths = [{"path": path, "pathType": path_type, "backend": backend}]
     spec: dict[str, Any] = {"rules": [{"host": HOST, "http": {"paths": paths}}]}
     if tls:
         spec["tls"] = [{"hosts": [HOST], "secretName": "mlflow-tls"}]
@@ -198,6 +200,18 @@ def test_the_longest_path_wins() -> None:
     ]
     assert chosen[2].endswith("{ path /get-artifact }")
     assert chosen[3].endswith("{ path_beg /get-artifact/ }")
+
+
+def test_a_whole_path_wins_over_the_beginning_of_all() -> None:
+    page = ingress(service="mlflow-page", path_type="Exact")
+    chosen = [line for line in lines(controller(), page, ingress()) if "set-var(txn.backend)" in line]
+    assert [line.split("str(")[1].split(")")[0] for line in chosen[: len(chosen) // 2]] == [
+        *["mlflow.mlflow.mlflow.example.com"] * 2,
+        "mlflow.mlflow-page.mlflow.example.com",
+    ]
+    assert chosen[2].endswith("{ path / }")
+    with pytest.raises(ValuesError, match="only paths of the types Exact and Prefix"):
+        configuration(controller(), ingress(path_type="ImplementationSpecific"))
 
 
 def test_a_snippet_of_the_controller_is_in_the_global_section() -> None:

@@ -77,7 +77,7 @@ def test_the_guides_chart_runs_under_gunicorn_and_the_default_one_does_not(any_c
     options = Computed({"mlflow.chartVersion": "1.8.1"}).values["extraArgs"]["gunicornOpts"].split()
     # With one thread, gunicorn's default, an upload would delay the answer to the kubelet's probe. Each request that HAProxy lets through
     # has one: 9 of the API, 9 transfers and 16 for the page.
-    assert set(options) == {"--threads=34", "--timeout=300", "--config=/etc/mlflow-login/login_tables.py"}
+    assert set(options) == {"--threads=40", "--timeout=300", "--config=/etc/mlflow-login/login_tables.py"}
     assert "gunicornOpts" not in any_cluster.values["extraArgs"]
 
 
@@ -846,7 +846,7 @@ def rules(deployment: Deployment, part: str) -> list[str]:
 
 
 def test_transfers_and_the_page_have_places_of_their_own(any_cluster: Deployment) -> None:
-    for part, places, path in (("files", "9", "/get-artifact"), ("static", "16", "/static-files")):
+    for part, places, path in (("files", "9", "/get-artifact"), ("page", "6", "/"), ("static", "16", "/static-files")):
         service, ingress = any_cluster.named(f"mlflow-{part}-service"), any_cluster.named(f"mlflow-{part}-ingress")
         # HAProxy's controller makes a backend for each Service.
         assert service["metadata"]["name"] == f"mlflow-{part}"
@@ -855,6 +855,8 @@ def test_transfers_and_the_page_have_places_of_their_own(any_cluster: Deployment
         (rule,) = ingress["spec"]["rules"]
         paths = {each["path"]: each["backend"]["service"]["name"] for each in rule["http"]["paths"]}
         assert paths[path] == f"mlflow-{part}"
+        # As the beginning of a path, that of the page would be the whole site.
+        assert {each["pathType"] for each in rule["http"]["paths"]} == {"Exact" if path == "/" else "Prefix"}
         assert rule["host"] == "mlflow.example.com"
         annotations = ingress["metadata"]["annotations"]
         assert annotations["haproxy.org/pod-maxconn"] == places
@@ -866,9 +868,22 @@ def test_transfers_and_the_page_have_places_of_their_own(any_cluster: Deployment
         )
 
 
+def test_every_pod_of_the_controller_has_a_place_for_each_part() -> None:
+    many = deploy(
+        changed(
+            MINIMAL,
+            {"ingress.replicas": 20, "mlflow.pool": {"overflow": 20}, "postgres.instanceClass": "db.m7g.4xlarge"},
+        )
+    )
+    for part in ("files", "page", "static"):
+        annotations = many.named(f"mlflow-{part}-ingress")["metadata"]["annotations"]
+        # The controller divides the number, and HAProxy takes the result 0 for no limit.
+        assert int(annotations["haproxy.org/pod-maxconn"]) >= 20
+
+
 def test_haproxy_asks_for_a_login_unless_the_site_has_none(any_cluster: Deployment, open_to_all: Deployment) -> None:
     for deployment, asked in ((any_cluster, True), (open_to_all, False)):
-        for lines in (backend_lines(deployment), rules(deployment, "files")):
+        for lines in (backend_lines(deployment), rules(deployment, "files"), rules(deployment, "page")):
             assert any("return status 401" in line for line in lines) == asked
     # MLflow shows its scripts and styles without one.
     assert not any("401" in line for line in rules(any_cluster, "static"))
