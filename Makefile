@@ -25,7 +25,7 @@ receivers = --experiment "$(EXPERIMENT)" $(if $(call given,USERS),--user $(USERS
 	$(if $(call given,MODELS),--model $(MODELS))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down preview status logs test unit bench check secrets-baseline audit lock settings-reference chart-facts doctor cost rotate-admin \
+.PHONY: help up down preview status logs test clients unit bench check secrets-baseline audit lock settings-reference chart-facts doctor cost rotate-admin \
 	user new-password remove-user team leave-team grant revoke
 
 help: ## Show this.
@@ -58,6 +58,9 @@ logs: $(VENV)/.complete ## Follow the logs of the local stack (NAME=mlflow: only
 ##@ For contributors
 test: $(VENV)/.complete ## Run every test, those on the real engine too (TESTS="tests/unit -k word": some of them; JOBS=1: one after the other).
 	@$(VENV)/bin/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(TESTS)
+
+clients: $(VENV)/.complete ## Run old MLflow clients on the local stack, and compare with the table in docs/upgrade.md (UPDATE_CLIENTS=1: write it).
+	@$(VENV)/bin/python -m pytest -m clients tests/local/test_clients.py
 
 unit: $(VENV)/.complete ## Run the fast tests: under a minute on two cores.
 	@$(VENV)/bin/python -m pytest -n auto --dist worksteal tests/unit tests/contract tests/operations tests/docs

@@ -51,7 +51,14 @@ by_job = pytest.mark.parametrize("job", [job for _, job in jobs()], ids=[name fo
 
 
 def test_the_workflows_are_where_github_looks_for_them() -> None:
-    assert [path.name for path in WORKFLOWS] == ["checks.yml", "deploy.yml", "drift.yml", "preview.yml", "up.yml"]
+    assert [path.name for path in WORKFLOWS] == [
+        "checks.yml",
+        "deploy.yml",
+        "drift.yml",
+        "preview.yml",
+        "up.yml",
+        "weekly.yml",
+    ]
     assert [path.parent.name for path in ACTIONS] == ["open-stack"]
 
 
