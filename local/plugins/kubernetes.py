@@ -47,7 +47,7 @@ class KubernetesObject(Resource):
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
         stored = self.cluster.objects.get(self.kind, *_parts(resource_id))
-        return State(resource_id, inputs, stored) if stored else None
+        return State(resource_id, inputs or _without_own_fields(stored), stored) if stored else None
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         wanted = self.to_object(inputs)
@@ -204,7 +204,13 @@ class HelmRelease(Resource):
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
         record = self.cluster.release(*_parts(resource_id))
-        return State(resource_id, inputs, {"status": record["status"]}) if record else None
+        if record is None:
+            return None
+        namespace, name = _parts(resource_id)
+        of_the_record = {key: record[key] for key in ("chart", "version", "values")}
+        repository = {"repositoryOpts": {"repo": CHARTS[record["chart"]]}}
+        imported = {"name": name, "namespace": namespace, "atomic": True, **of_the_record, **repository}
+        return State(resource_id, inputs or imported, {"status": record["status"]})
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         return {"status": self.cluster.upgrade(self.to_release(inputs))["status"]}
@@ -240,6 +246,12 @@ class Kubernetes(Provider):
     def configure(self, config: Properties) -> None:
         if str(config.get("enableSecretMutable", "")).lower() == "true":
             self.resources[Secret.token] = Secret(self.cluster)
+
+
+def _without_own_fields(stored: Object) -> Properties:
+    """Return the inputs that would create this object."""
+    metadata = {key: value for key, value in stored["metadata"].items() if key not in {"creationTimestamp", "uid"}}
+    return {**{key: value for key, value in stored.items() if key != "status"}, "metadata": metadata}
 
 
 def _id(item: Object) -> str:

@@ -100,6 +100,11 @@ def life(resource: Resource, inputs: Properties, change: Properties) -> None:
     state = resource.read(resource_id, inputs, outputs)
     assert state is not None
     assert state.inputs == inputs
+    imported = resource.read(resource_id, {}, {})
+    assert imported is not None
+    optional: frozenset[str] = getattr(resource, "optional", frozenset())
+    # If one of these differed, the next `up` would replace what was imported.
+    assert [name for name in resource.replace - optional if imported.inputs.get(name) != inputs.get(name)] == []
     assert not change.keys() & resource.replace
     if change:
         assert resource.update(resource_id, inputs, inputs | change) == outputs

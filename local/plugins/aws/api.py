@@ -164,6 +164,8 @@ class ApiResource(Resource):
     """Output to its JMESPath in the description."""
     not_parameters: ClassVar[frozenset[str]] = frozenset()
     """Inputs that are not parameters of a call. The class handles them itself."""
+    optional: ClassVar[frozenset[str]] = frozenset()
+    """Inputs in `replace` that AWS fills where a program leaves them out. An import leaves them out, too."""
     computed = frozenset({"arn"})
 
     def check(self, inputs: Properties) -> Properties:
@@ -220,7 +222,9 @@ class ApiResource(Resource):
                 else described_members.get(self.parameter_names.get(name, name).lower())
             )
 
-        described = {name: as_written(value, actual(name)) for name, value in inputs.items()}
+        # Of an import, only what cannot be changed later is read. The next update writes the rest.
+        wanted = inputs or dict.fromkeys(self.replace - self.optional)
+        described = {name: as_written(value, actual(name)) for name, value in wanted.items()}
         return State(resource_id, described, outputs | self.outputs(resource_id))
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:

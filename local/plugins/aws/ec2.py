@@ -33,8 +33,12 @@ class SecurityGroup(Resource):
         return group, self._outputs(group) or {}
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
-        actual = self._outputs(resource_id)
-        return None if actual is None else State(resource_id, inputs, actual)
+        answer = unless_gone("ec2", "describe_security_groups", GroupIds=[resource_id])
+        if answer is None:
+            return None
+        (group,) = answer["SecurityGroups"]
+        fixed = {"name": group["GroupName"], "description": group["Description"], "vpcId": group["VpcId"]}
+        return State(resource_id, inputs or fixed, self._outputs(resource_id) or {})
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         retag("ec2", resource_id, old.get("tags", {}), inputs.get("tags", {}))
@@ -89,7 +93,8 @@ class SecurityGroupIngressRule(Resource):
             return None
         source = {"referencedSecurityGroupId": jmespath.search("ReferencedGroupInfo.GroupId", rule)}
         api = {name[0].lower() + name[1:]: value for name, value in rule.items()} | source
-        described = {name: as_written(value, api.get(name)) for name, value in inputs.items()}
+        fixed = {"securityGroupId": rule["GroupId"]}
+        described = {name: as_written(value, api.get(name)) for name, value in inputs.items()} or fixed
         return State(resource_id, described, {"securityGroupRuleId": resource_id})
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:

@@ -27,6 +27,7 @@ class Role(ApiResource):
     computed = frozenset({"arn", "uniqueId"})
     autoname = "name"
     replace = frozenset({"name", "path"})
+    optional = frozenset({"path"})
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         call("iam", "update_assume_role_policy", RoleName=resource_id, PolicyDocument=inputs["assumeRolePolicy"])

@@ -44,6 +44,7 @@ class ParameterGroup(ApiResource):
     not_parameters = frozenset({"parameters"})
     autoname = "name"
     replace = frozenset({"name", "family", "description"})
+    optional = frozenset({"description"})
 
     def create(self, inputs: Properties) -> tuple[str, Properties]:
         created = super().create(inputs)
@@ -121,10 +122,12 @@ class Instance(ApiResource):
     computed = frozenset({"address", "arn", "endpoint", "engineVersionActual", "port", "resourceId", "status"})
     autoname = "identifier"
     replace = frozenset({"engine", "identifier", "kmsKeyId", "storageEncrypted", "username"})
+    optional = frozenset({"kmsKeyId"})
 
     def check(self, inputs: Properties) -> Properties:
         offered = {database_server.VERSION, database_server.VERSION.partition(".")[0], UNKNOWN}
-        if inputs.get("engine") != "postgres" or inputs.get("engineVersion") not in offered:
+        # An import reads no version.
+        if inputs.get("engine") != "postgres" or inputs.get("engineVersion", database_server.VERSION) not in offered:
             raise InvalidInput("engineVersion", f"the local stack has only PostgreSQL {database_server.VERSION}")
         return super().check(inputs)
 

@@ -44,7 +44,8 @@ class Record(Resource):
                 record,
             ),
         }
-        described = {field: as_written(value, actual.get(field)) for field, value in inputs.items()}
+        fixed = {"zoneId": zone, "name": name, "type": kind}
+        described = {field: as_written(value, actual.get(field)) for field, value in inputs.items()} or fixed
         return State(resource_id, described, {"fqdn": name})
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
