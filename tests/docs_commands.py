@@ -28,6 +28,9 @@ RUN = {
     ("docs/first-stack.md", "output client"),
     ("docs/from-the-guide.md", "pulumi import"),
     ("docs/keys.md", "rotate-kek"),
+    ("docs/lost-state.md", "jq"),
+    ("docs/lost-state.md", "preview --import-file"),
+    ("docs/lost-state.md", "import --file lost.json"),
     ("docs/reaching-the-database.md", "database.adminAddress"),
     ("docs/rotation.md", "rotation' 1"),
     ("docs/rotation.md", "rotation' 3"),
@@ -48,7 +51,20 @@ RUN = {
 }
 """Page and a word of a block. The tests in tests/local run the block's commands, except those in NOT_RUN."""
 
-PROGRAMS = ("make ", "pulumi ", "python ", ".venv/bin/python ", "eval ", "kubectl ", "psql ", "pg_dump ", "pg_restore ")
+PROGRAMS = (
+    *(
+        "make ",
+        "pulumi ",
+        "python ",
+        ".venv/bin/python ",
+        "eval ",
+        "kubectl ",
+        "psql ",
+        "pg_dump ",
+        "pg_restore ",
+        "jq ",
+    ),
+)
 """Programs of the shell in those tests. A command with another program cannot be run."""
 
 NOT_RUN = {
@@ -98,6 +114,7 @@ NOT_RUN = {
     ("docs/keys.md", "kubectl -n mlflow get secret"): "the same command as in docs/upgrade.md, for another Secret",
     ("docs/keys.md", "openssl rand"): "the test takes another random text",
     ("docs/keys.md", "pulumi up && kubectl"): "no pod of the local stack restarts without another release",
+    ("docs/lost-state.md", "aws s3api"): "the state is in a folder here; compared with the API's description",
     ("docs/ldap.md", "LDAPTLS_CACERT"): "needs a directory; tests/local_ldap logs in to one where slapd is installed",
     ("docs/reaching-the-database.md", "curl"): "needs the internet",
     (

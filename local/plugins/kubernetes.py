@@ -31,6 +31,8 @@ class KubernetesObject(Resource):
     computed = frozenset({"status"})
     kind: ClassVar[str]
     """Kind of the object."""
+    upsert = False
+    """True if an object that exists is taken over instead of refused (`upsertExistingObjects` of the provider)."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -41,7 +43,8 @@ class KubernetesObject(Resource):
         return inputs
 
     def create(self, inputs: Properties) -> tuple[str, Properties]:
-        stored = self.cluster.objects.create(self.to_object(inputs))
+        store = self.cluster.objects.put if self.upsert else self.cluster.objects.create
+        stored = store(self.to_object(inputs))
         self.changed()
         return _id(stored), stored
 
@@ -246,6 +249,9 @@ class Kubernetes(Provider):
     def configure(self, config: Properties) -> None:
         if str(config.get("enableSecretMutable", "")).lower() == "true":
             self.resources[Secret.token] = Secret(self.cluster)
+        for resource in self.resources.values():
+            if isinstance(resource, KubernetesObject):
+                resource.upsert = str(config.get("upsertExistingObjects", "")).lower() == "true"
 
 
 def _without_own_fields(stored: Object) -> Properties:

@@ -191,7 +191,7 @@ class Engine:
     def environment(self) -> dict[str, str]:
         """Return the environment of a Pulumi command. The program and the plugins get it, too."""
         ours = ("PULUMI_", "AWS_", "KUBECONFIG", "HELM_", "PG", "MLFLOW_")
-        kept = ("MLFLOW_EKS_",)
+        kept = ("MLFLOW_EKS_", "PULUMI_K8S_UPSERT_EXISTING_OBJECTS")
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith(ours) or name.startswith(kept)
         }

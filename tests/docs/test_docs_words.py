@@ -50,6 +50,7 @@ def test_the_tests_run_the_blocks_that_the_table_promises() -> None:
     files = (
         "test_docs_commands.py",
         "test_keys.py",
+        "test_lost_state.py",
         "test_people.py",
         "test_upgrade.py",
         "test_upgrade_by_image.py",

@@ -115,8 +115,10 @@ class PodIdentityAssociation(Resource):
         return association, self._outputs(association, inputs)
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
-        actual = self._associations().get(resource_id)
-        return None if actual is None else State(resource_id, actual, self._outputs(resource_id, actual))
+        # An import names the cluster, too.
+        association = resource_id.rpartition(",")[2]
+        actual = self._associations().get(association)
+        return None if actual is None else State(association, actual, self._outputs(association, actual))
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         with self._lock:
