@@ -12,7 +12,7 @@ from settings.postgres import AllowFrom, Postgres
 from settings.problem import Problem
 from settings.section import Section
 from settings.tags import tag_problems
-from settings.value_types import arn_place, is_wide
+from settings.value_types import are_wide, arn_place, is_open_host
 
 AWS_LOAD_BALANCER_CONTROLLER = "service.k8s.aws/nlb"
 """Class of the network load balancers of the AWS Load Balancer Controller."""
@@ -261,16 +261,15 @@ class Settings(Section):
             "mlflow.auth.ldap.tlsVerify none: an attacker who impersonates the directory receives every password.": bool(
                 mlflow.auth.ldap and mlflow.auth.ldap.tls_verify == "none"
             ),
-            "mlflow.allowedHosts *: MLflow answers to every Host header, so a web page can reach it under a name of its own.": any(
-                set(host) <= set("*:") for host in mlflow.allowed_hosts
-            ),
+            "mlflow.allowedHosts *: MLflow answers to Host headers of others, so a web page can reach it under a name of its own. Write "
+            "a * only before a domain of yours.": any(map(is_open_host, mlflow.allowed_hosts)),
             f"mlflow.auth.defaultPermission {mlflow.auth.default_permission}: every user may change everybody's experiments and models.": mlflow.auth.default_permission
             in {"EDIT", "MANAGE"},
             "ingress.allowedCidrs: a network larger than a /8 lets in a large part of the internet.": self.on_eks
-            and any(map(is_wide, ingress.allowed_cidrs)),
+            and are_wide(ingress.allowed_cidrs),
             "postgres.allowFrom.cidrs: a network larger than a /8 is more than any VPC and what is connected to it.": self.on_eks
             and isinstance(self.postgres.allow_from, AllowFrom)
-            and any(map(is_wide, self.postgres.allow_from.cidrs)),
+            and are_wide(self.postgres.allow_from.cidrs),
             "mlflow.gateway: the pods send requests of users to providers of models, with API keys of yours. Who may use an endpoint spends "
             "with its key, and administrators choose its address.": mlflow.gateway,
             "mlflow.auth.mode none: every visitor who reaches the host may read, change and delete everything.": mlflow.auth.mode

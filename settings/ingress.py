@@ -7,7 +7,7 @@ from pydantic import Field
 
 from settings.problem import Problem
 from settings.section import Section, yaml_key
-from settings.value_types import DnsLabel, DnsSubdomain, Host, Network, QualifiedName, arn, everybody, matching
+from settings.value_types import UUID, DnsLabel, DnsSubdomain, Host, Network, QualifiedName, arn, everybody, matching
 
 NAMESPACES_OF_KUBERNETES = {"default", "kube-system", "kube-public", "kube-node-lease"}
 """Namespaces that every cluster has."""
@@ -26,7 +26,9 @@ class Ingress(Section):
     """Ingress class."""
     namespace: DnsLabel = "haproxy"
     """Namespace of the controller."""
-    chart_version: Annotated[str, matching(r"\d+\.\d+\.\d+", "write a chart version such as 1.52.1")] = "1.52.1"
+    chart_version: Annotated[str, matching(r"[0-9]{1,5}(\.[0-9]{1,5}){2}", "write a chart version such as 1.52.1")] = (
+        "1.52.1"
+    )
     """Version of haproxytech/kubernetes-ingress."""
     replicas: int = Field(default=2, ge=1, le=20)
     """Number of controller pods."""
@@ -43,7 +45,7 @@ class Ingress(Section):
     with ``service.k8s.aws/nlb``, false with another class."""
     certificate_arn: (
         Annotated[
-            str, arn("acm", r"certificate/[0-9a-f-]+", "write an ACM certificate's ARN, arn:aws:acm:…:certificate/…")
+            str, arn("acm", rf"certificate/{UUID}", "write an ACM certificate's ARN, arn:aws:acm:…:certificate/…")
         ]
         | None
     ) = None

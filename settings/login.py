@@ -6,7 +6,7 @@ from pydantic import Field
 
 from settings.problem import Problem
 from settings.section import Section
-from settings.value_types import LdapUri, Password, matching
+from settings.value_types import DistinguishedName, LdapUri, Password, matching
 
 
 class Ldap(Section):
@@ -24,15 +24,15 @@ class Ldap(Section):
     ] = Field(examples=["uid=%s,ou=people,dc=example,dc=com"])
     """DN of a user with ``%s`` for the name, for example ``uid=%s,ou=people,dc=example,dc=com``. For Active Directory:
     ``%s@example.com``."""
-    group_search_base: str = Field(min_length=1, examples=["ou=groups,dc=example,dc=com"])
+    group_search_base: DistinguishedName = Field(examples=["ou=groups,dc=example,dc=com"])
     """Base DN of the search for groups. With ``groupAttribute: memberOf``: base DN of the search for the user."""
     group_search_filter: Annotated[
         str, matching(r"\((?:[^%\n]|%s)*%s(?:[^%\n]|%s)*\)", "write an LDAP filter with %s for the user")
     ] = "(|(member=%s)(uniqueMember=%s))"
     """Filter of that search, with ``%s`` for the user as ``lookupBind`` writes it."""
-    admin_group_dn: str = Field(min_length=1, examples=["cn=mlflow-admins,ou=groups,dc=example,dc=com"])
+    admin_group_dn: DistinguishedName = Field(examples=["cn=mlflow-admins,ou=groups,dc=example,dc=com"])
     """DN of the group whose members are MLflow administrators."""
-    user_group_dn: str = Field(min_length=1, examples=["cn=mlflow,ou=groups,dc=example,dc=com"])
+    user_group_dn: DistinguishedName = Field(examples=["cn=mlflow,ou=groups,dc=example,dc=com"])
     """DN of the group whose members may log in."""
     group_attribute: str = "dn"
     """Attribute of a found entry that holds the group's DN: ``dn`` or, for example, ``memberOf``."""

@@ -28,6 +28,8 @@ MEMORY_OF_A_POD = {"1.11.5": 238, "1.8.1": 115}
 with two and 987 with four, 3.7.0 uses 489 to 527 with two."""
 MEMORY_OF_A_WORKER = 187
 """MiB of each worker."""
+STORAGE_OF_A_POD = 100
+"""MiB of disk that the scheduler reserves for a pod."""
 MLFLOW_OF_A_CHART = {"1.11.5": "3.15.1", "1.8.1": "3.7.0"}
 """Version of MLflow in the chart's image, by chart version."""
 
@@ -45,16 +47,24 @@ class Resources(Section):
     """Disk at which the pod is evicted, in Mi or Gi: temporary files of the uploads in progress, the log, and without a bucket the artifacts."""
 
     def problems(self) -> list[Problem]:
-        """Reject what the API server rejects."""
+        """Reject what the API server rejects: a limit below what is reserved."""
+        found: list[Problem] = []
         if mebibytes(self.memory_request) > mebibytes(self.memory_limit):
-            return [
+            found.append(
                 Problem(
                     "memoryRequest",
                     f"is {self.memory_request}, more than `memoryLimit` {self.memory_limit}; raise the limit",
                     based_on=["memoryLimit"],
                 )
-            ]
-        return []
+            )
+        if mebibytes(self.storage_limit) < STORAGE_OF_A_POD:
+            found.append(
+                Problem(
+                    "storageLimit",
+                    f"is {self.storage_limit}, and the pod reserves {STORAGE_OF_A_POD} MiB; write {STORAGE_OF_A_POD}Mi or more",
+                )
+            )
+        return found
 
 
 class Image(Section):
@@ -63,7 +73,7 @@ class Image(Section):
     tag: Annotated[
         str,
         matching(
-            r"[0-9]+\.[0-9]+\.[0-9]+([._-][A-Za-z0-9._-]{0,100})?",
+            r"[0-9]{1,9}(\.[0-9]{1,9}){2}([._-][A-Za-z0-9._-]{0,98})?",
             "write a tag that begins with MLflow's version, such as {example}",
         ),
     ] = Field(examples=["3.17.2"])

@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag
 from settings.problem import Problem
 from settings.section import Section, yaml_key
 from settings.value_types import (
+    UUID,
     ForeignPassword,
     Host,
     Identifier,
@@ -115,7 +116,12 @@ class Postgres(Section):
     """SNS topic for alarms (CPU, memory, storage, connections) and RDS events. Without a topic there are no alarms."""
     kms_key_arn: (
         # AWS answers with the key's ARN where an alias was given, and for this property a difference is a new database.
-        Annotated[str, arn("kms", r"key/[0-9a-z-]+", "write the key's own ARN, arn:aws:kms:…:key/…, not an alias")]
+        Annotated[
+            str,
+            arn(
+                "kms", rf"key/({UUID}|mrk-[0-9a-f]{{32}})", "write the key's own ARN, arn:aws:kms:…:key/…, not an alias"
+            ),
+        ]
         | None
     ) = None
     """KMS key for storage and Performance Insights. Default: the account's key ``aws/rds``."""

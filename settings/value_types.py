@@ -15,6 +15,10 @@ PORT = r"(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[
 """Pattern of a TCP port, 1 to 65535."""
 SUBDOMAIN = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
 """Pattern of labels with dots between them, without the limits of length."""
+HOST_NAME = r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
+"""Pattern of a name or an IPv4 address of a host to connect to, which DNS takes in either case."""
+UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+"""Pattern of the ids that AWS gives to keys and certificates."""
 SHOWN = 60
 """Characters of a wrong value that a message shows."""
 
@@ -63,9 +67,15 @@ def everybody(networks: Sequence[str]) -> bool:
     return [*ipaddress.collapse_addresses(map(ipaddress.IPv4Network, networks))] == [ipaddress.IPv4Network("0.0.0.0/0")]
 
 
-def is_wide(network: str) -> bool:
-    """Return True for a network larger than any private one, which is a /8."""
-    return ipaddress.IPv4Network(network).prefixlen < 8
+def are_wide(networks: Sequence[str]) -> bool:
+    """Return True if IPv4 networks together have one that is larger than any private one, which is a /8."""
+    together = ipaddress.collapse_addresses(map(ipaddress.IPv4Network, networks))
+    return any(network.prefixlen < 8 for network in together)
+
+
+def is_open_host(pattern: str) -> bool:
+    """Return True if a Host header with `*` fits names that anybody can have: the last two parts of the name must be fixed."""
+    return any("*" in label for label in pattern.partition(":")[0].split(".")[-2:])
 
 
 def split_url(value: str) -> SplitResult | None:
@@ -160,7 +170,7 @@ def _decimal(value: object) -> object:
 
 
 Host = Annotated[str, AfterValidator(_host)]
-HostAndPort = Annotated[str, matching(rf"[A-Za-z0-9._-]+:{PORT}", "write host:port, for example {example}")]
+HostAndPort = Annotated[str, matching(rf"{HOST_NAME}:{PORT}", "write host:port, for example {example}")]
 Identifier = Annotated[
     str,
     matching(
@@ -189,7 +199,8 @@ QualifiedName = Annotated[
 Cpu = Annotated[
     str,
     BeforeValidator(_decimal),
-    matching(r"[0-9]+m|[0-9]+(\.[0-9]+)?", 'write CPUs as a string, for example "500m" or "2"'),
+    # Kubernetes takes no fraction of a thousandth.
+    matching(r"[0-9]+m|[0-9]+(\.[0-9]{1,3})?", 'write CPUs as a string, for example "500m", "0.5" or "2"'),
 ]
 Memory = Annotated[
     str,
@@ -227,10 +238,11 @@ WebhookKey = Annotated[
 ]
 Origin = Annotated[str, AfterValidator(_origin)]
 Site = Annotated[str, AfterValidator(_site)]
+DistinguishedName = Annotated[str, matching(r"[^=\n]+=[^\n]+", "write a DN, for example {example}")]
 LdapUri = Annotated[
     str,
     matching(
-        rf"ldaps?://[A-Za-z0-9._-]+(:{PORT})?(/\S*)?",
+        rf"ldaps?://{HOST_NAME}(:{PORT})?(/\S*)?",
         "write a URI such as ldaps://ldap.example.com:636",
     ),
 ]

@@ -22,7 +22,6 @@ from tests.lost_state_page import fits, import_ids
 pytestmark = pytest.mark.local
 
 Entry = dict[str, Any]
-UPSERT = "PULUMI_K8S_UPSERT_EXISTING_OBJECTS"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,7 @@ def test_an_up_does_not_take_over_what_the_state_does_not_know(site: LocalStack,
     lose(site, tmp_path / "state.json", lambda entry: name(entry) == "mlflow-network-policy")
     refused = site.pulumi("up", "--yes", "--skip-preview", ok=False)
     assert f'NetworkPolicy "{RELEASE}" already exists' in refused.stdout + refused.stderr
-    site.command("pulumi", "up", "--yes", "--skip-preview", **{UPSERT: "true"})
+    site.command("pulumi", "up", "--yes", "--skip-preview", PULUMI_K8S_UPSERT_EXISTING_OBJECTS="true")
     # The SDK reads the variable, and makes it an input of the provider.
     assert site.changes() == {"update": ["cluster"]}
 

@@ -284,6 +284,12 @@ POSTGRES = [
     ),
     _on_eks("a topic that is no ARN", {"postgres.alarmTopicArn": "alarms"}, "postgres.alarmTopicArn", "arn:aws:sns:"),
     _on_eks("a topic of another service", {"postgres.alarmTopicArn": ACM}, "postgres.alarmTopicArn", "arn:aws:sns:"),
+    _on_eks(
+        "a key with a word for its id",
+        {"postgres.kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/rds"},
+        "postgres.kmsKeyArn",
+        "the key's own ARN",
+    ),
     _on_eks("a key by its alias", {"postgres.kmsKeyArn": "alias/db"}, "postgres.kmsKeyArn", "arn:aws:kms:"),
     _on_eks(
         "a key by its alias's ARN",
@@ -396,6 +402,7 @@ DATABASE = [
         "database.adminAddress",
         "localhost:15432",
     ),
+    _on_eks("a tunnel to no host", {"database.adminAddress": "-:5432"}, "database.adminAddress", "localhost:15432"),
     _on_eks(
         "a tunnel with a space", {"database.adminAddress": "my host:5432"}, "database.adminAddress", "localhost:15432"
     ),
@@ -466,6 +473,12 @@ ARTIFACTS = [
 INGRESS = [
     _on_eks("two ways of TLS", {"ingress": {"clusterIssuer": "x", "certificateArn": ACM}}, "ingress", "choose one"),
     _on_eks("TLS and none", {"ingress": {"plainHttp": True, "tlsSecretName": "x"}}, "ingress", "choose one"),
+    _on_eks(
+        "a certificate whose id is cut off",
+        {"ingress.certificateArn": ACM[:-3]},
+        "ingress.certificateArn",
+        "arn:aws:acm:",
+    ),
     _on_eks("a certificate by id", {"ingress.certificateArn": "1-2-3"}, "ingress.certificateArn", "arn:aws:acm:"),
     _on_eks("a scheme of its own", {"ingress.scheme": "public"}, "ingress.scheme", "write internal or internet-facing"),
     _on_eks(
@@ -629,6 +642,24 @@ MLFLOW = [
     _on_eks("no workers", {"mlflow.workers": 0}, "mlflow.workers", "a whole number from 1 to 32 (default 2)"),
     _on_eks("no time", {"mlflow.timeoutSeconds": 5}, "mlflow.timeoutSeconds", "a whole number from 60 to 3600"),
     _on_eks("memory in words", {"mlflow.resources.memoryLimit": "2 GB"}, "mlflow.resources.memoryLimit", '"2Gi"'),
+    _on_eks(
+        "less disk than is reserved",
+        {"mlflow.resources.storageLimit": "99Mi"},
+        "mlflow.resources.storageLimit",
+        "write 100Mi or more",
+    ),
+    _on_eks(
+        "a fraction of a thousandth of a CPU",
+        {"mlflow.resources.cpuRequest": "0.0005"},
+        "mlflow.resources.cpuRequest",
+        '"500m"',
+    ),
+    _on_eks(
+        "an image with a tag that is too long",
+        {"mlflow.image": {"tag": "9" * 200 + ".1.1"}},
+        "mlflow.image.tag",
+        "3.17.2",
+    ),
     _on_eks("disk in GB", {"mlflow.resources.storageLimit": "10G"}, "mlflow.resources.storageLimit", "Mi or Gi"),
     _on_eks("memory in thousandths", {"mlflow.resources.memoryLimit": "512m"}, "mlflow.resources.memoryLimit", '"2Gi"'),
     _on_eks(
@@ -756,6 +787,9 @@ LOGIN = [
     _ldap("a directory without an address", {"uri": None}, "ldap.uri", "config set"),
     _ldap("a directory without a bind", {"lookupBind": None}, "ldap.lookupBind", "config set"),
     _ldap("a directory without a group of admins", {"adminGroupDn": None}, "ldap.adminGroupDn", "config set"),
+    _ldap("a directory at no host", {"uri": "ldaps://ldap..example.com"}, "ldap.uri", "ldaps://ldap.example.com:636"),
+    _ldap("a group by its name", {"adminGroupDn": "mlflow-admins"}, "ldap.adminGroupDn", "a DN, for example cn="),
+    _ldap("a base by its name", {"groupSearchBase": "groups"}, "ldap.groupSearchBase", "a DN, for example ou="),
     _ldap("a directory over HTTP", {"uri": "https://ldap.example.com"}, "ldap.uri", "ldaps://ldap.example.com:636"),
     _ldap("a bind without the name", {"lookupBind": "ou=people"}, "ldap.lookupBind", "%s for the name"),
     _ldap("a filter without the user", {"groupSearchFilter": "(a=b)"}, "ldap.groupSearchFilter", "%s for the user"),

@@ -63,15 +63,19 @@ GENERATED: Mapping[str, st.SearchStrategy[Any]] = {
     "mlflow.corsAllowedOrigins": st.lists(
         st.builds("{}://{}:{}".format, st.sampled_from(["http", "https"]), NAME, st.integers(0, 70000)), max_size=2
     ),
+    "mlflow.image": st.builds(
+        lambda tag: {"tag": tag}, texts(r"[0-9]{1,60}(\.[0-9]{1,60}){2}([._-][A-Za-z0-9._-]{0,101})?")
+    ),
     "mlflow.host": st.one_of(NAME, texts(r"([0-9]{1,3}\.){3}[0-9]{1,3}")),
     "mlflow.namespace": NAME_OR_ODD,
     "mlflow.resources.cpuRequest": QUANTITY,
     "mlflow.resources.memoryLimit": QUANTITY,
     "mlflow.resources.memoryRequest": QUANTITY,
+    "mlflow.resources.storageLimit": QUANTITY,
     "postgres.alarmTopicArn": texts(r"arn:aws:sns:eu-west-1:123456789012:[A-Za-z0-9._:-]{1,40}"),
     "postgres.allowFrom": st.builds(lambda cidrs: {"cidrs": cidrs}, st.lists(NETWORK, min_size=1, max_size=3)),
     "postgres.instanceClass": texts(r"db\.[a-z]{1,2}[0-9]g?\.(micro|large|4xlarge)"),
-    "postgres.kmsKeyArn": st.one_of(ID, ID.map("mrk-{}".format)).map(
+    "postgres.kmsKeyArn": st.one_of(ID, texts(r"mrk-[0-9a-f]{32}")).map(
         "arn:aws:kms:eu-west-1:123456789012:key/{}".format
     ),
     "postgres.masterUsername": texts(r"[a-z_0-9]{1,63}"),

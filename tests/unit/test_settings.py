@@ -202,7 +202,10 @@ def test_every_problem_is_in_one_message() -> None:
             "mlflow": {"host": "https://x", "replicas": 0},
             "postgres": {"instanceClass": "big", "backupRetentionDays": 0},
             "database": {"schema": "public", "password": "in-plain-text"},
-            "ingress": {"plainHttp": True, "certificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/1"},
+            "ingress": {
+                "plainHttp": True,
+                "certificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555",
+            },
             "tags": [],
         }
     )
@@ -482,10 +485,15 @@ def test_a_name_that_its_object_may_have_is_accepted(changes: Mapping[str, Any])
     ("changes", "warning"),
     [
         ({"mlflow.allowedHosts": ["mlflow.internal", "*"]}, "mlflow.allowedHosts *"),
-        ({"mlflow.allowedHosts": ["*:*"]}, "mlflow.allowedHosts *"),
+        *(
+            ({"mlflow.allowedHosts": [host]}, "mlflow.allowedHosts *")
+            for host in ("*:*", "*.*", "*.com", "mlflow.*", "*example.com", "10.0.*")
+        ),
         ({"mlflow.auth": {"defaultPermission": "EDIT"}}, "mlflow.auth.defaultPermission EDIT"),
         ({"mlflow.auth": {"defaultPermission": "MANAGE"}}, "mlflow.auth.defaultPermission MANAGE"),
         ({"ingress.allowedCidrs": ["0.0.0.0/1"]}, "ingress.allowedCidrs"),
+        # Together they are as large.
+        ({"ingress.allowedCidrs": [f"{first}.0.0.0/8" for first in range(16)]}, "ingress.allowedCidrs"),
         ({"postgres.allowFrom": {"cidrs": ["128.0.0.0/7"]}}, "postgres.allowFrom.cidrs"),
     ],
 )
@@ -510,9 +518,9 @@ def test_what_leaves_a_protection_on_is_not_warned_of(changes: Mapping[str, Any]
 
 def test_every_arn_of_another_region_or_partition_is_refused_in_one_message() -> None:
     arns = {
-        "postgres.kmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/0a",
+        "postgres.kmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555",
         "postgres.alarmTopicArn": "arn:aws-cn:sns:cn-north-1:123456789012:alarms",
-        "ingress.certificateArn": "arn:aws:acm:us-east-1:123456789012:certificate/0a",
+        "ingress.certificateArn": "arn:aws:acm:us-east-1:123456789012:certificate/11111111-2222-3333-4444-555555555555",
     }
     refusal = refused(changed(MINIMAL, arns))
     assert [problem.partition(",")[0] for problem in refusal.problems] == [
