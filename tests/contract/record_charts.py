@@ -2,7 +2,7 @@
 
 Helm renders the charts from the folder in ``CHARTS``, where they are unpacked (``mlflow-1.11.5/Chart.yaml``), or from
 their repositories. Helm also checks the values against the chart's schema, so recorded values have passed the schema.
-Recordings contain facts and no text of a chart: for a script, only its hash.
+Recordings contain facts and no text of a chart: for a script, only its hash; of the schema, the rules for single values.
 """
 
 import configparser
@@ -19,8 +19,9 @@ from typing import Any
 
 import yaml
 
+from tests.contract import value_rules
 from tests.contract.cases import CASES, release
-from tests.contract.recordings import write
+from tests.contract.recordings import without_null, write
 
 KUBERNETES = "1.34.0"
 """Kubernetes version for the charts, which render some parts differently by version."""
@@ -46,15 +47,31 @@ _POD = (
 )
 
 
-def rendered(helm: str, charts: str | None, inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+def unpacked(helm: str, folder: Path, inputs: Mapping[str, Any]) -> Path:
+    """Return the folder of a release's chart, fetched into this folder unless it is there.
+
+    Raises:
+        SystemExit: with Helm's own message, for example if the repository cannot be reached.
+    """
+    chart, version = inputs["chart"], inputs["version"]
+    target = folder / f"{chart}-{version}"
+    if not target.is_dir():
+        source = ["--repo", inputs["repositoryOpts"]["repo"], "--version", version]
+        command = [helm, "pull", chart, *source, "--untar", "--untardir", f"{target}.pulled"]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        if run.returncode:
+            sys.exit(f"error: {chart} {version}: {run.stderr.strip()}")
+        Path(f"{target}.pulled", chart).rename(target)
+    return target
+
+
+def rendered(helm: str, source: Path, inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the objects that the chart renders from a release's values.
 
     Raises:
         SystemExit: with Helm's own message, for example about a value that the chart's schema refuses.
     """
     chart, version = inputs["chart"], inputs["version"]
-    unpacked = Path(charts, f"{chart}-{version}") if charts else None
-    source = [str(unpacked)] if unpacked else [chart, "--repo", inputs["repositoryOpts"]["repo"], "--version", version]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as values:
         json.dump(inputs["values"], values)
         values.flush()
@@ -62,7 +79,7 @@ def rendered(helm: str, charts: str | None, inputs: Mapping[str, Any]) -> list[d
             helm,
             "template",
             inputs["name"],
-            *source,
+            str(source),
             "--namespace",
             inputs["namespace"],
             "--values",
@@ -164,12 +181,18 @@ def main() -> None:
     if not helm:
         sys.exit("error: helm is not on PATH; `make chart-facts` needs it to render the charts")
     recordings: dict[str, dict[str, Any]] = {}
-    for case in CASES:
-        inputs = release(case)
-        items = rendered(helm, os.environ.get("CHARTS"), inputs)
-        recordings[case] = {"values": inputs["values"], "facts": facts(items)}
-        print(case)
-    write(recordings)
+    rules: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as fetched:
+        for case in CASES:
+            inputs = release(case)
+            source = unpacked(helm, Path(os.environ.get("CHARTS") or fetched), inputs)
+            recordings[case] = {"values": inputs["values"], "facts": facts(rendered(helm, source, inputs))}
+            schema = source / "values.schema.json"
+            if schema.is_file():
+                chart = rules.setdefault(case.partition("/")[0], {})
+                chart |= value_rules.rules_of(json.loads(schema.read_text()), without_null(inputs["values"]))
+            print(case)
+    write(recordings, rules)
 
 
 if __name__ == "__main__":

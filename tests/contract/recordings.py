@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 RECORDED = Path(__file__).parent / "recorded"
+RULES = RECORDED / "rules.json"
+"""Rules of the charts for single values: `tests/contract/value_rules.py`."""
 FIRST = "least"
 """Case from which a chart's other cases are recorded as differences."""
 
@@ -35,9 +37,11 @@ def recording(case: str) -> Mapping[str, Any]:
     return own if name == FIRST else patched(recording(f"{chart}/{FIRST}"), own)
 
 
-def write(recordings: Mapping[str, Any]) -> None:
-    """Replace all recordings with these."""
+def write(recordings: Mapping[str, Any], rules: Mapping[str, Any]) -> None:
+    """Replace all recordings, and the rules, with these."""
     shutil.rmtree(RECORDED, ignore_errors=True)
+    RECORDED.mkdir()
+    RULES.write_text(json.dumps(rules, indent=1, sort_keys=True) + "\n")
     for case, whole in recordings.items():
         chart, name = case.split("/")
         first = without_null(recordings[f"{chart}/{FIRST}"])

@@ -4,6 +4,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from local.charts import haproxy, mlflow
 from local.plugins.aws.api import ApiResource, client
 from local.plugins.aws.aws_provider import Aws
 from settings.reader import parse
+from tests.contract import value_rules
 from tests.unit.harness import LDAP, MINIMAL, Deployment, Resource, changed, deploy, plain
 
 
@@ -127,6 +129,7 @@ REPOSITORY = re.compile(
     r"(?=.{1,255}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*(:[0-9]+)?"
     r"(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+"
 )
+TAG_OF_AN_IMAGE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(@sha256:[0-9a-f]{64})?")
 # Of RDS and IAM, API reference
 TAG = re.compile(r"[\w\s.:/=+@-]*")
 
@@ -168,6 +171,14 @@ def aws_faults(resource: Resource) -> Iterator[str]:
 def release_faults(resource: Resource) -> Iterator[str]:
     release = plain(resource.inputs)
     values = release["values"]
+    yield from (f"{resource.name}: {fault}" for fault in value_rules.release_faults(release))
+    for reserved, limit in resources(values):
+        for kind in reserved.keys() & limit.keys():
+            if amount(reserved[kind]) > amount(limit[kind]):
+                yield f"{resource.name}: {kind} {reserved[kind]} is reserved and {limit[kind]} the limit"
+    tag = values.get("image", {}).get("tag")
+    if tag and not TAG_OF_AN_IMAGE.fullmatch(tag):
+        yield f"{resource.name}: tag {tag}"
     for repository in repositories(values):
         if not REPOSITORY.fullmatch(repository):
             yield f"{resource.name}: image {repository}"
@@ -198,6 +209,24 @@ def object_faults(metadata: Mapping[str, Any]) -> Iterator[str]:
     for key, value in metadata.get("labels", {}).items():
         if not QUALIFIED.fullmatch(key) or not re.fullmatch(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?", value):
             yield f"label {key}: {value}"
+
+
+def resources(value: Any) -> Iterator[tuple[Mapping[str, str], Mapping[str, str]]]:
+    """Return what containers reserve, with their limits."""
+    if isinstance(value, Mapping):
+        if {"requests", "limits"} <= value.keys():
+            yield value["requests"], value["limits"]
+        for item in value.values():
+            yield from resources(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from resources(item)
+
+
+def amount(quantity: str) -> Decimal:
+    """Return a quantity of Kubernetes as a number."""
+    number, unit = re.fullmatch(r"([0-9.]+)(m|Mi|Gi)?", quantity).groups()  # pyright: ignore[reportOptionalMemberAccess]
+    return Decimal(number) * {None: 1, "m": Decimal("0.001"), "Mi": 2**20, "Gi": 2**30}[unit]
 
 
 def repositories(value: Any) -> Iterator[str]:
