@@ -19,6 +19,7 @@ from pathlib import Path
 from local import aws_account, paths, tools
 from local.charts.mlflow import APP_VERSIONS
 from local.cluster.objects import Objects
+from local.cluster.revisions import Revisions
 from local.plugins import start_and_attach as plugins
 from local.progress import Progress, Step, box
 from local.pulumi_cli.engine import STACK, Engine, EngineError, ports
@@ -45,8 +46,7 @@ def up(stack: Path, extra: Sequence[str]) -> None:
     with _only_command(stack):
         _check_ports(stack)
         engine, restarted = _start(stack)
-        _recover(stack, engine, restarted)
-        refresh = ["--refresh"] if restarted else []
+        refresh = _recover(stack, engine, restarted)
         # The box says the same, with commands that work here.
         engine.run("up", "--yes", "--skip-preview", "--suppress-outputs", "--stack", STACK, *refresh, *extra)
         print("\n" + _site(stack, engine))
@@ -60,7 +60,7 @@ def _site(stack: Path, engine: Engine) -> str:
         password = str(outputs["adminPasswordCommand"]).replace("pulumi", PULUMI, 1)
         rows += [("user", outputs["adminUser"]), ("password", password)]
     rows += [("certificate", "self-signed, so a browser asks once"), ("logs", "make logs"), ("stop", "make down")]
-    releases = Objects(stack / "cluster" / "objects").all("Release")
+    releases = Revisions(Objects(stack / "cluster" / "objects")).newest()
     versions = [release["status"]["appVersion"] for release in releases if release["chart"] == "mlflow"]
     text = box(" ".join(["MLflow", *versions, "runs on this machine."]), rows)
     if "client" in outputs:
@@ -120,9 +120,9 @@ def down(stack: Path, extra: Sequence[str]) -> None:
         engine = Engine(stack)
         if engine.exists() and engine.readable() and "--force" not in extra:
             engine, restarted = _start(stack)
-            _recover(stack, engine, restarted)
+            refresh = _recover(stack, engine, restarted)
             try:
-                engine.destroy(*extra)
+                engine.destroy(*refresh, *extra)
             except EngineError as error:
                 hint = (
                     "run `make down` again to continue; `make down FORCE=1` stops all local processes and deletes all data "
@@ -203,12 +203,20 @@ def _start(stack: Path) -> tuple[Engine, bool]:
     return Engine(stack, str(results["AWS account"])), existed and (started or not had_account)
 
 
-def _recover(stack: Path, engine: Engine, restarted: bool) -> None:
-    """Repair what an interrupted command has left, and wait for what was started again."""
+def _recover(stack: Path, engine: Engine, restarted: bool) -> list[str]:
+    """Repair what an interrupted command has left, and wait for what was started again.
+
+    Returns:
+        Arguments for the next command. It reads every resource if the state can be wrong about one.
+    """
     if restarted:
         _wait_for_processes(Supervisor(stack))
     with Progress() as progress, progress.step("recovery") as step:
+        interrupted = engine.unlock(step.say)
+        step.say("waiting until Helm has ended")
+        interrupted |= bool(Revisions(Objects(stack / "cluster" / "objects")).forget_interrupted())
         engine.recover(step.say)
+    return ["--refresh"] if restarted or interrupted else []
 
 
 def _in_parallel(work: dict[str, Callable[[Step], object]]) -> dict[str, object]:

@@ -116,7 +116,7 @@ class MlflowRelease(pulumi.ComponentResource):
                 opts=child,
             )
 
-        kubernetes.helm.v3.Release(
+        release = kubernetes.helm.v3.Release(
             f"{name}-release",
             name=RELEASE,
             namespace=namespaced,
@@ -129,6 +129,13 @@ class MlflowRelease(pulumi.ComponentResource):
             cleanup_on_fail=True,
             timeout=args.timeout_seconds,
             opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=dependencies)),
+        )
+        # A destroy that was killed can leave a release of which Pulumi and Helm think that it is there. So each command asks for the
+        # Deployment, and a missing one is an error. A first preview does not know the status, so it does not ask.
+        kubernetes.apps.v1.Deployment.get(
+            f"{name}-deployment",
+            release.status.apply(lambda status: f"{status.namespace}/{RELEASE}"),
+            opts=child,
         )
         self.register_outputs({})
 

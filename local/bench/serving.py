@@ -276,7 +276,7 @@ class _Release:
         # The cluster starts pods and HAProxy with these variables. In a `pulumi up` the plugins have them.
         os.environ.update(aws_account.credentials(endpoint) | stack.environment())
         self._cluster = Cluster(stack.folder)
-        record = self._cluster.objects.get("Release", "mlflow", "mlflow")
+        record = self._cluster.release("mlflow", "mlflow")
         if record is None:
             raise RuntimeError("the stack has no MLflow release; deploy it first")
         self._version = record["version"]

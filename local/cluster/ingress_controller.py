@@ -63,8 +63,8 @@ class IngressController:
         with self._one_at_a_time():
             self._load(namespace, rendered, timeout)
 
-    def uninstall(self, namespace: str, release: str, fullname: str, objects: Sequence[Sequence[str]] = ()) -> None:
-        """Remove an ingress release: its objects (kind and name), its HAProxy and its record.
+    def uninstall(self, namespace: str, fullname: str, objects: Sequence[Sequence[str]]) -> None:
+        """Remove the objects (kind and name) of an ingress release, and its HAProxy.
 
         Raises:
             SupervisorError: the supervisor does not run.
@@ -75,8 +75,6 @@ class IngressController:
             name = f"{namespace}.{fullname}"
             self.supervisor.delete(name)
             shutil.rmtree(self.folder / name, ignore_errors=True)
-            # The record goes last: as long as it exists, an uninstall that failed half-way can be repeated.
-            self.objects.remove("Release", namespace, release)
 
     def move_requests(self, namespace: str, service: str, servers: Mapping[str, str]) -> None:
         """Send new requests for a Service, and others with the same pods, to these pods only (name to address), without a reload.
@@ -150,11 +148,11 @@ class IngressController:
 
     def _installed(self) -> list[tuple[str, haproxy.Rendered]]:
         result: list[tuple[str, haproxy.Rendered]] = []
-        for record in self.objects.all("Release"):
-            # The objects of a release whose uninstall was killed are gone, as a whole or in part.
-            if record["chart"] == "kubernetes-ingress" and record["status"]["status"] == "deployed":
-                name, namespace = record["metadata"]["name"], record["metadata"]["namespace"]
-                result.append((namespace, haproxy.render(record["version"], name, namespace, record["values"])))
+        for deployment in self.objects.all("Deployment"):
+            if source := deployment.get("renderedFrom"):
+                namespace = deployment["metadata"]["namespace"]
+                rendered = haproxy.render(source["version"], source["release"], namespace, source["values"])
+                result.append((namespace, rendered))
         return result
 
     def _folder(self, namespace: str, rendered: haproxy.Rendered) -> Path:

@@ -89,6 +89,14 @@ class Pods:
                 raise ClusterError(f"pod {pod} is not ready; read its log, {self.supervisor.log(process)}")
             time.sleep(0.2)
 
+    def runs(self, namespace: str, pod: str) -> bool:
+        """Return True if the pod's init containers have ended and its server was started.
+
+        Raises:
+            SupervisorError: the supervisor does not run.
+        """
+        return self.supervisor.get(f"{namespace}.{pod}") is not None
+
     def delete(self, namespace: str, pod: str) -> None:
         """Stop the pod, which first finishes its requests, and delete its folder.
 

@@ -1,4 +1,7 @@
-"""The stand-in for Helm, for two charts. An operation on a release is atomic: it is rolled back where a part fails."""
+"""The stand-in for Helm, for two charts. An operation on a release is atomic: it is rolled back where a part fails.
+
+An operation that is killed is not rolled back. It leaves the revision that it wrote first, and Helm refuses to go on from that.
+"""
 
 import hashlib
 import json
@@ -17,6 +20,7 @@ from local.cluster import ClusterError
 from local.cluster.ingress_controller import IngressController
 from local.cluster.mlflow_pods import Pods, remaining
 from local.cluster.objects import Object, Objects, identity, make, make_secret
+from local.cluster.revisions import PENDING, UNINSTALLING, Revisions
 from local.supervisor.client import Supervisor
 from local.tools import Say
 
@@ -25,8 +29,6 @@ CHARTS = {
     "kubernetes-ingress": "https://haproxytech.github.io/helm-charts",
 }
 """Chart to the URL of its repository."""
-_UNINSTALLING = "uninstalling"
-"""Status of a release whose uninstall has begun, as in Helm."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Cluster:
         paths.make_private(folder)
         supervisor = Supervisor(stack_dir)
         self.objects = Objects(folder / "objects")
+        self.revisions = Revisions(self.objects)
         self.pods = Pods(folder / "pods", self.objects, supervisor)
         self.ingress = IngressController(folder / "ingress", self.objects, supervisor)
 
@@ -83,65 +86,79 @@ class Cluster:
             haproxy.check_annotations(annotations)
 
     def release(self, namespace: str, name: str) -> Object | None:
-        """Return the record of a release, or None if there is none or its uninstall has begun."""
-        record = self.objects.get("Release", namespace, name)
-        return record if record and record["status"]["status"] != _UNINSTALLING else None
+        """Return the record of a release's newest revision, None if Helm knows no such release."""
+        return self.revisions.last(namespace, name)
 
     def install(self, release: Release) -> Object:
-        """Install a new release and return its record. Complete an interrupted uninstall first.
+        """Install a new release and return its record. Take over objects and pods that are there already.
 
         Raises:
-            ClusterError: the release exists, its namespace does not, the values are refused, or a pod is not ready.
+            ClusterError: the name is in use, the namespace does not exist, the values are refused, or a pod is not ready.
             SupervisorError: a process of the release failed.
             ToolError: a program that the release needs could not be installed.
         """
         self.objects.require_namespace(release.namespace)
         if self.release(release.namespace, release.name):
-            raise ClusterError(f"release {release.name}: cannot re-use a name that is still in use")
-        self.uninstall(release.namespace, release.name)
+            raise ClusterError("cannot re-use a name that is still in use")
         return self._apply(release, None)
 
     def upgrade(self, release: Release) -> Object:
         """Upgrade an existing release and return its record.
 
         Raises:
-            ClusterError: there is no such release, the values are refused, or a pod is not ready.
+            ClusterError: there is no such release, an operation on it is not complete, the values are refused, or a pod is not ready.
             SupervisorError: a process of the release failed.
             ToolError: a program that the release needs could not be installed.
         """
         old = self.release(release.namespace, release.name)
-        if old is None or old["chart"] != release.chart:
-            raise ClusterError(f'"{release.name}" has no deployed releases of the chart {release.chart}')
+        if old is not None and old["status"]["status"] in PENDING:
+            raise ClusterError("another operation (install/upgrade/rollback) is in progress")
+        if old is None or old["status"]["status"] == UNINSTALLING:
+            raise ClusterError(f'"{release.name}" has no deployed releases')
+        if old["chart"] != release.chart:
+            raise ClusterError(f"the local stack cannot upgrade {release.name} from {old['chart']} to {release.chart}")
         return self._apply(release, old)
 
     def uninstall(self, namespace: str, name: str) -> None:
-        """Remove a release with its objects and processes. Do nothing if it does not exist.
+        """Remove a release with its objects and processes.
 
         Raises:
-            ClusterError: HAProxy does not accept or load its configuration without the release.
+            ClusterError: Helm knows no such release, or HAProxy does not accept or load its configuration without it.
             SupervisorError: the supervisor does not run.
         """
-        record = self.objects.get("Release", namespace, name)
-        if record is None:
-            return
-        # Say so before anything is removed: a release that a killed uninstall leaves is not one that runs.
-        self.objects.put({**record, "status": {**record["status"], "status": _UNINSTALLING}})
+        revisions = self.revisions.of(namespace, name)
+        if not revisions:
+            raise ClusterError(f"uninstall: Release not loaded: {name}: release: not found")
+        with self.revisions.at_work(namespace, name):
+            self._remove(self.revisions.write(revisions[-1], UNINSTALLING))
+            # Helm's memory goes last: as long as it is there, an uninstall that failed half-way can be repeated.
+            for each in revisions:
+                self.revisions.forget(each)
+
+    def _remove(self, record: Object) -> None:
+        """Remove the objects and processes of a revision."""
+        namespace = record["metadata"]["namespace"]
         if record["chart"] == "kubernetes-ingress":
-            self.ingress.uninstall(namespace, name, record["fullname"], record["objects"])
+            self.ingress.uninstall(namespace, record["fullname"], record["objects"])
             return
         for kind, item in record["objects"]:
             self.objects.remove(kind, namespace, item)
         self.ingress.follow()
         self._keep_only([], namespace, record["fullname"])
-        # The record goes last: as long as it exists, an uninstall that failed half-way can be repeated.
-        self.objects.remove("Release", namespace, name)
 
     def _apply(self, release: Release, old: Object | None) -> Object:
         apply = {"mlflow": self._apply_mlflow, "kubernetes-ingress": self._apply_ingress}[release.chart]
-        with _values_errors_as_cluster_errors():
+        with _values_errors_as_cluster_errors(), self.revisions.at_work(release.namespace, release.name):
             return apply(release, old, time.monotonic() + release.timeout)
 
-    def _record(self, release: Release, old: Object | None, app_version: str, items: Sequence[Object]) -> Object:
+    def _record(
+        self,
+        release: Release,
+        old: Object | None,
+        rendered: mlflow.Rendered | haproxy.Rendered,
+        items: Sequence[Object],
+    ) -> Object:
+        app_version = rendered.app_version if isinstance(rendered, mlflow.Rendered) else haproxy.APP_VERSION
         status = {
             "name": release.name,
             "namespace": release.namespace,
@@ -149,32 +166,44 @@ class Cluster:
             "version": release.version,
             "appVersion": app_version,
             "revision": old["status"]["revision"] + 1 if old else 1,
-            "status": "deployed",
         }
         objects = [[item["kind"], item["metadata"]["name"]] for item in items]
         record = make("helm.sh/v3", "Release", release.namespace, release.name)
         asked = {"chart": release.chart, "version": release.version, "values": release.values}
-        return {**record, **asked, "status": status, "objects": objects}
+        return {**record, **asked, "fullname": rendered.fullname, "status": status, "objects": objects}
 
     @contextmanager
     def _changed(self, record: Object, old: Object | None, items: Sequence[Object]) -> Generator[None]:
-        """Write the objects of a revision, and restore the old ones if the block fails.
+        """Write a revision and its objects. If the block fails, restore the revision before, or remove a new release.
 
         If the block succeeds, remove the objects that only the revision before had.
         """
+        self.revisions.write(record, "pending-upgrade" if old else "pending-install")
         before = [(identity(item), self.objects.get(*identity(item))) for item in items]
         try:
             for item in items:
                 self.objects.put(item)
             yield
         except BaseException:
+            if old is None:
+                self._remove(record)
+                self.revisions.forget(record)
+                raise
             for place, item in before:
                 self.objects.put(item) if item else self.objects.remove(*place)
             self.ingress.follow()
+            self.revisions.write(record, "failed")
+            self.revisions.write(old, "superseded")
+            self.revisions.write(_next(old, record), "deployed")
             raise
         for kind, name in old["objects"] if old else ():
             if [kind, name] not in record["objects"]:
                 self.objects.remove(kind, record["metadata"]["namespace"], name)
+
+    def _complete(self, record: Object, old: Object | None) -> Object:
+        if old is not None:
+            self.revisions.write(old, "superseded")
+        return self.revisions.write(record, "deployed")
 
     # The mlflow chart
 
@@ -182,11 +211,14 @@ class Cluster:
         namespace = release.namespace
         rendered = mlflow.render(release.version, release.name, namespace, release.values)
         items = self._mlflow_objects(namespace, rendered)
-        record = self._record(release, old, rendered.app_version, items)
+        record = self._record(release, old, rendered, items)
         record["objects"].append(["Endpoints", rendered.fullname])
-        running: list[str] = old["pods"] if old else []
+        serving = self._serving(namespace, rendered.fullname)
+        if self.objects.get("Deployment", namespace, rendered.fullname) is None:
+            # Pods end with their Deployment, and here an uninstall that was killed has left them.
+            self._keep_only([], namespace, rendered.fullname)
         pods = _pod_names(rendered)
-        new = [pod for pod in pods if pod not in running]
+        new = [pod for pod in pods if not self.pods.runs(namespace, pod)]
         for item in items:
             if item["kind"] == "Ingress":
                 self.ingress.issue_certificates(namespace, item)
@@ -197,17 +229,22 @@ class Cluster:
                 for pod in pods:
                     self.pods.wait(namespace, pod, deadline)
         except BaseException:
-            self._keep_only(running, namespace, rendered.fullname)
+            # The pods of a new release are removed by now.
+            self._keep_only(serving, namespace, rendered.fullname)
             raise
         servers = {pod: self.pods.address(namespace, pod) for pod in pods}
         self.ingress.move_requests(namespace, rendered.fullname, servers)
         ready = {"servers": servers, "readinessPath": mlflow.READINESS_PATH}
         endpoints = make("v1", "Endpoints", namespace, rendered.fullname, **ready)
         self.objects.put(endpoints)
-        self.objects.put({**record, "fullname": rendered.fullname, "pods": pods})
         self.ingress.follow()
         self._keep_only(pods, namespace, rendered.fullname)
-        return record
+        return self._complete(record, old)
+
+    def _serving(self, namespace: str, fullname: str) -> list[str]:
+        """Return the pods that get requests."""
+        endpoints = self.objects.get("Endpoints", namespace, fullname)
+        return list(endpoints["servers"]) if endpoints else []
 
     def _keep_only(self, pods: Sequence[str], namespace: str, fullname: str) -> None:
         for pod in self.pods.of(namespace, fullname):
@@ -222,6 +259,7 @@ class Cluster:
             flask or make_secret(namespace, rendered.flask_secret, key),
             make("v1", "ServiceAccount", namespace, rendered.pod.service_account),
             make("v1", "Service", namespace, rendered.fullname, spec=rendered.service),
+            make("apps/v1", "Deployment", namespace, rendered.fullname, spec={"replicas": rendered.replicas}),
         ]
         items += [make("v1", "ConfigMap", namespace, name, data=data) for name, data in rendered.config_maps.items()]
         if rendered.ingress:
@@ -256,20 +294,20 @@ class Cluster:
                 item["status"] = {"loadBalancer": {"ingress": [{"ip": "127.0.0.1"}]}}
             items.append(item)
         self.ingress.make_certificate(namespace, rendered.default_certificate, [f"{rendered.fullname}.{namespace}"])
-        record = self._record(release, old, haproxy.APP_VERSION, items)
+        deployment = make("apps/v1", "Deployment", namespace, rendered.fullname, spec={"replicas": rendered.replicas})
+        # The controller is configured again whenever an object changes, also while Helm works on the release.
+        deployment["renderedFrom"] = {"version": release.version, "release": release.name, "values": release.values}
+        items.append(deployment)
+        record = self._record(release, old, rendered, items)
         record["objects"].append(["Secret", rendered.default_certificate])
-        try:
-            with self._changed(record, old, items):
-                self.ingress.run(namespace, rendered, remaining(deadline))
-        except BaseException:
-            if old is None:
-                self.ingress.uninstall(namespace, release.name, rendered.fullname)
-                self.objects.remove("Secret", namespace, rendered.default_certificate)
-            raise
-        self.objects.put({**record, "fullname": rendered.fullname})
-        # `follow` finds controllers by their records, so it has missed the changes made before this record was written.
-        self.ingress.follow()
-        return record
+        with self._changed(record, old, items):
+            self.ingress.run(namespace, rendered, remaining(deadline))
+        return self._complete(record, old)
+
+
+def _next(old: Object, failed: Object) -> Object:
+    """Return the revision to which Helm rolls back: the content of the old one, with a new number."""
+    return {**old, "status": {**old["status"], "revision": failed["status"]["revision"] + 1}}
 
 
 def _pod_names(rendered: mlflow.Rendered) -> list[str]:

@@ -52,6 +52,7 @@ class EngineProcess:
 
     def show(self, urn: str, text: str) -> None:
         """Show a text as the current status of a resource, until the next one replaces it."""
-        with grpc.insecure_channel(self.address) as channel:
+        # An operation can outlive its engine.
+        with contextlib.suppress(grpc.RpcError), grpc.insecure_channel(self.address) as channel:
             message = engine_pb2.LogRequest(severity=engine_pb2.INFO, message=text, urn=urn, ephemeral=True)
             EngineStub(channel).Log(message)  # pyright: ignore[reportUnknownMemberType] - the SDK's type is incomplete

@@ -157,10 +157,18 @@ class PodDisruptionBudget(KubernetesObject):
     kind = "PodDisruptionBudget"
 
 
+class Deployment(KubernetesObject):
+    """A Deployment of a chart. The program reads it and has none of its own."""
+
+    token = "kubernetes:apps/v1:Deployment"
+    kind = "Deployment"
+
+
 class HelmRelease(Resource):
     """A Helm release of one of the two charts of `local/charts`."""
 
     token = "kubernetes:helm.sh/v3:Release"
+    outlives_engine = True
     computed = frozenset({"status"})
     replace = frozenset({"name", "namespace"})
     supported = frozenset(
@@ -243,7 +251,7 @@ class Kubernetes(Provider):
 
     def __init__(self) -> None:
         self.cluster = Cluster(paths.stack_dir())
-        kept = (Namespace, ConfigMap, Service, Ingress, NetworkPolicy, PodDisruptionBudget, HelmRelease)
+        kept = (Namespace, ConfigMap, Service, Ingress, NetworkPolicy, PodDisruptionBudget, Deployment, HelmRelease)
         super().__init__([*(resource(self.cluster) for resource in kept), ReplacedSecret(self.cluster)])
 
     def configure(self, config: Properties) -> None:

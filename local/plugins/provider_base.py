@@ -64,6 +64,8 @@ class Resource:
     """Inputs whose change replaces the resource."""
     delete_before_replace: ClassVar[bool] = False
     """True if the old resource must be deleted before its replacement is created, default false."""
+    outlives_engine: ClassVar[bool] = False
+    """True if an operation goes on when the engine is killed, default false. The next command must then be able to meet it."""
     autoname: ClassVar[str | None] = None
     """Input that gets a name with a random suffix if the program sets none. None (default): no such input."""
 

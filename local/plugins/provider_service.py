@@ -132,8 +132,12 @@ class _CreatedButFailed(Exception):  # noqa: N818 - an answer to the engine: the
 
 
 @contextmanager
-def _operation(urn: str, engine: EngineProcess, context: grpc.ServicerContext) -> Generator[None]:
+def _operation(
+    urn: str, engine: EngineProcess, context: grpc.ServicerContext, *, outlives_engine: bool
+) -> Generator[None]:
     """Run a create, update or delete in this block. If the engine dies during the operation, this process ends.
+
+    This is not so for a resource whose operations outlive the engine.
 
     An operation that went on would create a resource that the next command does not know. The supervisor starts the
     process again, and the command that comes next repairs what was left.
@@ -144,7 +148,7 @@ def _operation(urn: str, engine: EngineProcess, context: grpc.ServicerContext) -
         if not done:
             os._exit(1)
 
-    if not context.add_callback(end):
+    if not outlives_engine and not context.add_callback(end):
         end()
     try:
         with _fault(urn, engine):
@@ -400,7 +404,8 @@ class Servicer(ResourceProviderServicer):
         return self.connections[context.peer()].provider.resource(_type(urn))
 
     def _operation(self, urn: str, context: grpc.ServicerContext) -> AbstractContextManager[None]:
-        return _operation(urn, self.connections[context.peer()].engine, context)
+        outlives_engine = self._resource(urn, context).outlives_engine
+        return _operation(urn, self.connections[context.peer()].engine, context, outlives_engine=outlives_engine)
 
 
 def _type(urn: str) -> str:

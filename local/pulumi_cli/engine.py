@@ -145,14 +145,15 @@ class Engine:
         copy = ("--cwd", str(self._project))
         self.run("destroy", "--yes", "--skip-preview", "--remove", "--stack", STACK, *copy, *arguments)
 
-    def unlock(self, say: Callable[[str], None] = lambda _: None) -> None:
-        """End the Pulumi process of an interrupted command, and release its lock."""
+    def unlock(self, say: Callable[[str], None] = lambda _: None) -> bool:
+        """End the Pulumi process of an interrupted command, and release its lock. Return True if there was one."""
         locks = list((self.folder / "backend" / ".pulumi" / "locks").rglob("*.json"))
         for lock in locks:
             say("stopping the interrupted Pulumi process")
             self._end_orphan(json.loads(lock.read_text()).get("pid", 0))
         if any(lock.exists() for lock in locks):
             self._quietly("cancel", "--yes", "--stack", STACK)
+        return bool(locks)
 
     def follow_checkout(self) -> None:
         """Take over an edit of the checkout's settings, unless `pulumi config set` has changed the stack's copy.
@@ -164,8 +165,7 @@ class Engine:
             self._write_config()
 
     def recover(self, say: Callable[[str], None]) -> None:
-        """Repair what a killed command has left. No other command may use the stack meanwhile."""
-        self.unlock(say)
+        """Repair what a killed command has left, after `unlock`. No other command may use the stack meanwhile."""
         export = self._export()
         deployment: dict[str, Any] = export.get("deployment") or {}
         pending: list[dict[str, Any]] = deployment.pop("pending_operations", None) or []

@@ -51,6 +51,8 @@ _GENERATED = (
     (r"(?<=[a-z])-[0-9a-f]{7}\b", "-*"),
     (r'("checksum/secrets": )"[0-9a-f]{16}"', r'\1"*"'),
     (r'"revision": \d+', '"revision": "*"'),
+    (r"(sh\.helm\.release\.v1\.[\w-]+)\.v\d+", r"\1.v*"),
+    (r'("status": "deployed", "version": )"\d+"', r'\1"*"'),
     # Ports that the supervisor assigns.
     (r"\b2\d{4}\b", "PORT"),
 )
@@ -130,6 +132,9 @@ def _objects(stack: LocalStack) -> Iterator[str]:
         item["metadata"] = {
             name: value for name, value in item["metadata"].items() if name not in {"uid", "creationTimestamp"}
         }
+        if item["metadata"].get("labels", {}).get("status") in {"superseded", "failed"}:
+            # Helm's memory of earlier revisions.
+            continue
         if item["kind"] == "Secret":
             item["data"] = sorted(item["data"])
         item.pop("stringData", None)

@@ -22,6 +22,8 @@ import pytest
 from psycopg.sql import SQL, Literal
 
 from local import aws_account
+from local.cluster.objects import Objects
+from local.cluster.revisions import Revisions
 from local.stack import PYTHON, CommandError, LocalStack, free_ports
 from local.supervisor.client import Supervisor
 from local.supervisor.spec import ProcessSpec
@@ -131,20 +133,35 @@ def test_down_leaves_nothing_of_a_half_made_stack(own_stack: LocalStack, kind: s
     wait_until(lambda: not list(faults.strays(own_stack.folder)) and not processes_of(own_stack))
 
 
-def test_a_down_that_is_killed_while_it_uninstalls_mlflow_shows_in_a_preview_and_is_repaired(
-    own_stack: LocalStack, undisturbed: View
+@pytest.mark.parametrize("killed", ["engine and plugin", "engine"])
+def test_a_destroy_that_is_killed_while_it_uninstalls_mlflow_is_an_error_until_it_is_repaired(
+    own_stack: LocalStack, undisturbed: View, killed: str
 ) -> None:
     own_stack.up()
-    record = own_stack.folder / "cluster" / "objects" / "Release" / "mlflow" / "mlflow.json"
     command = [PYTHON, "-m", "local", "down"]
     with subprocess.Popen(command, cwd=ROOT, env=own_stack.environment(), stdout=subprocess.DEVNULL) as running:
-        wait_until(lambda: '"uninstalling"' in record.read_text())
+        wait_until(lambda: helm_remembers(own_stack) == "uninstalling")
         (lock,) = (own_stack.folder / "backend" / ".pulumi" / "locks").rglob("*.json")
         os.kill(json.loads(lock.read_text())["pid"], signal.SIGKILL)
+        if killed == "engine and plugin":
+            kill(own_stack, "plugins")
         assert running.wait(60) == 1
-    assert "+ kubernetes:helm.sh/v3:Release: (create)" in own_stack.command("preview").stdout
+    if killed == "engine":
+        # The plugin goes on with the uninstall, and then only the state still has the release.
+        wait_until(lambda: helm_remembers(own_stack) is None)
+    for arguments in (("preview",), ("up", "--yes", "--skip-preview")):
+        own_stack.pulumi("cancel", "--yes", ok=False)
+        refused = own_stack.pulumi(*arguments, ok=False)
+        assert refused.returncode != 0
+        assert "resource 'mlflow/mlflow' does not exist" in refused.stdout + refused.stderr
     own_stack.command("up")
     assert faults.differences(faults.view(own_stack), undisturbed) == []
+
+
+def helm_remembers(stack: LocalStack) -> str | None:
+    """Return the status of MLflow's newest revision."""
+    record = Revisions(Objects(stack.folder / "cluster" / "objects")).last("mlflow", "mlflow")
+    return record["status"]["status"] if record else None
 
 
 def test_an_unreachable_database_is_told_by_host_and_port_and_the_right_address_is_enough(

@@ -3,6 +3,7 @@
 import dataclasses
 import http.client
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +325,7 @@ def test_a_failed_upgrade_leaves_what_ran(cluster: Cluster, ports: tuple[int, in
     assert clients.failures == []
     assert pods(cluster) == before
     assert snapshot(cluster) == objects
+    assert remembered(cluster) == [("1", "superseded"), ("2", "failed"), ("3", "deployed")]
 
 
 def test_a_failed_installation_leaves_nothing(cluster: Cluster, ports: tuple[int, int]) -> None:
@@ -335,7 +338,9 @@ def test_a_failed_installation_leaves_nothing(cluster: Cluster, ports: tuple[int
 
 
 def snapshot(cluster: Cluster) -> dict[str, str]:
-    return {str(file): file.read_text() for file in cluster.objects.folder.rglob("*.json")}
+    """Return all objects except Helm's memory."""
+    files = [file for file in cluster.objects.folder.rglob("*.json") if "sh.helm.release" not in file.name]
+    return {str(file): file.read_text() for file in files}
 
 
 def test_a_missing_secret_is_named(cluster: Cluster) -> None:
@@ -498,32 +503,141 @@ def interrupt_uninstall(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, names
             cluster.uninstall(namespace, name)
 
 
-@pytest.mark.parametrize("left", ["its pods", "nothing of it"])
-def test_a_release_whose_uninstall_was_interrupted_does_not_count_and_can_be_installed_again(
-    cluster: Cluster, ports: tuple[int, int], monkeypatch: pytest.MonkeyPatch, left: str
+SLOW = {
+    "initContainers": [
+        {**mlflow().values["initContainers"][0], "args": ["-c", "import time; time.sleep(60)"]},
+    ]
+}
+"""Values of a release whose migration takes a minute."""
+
+
+def kill_during(cluster: Cluster, operation: Callable[[], object], status: str, name: str = "mlflow") -> None:
+    """Run an operation in a process of its own, and kill the process when Helm's memory of the release has that status."""
+
+    def has_status() -> bool:
+        return any(
+            (each["status"]["name"], each["status"]["status"]) == (name, status) for each in cluster.revisions.newest()
+        )
+
+    process = multiprocessing.get_context("fork").Process(target=operation)
+    process.start()
+    eventually(has_status)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def remembered(cluster: Cluster, namespace: str = "mlflow") -> list[tuple[str, str]]:
+    """Return the label of each of Helm's Secrets in a namespace: revision and status."""
+    secrets = [item for item in cluster.objects.all("Secret") if item["type"] == "helm.sh/release.v1"]
+    labels = [item["metadata"]["labels"] for item in secrets if item["metadata"]["namespace"] == namespace]
+    return sorted((each["version"], each["status"]) for each in labels)
+
+
+def test_an_upgrade_that_is_killed_blocks_the_next_until_its_revision_is_gone(
+    cluster: Cluster, ports: tuple[int, int]
 ) -> None:
     cluster.install(mlflow(replicaCount=1))
-    interrupt_uninstall(cluster, monkeypatch, "mlflow", "mlflow")
-    if left == "nothing of it":
-        for pod in pods(cluster):
-            cluster.ingress.supervisor.delete(pod)
-    assert cluster.release("mlflow", "mlflow") is None
+    kill_during(cluster, lambda: cluster.upgrade(mlflow(replicaCount=1, **SLOW)), "pending-upgrade")
+    assert remembered(cluster) == [("1", "deployed"), ("2", "pending-upgrade")]
+    assert get(ports[0])[0] == 200
+    for _ in range(2):
+        with pytest.raises(ClusterError, match=r"^another operation \(install/upgrade/rollback\) is in progress$"):
+            cluster.upgrade(mlflow(replicaCount=2))
+    assert cluster.revisions.forget_interrupted() == ["mlflow"]
+    assert remembered(cluster) == [("1", "deployed")]
+    cluster.upgrade(mlflow(replicaCount=2))
+    assert remembered(cluster) == [("1", "superseded"), ("2", "deployed")]
+    assert len(pods(cluster)) == 2
+
+
+def test_an_installation_that_is_killed_blocks_the_next_until_helm_forgets_it(
+    cluster: Cluster, ports: tuple[int, int]
+) -> None:
+    kill_during(cluster, lambda: cluster.install(mlflow(replicaCount=1, **SLOW)), "pending-install")
+    with pytest.raises(ClusterError, match=r"^cannot re-use a name that is still in use$"):
+        cluster.install(mlflow(replicaCount=1))
+    assert cluster.revisions.forget_interrupted() == ["mlflow"]
     cluster.install(mlflow(replicaCount=1))
     assert get(ports[0])[0] == 200
-    cluster.uninstall("mlflow", "mlflow")
-    assert pods(cluster) == []
-    assert cluster.objects.get("Release", "mlflow", "mlflow") is None
+    assert remembered(cluster) == [("1", "deployed")]
 
 
-def test_a_controller_whose_removal_was_interrupted_disturbs_nobody_and_can_be_removed(
+def test_an_installation_takes_over_what_runs(cluster: Cluster, ports: tuple[int, int]) -> None:
+    cluster.install(mlflow())
+    before = {status.name: status.pid for status in cluster.ingress.supervisor.list()}
+    for revision in cluster.revisions.of("mlflow", "mlflow"):
+        cluster.revisions.forget(revision)
+    with Clients(ports[0]) as clients:
+        cluster.install(mlflow())
+    assert clients.failures == []
+    assert {status.name: status.pid for status in cluster.ingress.supervisor.list()} == before
+
+
+def kill_uninstall(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, namespace: str, name: str) -> None:
+    """Kill an uninstall when the objects are gone and the processes are not."""
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster.ingress.supervisor, "delete", lambda process: time.sleep(60))  # pyright: ignore[reportUnknownLambdaType]
+
+        def gone() -> bool:
+            return not [
+                each for each in cluster.objects.all("Deployment") if each["metadata"]["namespace"] == namespace
+            ]
+
+        process = multiprocessing.get_context("fork").Process(target=cluster.uninstall, args=(namespace, name))
+        process.start()
+        eventually(gone)
+        process.kill()
+        process.join()
+
+
+def test_an_uninstall_that_is_killed_leaves_a_release_that_helm_still_knows(
     cluster: Cluster, ports: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt_uninstall(cluster, monkeypatch, "haproxy", "ha-proxy-ingress")
+    cluster.install(mlflow(replicaCount=1))
+    kill_uninstall(cluster, monkeypatch, "mlflow", "mlflow")
+    assert remembered(cluster) == [("1", "uninstalling")]
+    assert cluster.release("mlflow", "mlflow") is not None
+    assert cluster.objects.get("Deployment", "mlflow", "mlflow") is None
+    assert get(ports[0])[0] == 404
+    with pytest.raises(ClusterError, match="cannot re-use a name that is still in use"):
+        cluster.install(mlflow(replicaCount=1))
+    with pytest.raises(ClusterError, match=r'^"mlflow" has no deployed releases$'):
+        cluster.upgrade(mlflow(replicaCount=1))
+    assert cluster.revisions.forget_interrupted() == ["mlflow"]
+    cluster.install(mlflow(replicaCount=1))
+    assert get(ports[0])[0] == 200
+    assert len(pods(cluster)) == 1
+
+
+def test_an_uninstall_that_was_killed_can_be_repeated_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.install(mlflow(replicaCount=1))
+    kill_uninstall(cluster, monkeypatch, "mlflow", "mlflow")
+    cluster.uninstall("mlflow", "mlflow")
+    assert remembered(cluster) == []
+    assert pods(cluster) == []
+    with pytest.raises(ClusterError, match=r"^uninstall: Release not loaded: mlflow: release: not found$"):
+        cluster.uninstall("mlflow", "mlflow")
+
+
+def test_a_controller_whose_removal_was_killed_disturbs_nobody_and_can_be_removed(
+    cluster: Cluster, ports: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_uninstall(cluster, monkeypatch, "haproxy", "ha-proxy-ingress")
     cluster.ingress.follow()
     cluster.uninstall("haproxy", "ha-proxy-ingress")
-    assert cluster.objects.get("Release", "haproxy", "ha-proxy-ingress") is None
+    assert remembered(cluster, "haproxy") == []
     with pytest.raises(ConnectionRefusedError):
         get(ports[0])
+
+
+def test_the_way_out_waits_for_an_operation_that_outlives_its_engine(cluster: Cluster) -> None:
+    with ThreadPoolExecutor() as pool:
+        installing = pool.submit(cluster.install, mlflow(replicaCount=1))
+        eventually(lambda: ("1", "pending-install") in remembered(cluster))
+        assert cluster.revisions.forget_interrupted() == []
+        installing.result()
+    assert remembered(cluster) == [("1", "deployed")]
 
 
 def test_the_load_balancer_has_an_address(cluster: Cluster) -> None:

@@ -32,6 +32,8 @@ from local.plugins.provider_service import Servicer
 from tests.local_plugins.test_provider_service import Box, Lid
 
 class SlowLid(Lid):
+    outlives_engine = sys.argv[2:] == ["outlives_engine"]
+
     def create(self, inputs):
         print("begun", flush=True)
         time.sleep(60)
@@ -145,10 +147,14 @@ def test_each_connection_has_its_own_configuration(ports: dict[str, int]):
                         stub.Configure(provider_pb2.ConfigureRequest(args=args), timeout=30)
 
 
-@pytest.mark.parametrize(("method", "ends"), [("Create", True), ("Read", False)])
-def test_the_server_ends_with_an_engine_that_dies_during_a_change(method: str, ends: bool):
+@pytest.mark.parametrize(
+    ("method", "resource", "ends"), [("Create", [], True), ("Read", [], False), ("Create", ["outlives_engine"], False)]
+)
+def test_the_server_ends_with_an_engine_that_dies_during_a_change_unless_the_change_goes_on(
+    method: str, resource: list[str], ends: bool
+):
     port = str(free_ports()[0])
-    with listening() as address, running("-c", SLOW_BOX, port) as server:
+    with listening() as address, running("-c", SLOW_BOX, port, *resource) as server:
         assert line(server) == "ready"
         with running("-c", CALLER, port, address, method) as engine:
             assert line(server) == "begun"
