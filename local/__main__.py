@@ -214,7 +214,10 @@ def _recover(stack: Path, engine: Engine, restarted: bool) -> list[str]:
     with Progress() as progress, progress.step("recovery") as step:
         interrupted = engine.unlock(step.say)
         step.say("waiting until Helm has ended")
-        interrupted |= bool(Revisions(Objects(stack / "cluster" / "objects")).forget_interrupted())
+        helm = Revisions(Objects(stack / "cluster" / "objects"))
+        interrupted |= bool(helm.forget_interrupted())
+        # After a killed `destroy` the state can have a release that is gone.
+        interrupted |= engine.is_up() and "mlflow" not in {release["chart"] for release in helm.newest()}
         engine.recover(step.say)
     return ["--refresh"] if restarted or interrupted else []
 

@@ -96,8 +96,24 @@ class Shell:
 
 
 def kubectl(stack: Path, arguments: list[str]) -> str:
-    """Do what the pages need of kubectl: print a key of a Secret, scale a Deployment to zero, run a command in a pod."""
+    """Do what the pages need of kubectl: print a key of a Secret, scale a Deployment to zero, run a command in a pod.
+
+    For operations/unstick.py also list and delete Helm's Secrets.
+    """
     match arguments:
+        case ["--kubeconfig", file, "--request-timeout", _, *rest]:
+            assert json.loads(Path(file).read_text())["clusters"]
+            return kubectl(stack, rest)
+        case ["-n", namespace, "get", "secrets", "-l", selector, *_]:
+            wanted = dict(each.split("=") for each in selector.split(","))
+            items = Objects(stack / "cluster" / "objects").all("Secret")
+            found = [item["metadata"] for item in items if wanted.items() <= item["metadata"].get("labels", {}).items()]
+            here = [each for each in found if each["namespace"] == namespace]
+            return "".join(f"{each['name']} {each['labels']['version']} {each['labels']['status']}\n" for each in here)
+        case ["-n", namespace, "delete", "secret", *names]:
+            for name in names:
+                Objects(stack / "cluster" / "objects").remove("Secret", namespace, name)
+            return ""
         case ["-n", namespace, "get", "secret", name, "-o", path]:
             # The value stays encoded, because the page's command decodes it.
             secret = Objects(stack / "cluster" / "objects").get("Secret", namespace, name)

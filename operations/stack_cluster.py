@@ -1,0 +1,126 @@
+"""The cluster of a stack, asked through kubectl with the login that is in the stack's state."""
+
+import contextlib
+import json
+import subprocess
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from operations.mlflow_site import run_pulumi
+
+TIMEOUT = 20
+"""Seconds for one request of kubectl."""
+_RELEASE = "kubernetes:helm.sh/v3:Release"
+_NAMESPACE = "kubernetes:core/v1:Namespace"
+_PROVIDER = "pulumi:providers:kubernetes"
+
+
+class KubectlError(Exception):
+    """A kubectl command failed. The message is kubectl's own."""
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """The kubectl program with the arguments that lead to a cluster."""
+
+    cluster: Sequence[str]
+    """Arguments that name the cluster."""
+
+    def __call__(self, *arguments: str) -> str:
+        """Run a command and return what it prints.
+
+        Raises:
+            KubectlError: the command failed, or did not end in time.
+            SystemExit: there is no kubectl.
+        """
+        command = ["kubectl", *self.cluster, "--request-timeout", f"{TIMEOUT}s", *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=2 * TIMEOUT, check=False)
+        except FileNotFoundError:
+            raise SystemExit("kubectl is not on the PATH: install it.") from None
+        except subprocess.TimeoutExpired:
+            raise KubectlError(f"`kubectl {' '.join(arguments)}` did not answer in {2 * TIMEOUT} s") from None
+        if done.returncode:
+            raise KubectlError(done.stderr.strip()[-500:])
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Release:
+    """A Helm release of a stack."""
+
+    namespace: str
+    """Namespace of the release."""
+    name: str
+    """Name of the release."""
+    timeout: int
+    """Seconds that an operation on the release may take."""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class State:
+    """The parts of a stack's state that lead to its cluster."""
+
+    releases: Sequence[Release]
+    """Helm releases, those with an operation that was interrupted too."""
+    namespaces: Sequence[str]
+    """Namespaces that the stack has created."""
+    being_created: Sequence[str]
+    """Types of the resources whose creation was interrupted."""
+    provider: dict[str, Any] | None
+    """Inputs of the kubernetes provider. None: an `up` has not come so far yet."""
+
+    @property
+    def only_releases_are_being_created(self) -> bool:
+        """True if the creation of a Helm release was interrupted, and of no other resource."""
+        return set(self.being_created) == {_RELEASE}
+
+    @contextlib.contextmanager
+    def kubectl(self) -> Generator[Kubectl]:
+        """Provide kubectl for the cluster.
+
+        Raises:
+            SystemExit: the state has no cluster.
+        """
+        if self.provider is None:
+            raise SystemExit("The state has no cluster yet: nothing of this stack is in Kubernetes.")
+        context = self.provider.get("context")
+        if "kubeconfig" not in self.provider:
+            yield Kubectl(["--context", context] if context else [])
+            return
+        # The file has the address of the cluster and a command that logs in. Only this user may read it.
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            file.write(self.provider["kubeconfig"])
+            file.flush()
+            yield Kubectl(["--kubeconfig", file.name])
+
+
+def read_state(stack: str, pulumi: str) -> State:
+    """Read the state of a stack. No secret is decrypted.
+
+    Raises:
+        SystemExit: pulumi failed.
+    """
+    deployment = json.loads(run_pulumi(pulumi, stack, "stack", "export")).get("deployment") or {}
+    resources: list[dict[str, Any]] = deployment.get("resources") or []
+    pending: list[dict[str, Any]] = deployment.get("pending_operations") or []
+    known = [*resources, *(operation["resource"] for operation in pending)]
+    releases = {str(release): release for release in _releases(known)}
+    return State(
+        releases=list(releases.values()),
+        namespaces=[each["inputs"]["metadata"]["name"] for each in resources if each["type"] == _NAMESPACE],
+        being_created=[each["resource"]["type"] for each in pending if each["type"] == "creating"],
+        provider=next((each["inputs"] for each in resources if each["type"] == _PROVIDER), None),
+    )
+
+
+def _releases(resources: Sequence[dict[str, Any]]) -> Iterator[Release]:
+    for each in resources:
+        if each["type"] == _RELEASE:
+            inputs = each["inputs"]
+            yield Release(inputs["namespace"], inputs["name"], int(inputs["timeout"]))
