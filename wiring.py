@@ -192,6 +192,7 @@ def ingress(settings: Settings, cluster: EksCluster | None) -> HaproxyIngressArg
         certificate_arn=section.certificate_arn,
         https_port=urlsplit(settings.url).port or 443,
         service_monitor=section.service_monitor,
+        service_monitor_labels=section.service_monitor_labels,
         registry=settings.images.registry,
         pull_secret=settings.images.pull_secret,
         namespaces=[settings.mlflow.namespace, *section.namespaces],

@@ -1,7 +1,7 @@
 """HaproxyIngress: the HAProxy ingress controller and its load balancer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
@@ -30,7 +30,7 @@ class HaproxyIngressArgs:
     replicas: int = 2
     """Number of controller pods, default 2."""
     load_balancer_class: str | None = None
-    """Class of an AWS load balancer, for example ``service.k8s.aws/nlb``. None: the cluster's default."""
+    """Class of an AWS load balancer, for example ``service.k8s.aws/nlb``. None: the cluster's default. Another class is another load balancer."""
     scheme: str = "internal"
     """Addresses of the load balancer, with a class only: ``internal`` (default) or ``internet-facing``."""
     allowed_cidrs: Sequence[str] = ()
@@ -44,6 +44,8 @@ class HaproxyIngressArgs:
     """Port of the site for https, to which http is redirected, default 443."""
     service_monitor: bool = False
     """True for a ServiceMonitor of the metrics, default false."""
+    service_monitor_labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Labels of the ServiceMonitor, by which a Prometheus selects it. Default: the chart's only."""
     registry: str | None = None
     """Private registry for the image. None: the public one."""
     pull_secret: str | None = None
@@ -93,7 +95,13 @@ class HaproxyIngress(pulumi.ComponentResource):
             cleanup_on_fail=True,
             # Seconds. A network load balancer takes two to four minutes.
             timeout=600,
-            opts=child,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # Kubernetes refuses another class for a Service that exists.
+                replace_on_changes=["values.controller.service.loadBalancerClass"],
+                # In another namespace Helm refuses the IngressClass, which belongs to the old release as long as that exists.
+                delete_before_replace=True,
+            ),
         )
         service = kubernetes.core.v1.Service.get(
             f"{name}-service",
@@ -167,7 +175,7 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,
-                "topologyKey": "topology.kubernetes.io/zone",
+                "topologyKey": key,
                 "whenUnsatisfiable": "ScheduleAnyway",
                 "labelSelector": {
                     "matchLabels": {
@@ -176,6 +184,7 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
                     }
                 },
             }
+            for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
         ],
         "resources": {"requests": {"cpu": "250m", "memory": "400Mi"}, "limits": {"memory": "400Mi"}},
         "service": service,
@@ -197,7 +206,7 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
     if args.proxy_protocol_networks:
         controller["config"]["proxy-protocol"] = ",".join(args.proxy_protocol_networks)
     if args.service_monitor:
-        controller["serviceMonitor"] = {"enabled": True}
+        controller["serviceMonitor"] = {"enabled": True, "extraLabels": {**args.service_monitor_labels}}
     if args.registry:
         controller["image"] = {"repository": f"{args.registry}/haproxytech/kubernetes-ingress"}
     if args.pull_secret:

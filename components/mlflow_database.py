@@ -85,8 +85,14 @@ class MlflowDatabase(pulumi.ComponentResource):
             # PostgreSQL does not drop a role that owns tables, so `destroy` deletes the database first.
             opts=pulumi.ResourceOptions.merge(protected, pulumi.ResourceOptions(depends_on=[owner])),
         )
+        # A database is dropped with its open sessions. A schema is not: its deletion would wait for the transaction of a pod or a person.
+        in_database = pulumi.ResourceOptions(deleted_with=database)
         schema = postgresql.Schema(
-            f"{name}-schema", name=args.schema, database=database.name, drop_cascade=True, opts=protected
+            f"{name}-schema",
+            name=args.schema,
+            database=database.name,
+            drop_cascade=True,
+            opts=pulumi.ResourceOptions.merge(protected, in_database),
         )
 
         def grant(
@@ -99,7 +105,7 @@ class MlflowDatabase(pulumi.ComponentResource):
                 schema=schema,
                 role=role,
                 privileges=list(privileges),
-                opts=child,
+                opts=pulumi.ResourceOptions.merge(child, in_database),
             )
 
         grants = [

@@ -106,10 +106,10 @@ def read_state(stack: str, pulumi: str) -> State:
     Raises:
         SystemExit: pulumi failed.
     """
-    deployment = json.loads(run_pulumi(pulumi, stack, "stack", "export")).get("deployment") or {}
+    deployment: dict[str, Any] = json.loads(run_pulumi(pulumi, stack, "stack", "export")).get("deployment") or {}
     resources: list[dict[str, Any]] = deployment.get("resources") or []
     pending: list[dict[str, Any]] = deployment.get("pending_operations") or []
-    known = [*resources, *(operation["resource"] for operation in pending)]
+    known: list[dict[str, Any]] = [*resources, *(operation["resource"] for operation in pending)]
     releases = {str(release): release for release in _releases(known)}
     return State(
         releases=list(releases.values()),

@@ -7,10 +7,25 @@ from pydantic import Field
 
 from settings.problem import Problem
 from settings.section import Section, yaml_key
-from settings.value_types import UUID, DnsLabel, DnsSubdomain, Host, Network, QualifiedName, arn, everybody, matching
+from settings.value_types import (
+    QUALIFIED_NAME,
+    UUID,
+    DnsLabel,
+    DnsSubdomain,
+    Host,
+    Network,
+    QualifiedName,
+    arn,
+    everybody,
+    matching,
+)
 
 NAMESPACES_OF_KUBERNETES = {"default", "kube-system", "kube-public", "kube-node-lease"}
 """Namespaces that every cluster has."""
+
+
+LABEL_VALUE = r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?"
+"""Pattern of the values of Kubernetes labels."""
 
 
 class Ingress(Section):
@@ -35,7 +50,8 @@ class Ingress(Section):
     scheme: Literal["internal", "internet-facing"] = "internal"
     """Addresses of the load balancer: private (``internal``) or public. The manual guide's is public."""
     load_balancer_class: QualifiedName | None = Field(default=None, examples=["service.k8s.aws/nlb"])
-    """Class of the load balancer. Default on EKS: ``service.k8s.aws/nlb`` (AWS Load Balancer Controller). EKS Auto Mode: ``eks.amazonaws.com/nlb``."""
+    """Class of the load balancer. Default on EKS: ``service.k8s.aws/nlb`` (AWS Load Balancer Controller). EKS Auto Mode: ``eks.amazonaws.com/nlb``.
+    Another class replaces the load balancer, which gets another address."""
     allowed_cidrs: list[Network] = Field(default=[], examples=[["203.0.113.0/24"]])
     """Client networks that the load balancer accepts. Default: every network that can reach it."""
     address: Host | None = Field(default=None, examples=["ingress.example.com"])
@@ -59,6 +75,8 @@ class Ingress(Section):
     """True for no TLS at all: passwords and data cross the network unencrypted. For a closed network only."""
     service_monitor: bool = False
     """True for a ServiceMonitor of HAProxy's metrics. Needs the Prometheus operator."""
+    service_monitor_labels: dict[str, str] = Field(default={}, examples=[{"release": "prometheus"}])
+    """Labels of the ServiceMonitor. A Prometheus of kube-prometheus-stack selects the label ``release`` with the name of its own release."""
     namespaces: list[DnsLabel] = Field(default=[], examples=[["notebooks"]])
     """Further namespaces whose Ingresses the controller serves, in addition to MLflow's. Their Ingresses may name any host and path, MLflow's
     too."""
@@ -116,6 +134,22 @@ class Ingress(Section):
                     based_on=["install"],
                 )
             )
+        if self.service_monitor_labels and not self.service_monitor and self.install:
+            found.append(
+                Problem(
+                    "serviceMonitorLabels",
+                    "are labels of a ServiceMonitor, and there is none; write serviceMonitor: true, or drop them",
+                    based_on=["serviceMonitor", "install"],
+                )
+            )
+        found += [
+            Problem(
+                "serviceMonitorLabels",
+                f"has {key}: {value}; write a Kubernetes label, with a value of at most 63 letters, digits and . _ -",
+            )
+            for key, value in self.service_monitor_labels.items()
+            if not (re.fullmatch(QUALIFIED_NAME, key) and re.fullmatch(LABEL_VALUE, value))
+        ]
         if self.namespace in NAMESPACES_OF_KUBERNETES and self.install:
             found.append(
                 Problem("namespace", f"is {self.namespace}, which is Kubernetes's; write another, for example haproxy")

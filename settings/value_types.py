@@ -19,6 +19,8 @@ HOST_NAME = r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-
 """Pattern of a name or an IPv4 address of a host to connect to, which DNS takes in either case."""
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 """Pattern of the ids that AWS gives to keys and certificates."""
+QUALIFIED_NAME = rf"((?=.{{1,253}}/){SUBDOMAIN}/)?[A-Za-z0-9]([A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?"
+"""Pattern of Kubernetes names that may have a DNS name before a slash."""
 SHOWN = 60
 """Characters of a wrong value that a message shows."""
 
@@ -192,7 +194,7 @@ DnsSubdomain = Annotated[
 QualifiedName = Annotated[
     str,
     matching(
-        rf"((?=.{{1,253}}/){SUBDOMAIN}/)?[A-Za-z0-9]([A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?",
+        QUALIFIED_NAME,
         "write a name of at most 63 characters, with a DNS name and a slash before it, for example {example}",
     ),
 ]

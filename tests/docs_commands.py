@@ -35,7 +35,7 @@ RUN = {
     ("docs/rotation.md", "rotation' 1"),
     ("docs/rotation.md", "rotation' 3"),
     ("docs/rotation.md", "make rotate-admin"),
-    ("docs/stuck-states.md", "pulumi refresh"),
+    ("docs/stuck-states.md", "make unstick"),
     ("docs/upgrade.md", "kubectl -n mlflow scale"),
     ("docs/upgrade.md", "mlflow.image.tag"),
     ("docs/upgrade.md", "psql"),
@@ -160,10 +160,6 @@ NOT_RUN = {
     ("docs/reaching-the-database.md", "aws ssm"): "needs an instance; a forwarded port stands in for the tunnel",
     ("docs/stuck-states.md", "aws eks"): "compared with the API's description",
     ("docs/stuck-states.md", "kubectl"): "the local stack has no cert-manager and no API server",
-    (
-        "docs/stuck-states.md",
-        "helm",
-    ): "the local stack has no Helm, only its releases; names are compared with the program's",
 }
 """Page and beginning of a command, to the reason why no test runs it."""
 

@@ -163,7 +163,7 @@ class KeysArgs:
 
 @dataclass(frozen=True)
 class AutoscalerArgs:
-    """A HorizontalPodAutoscaler on CPU and memory at 80 %."""
+    """A HorizontalPodAutoscaler at 80 % of the requested CPU."""
 
     min_replicas: int
     """Smallest number of pods."""

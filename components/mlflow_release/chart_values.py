@@ -85,6 +85,13 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
             "enabled": True,
             "minReplicas": args.pods.autoscaler.min_replicas,
             "maxReplicas": args.pods.autoscaler.max_replicas,
+            # By default memory counts too. A worker never gives memory back, so an autoscaler that has scaled up would stay there.
+            "metrics": [
+                {
+                    "type": "Resource",
+                    "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
+                }
+            ],
         }
     if args.pods.max_pods > 1:
         values["affinity"] = _anti_affinity()
@@ -114,7 +121,8 @@ def _server_arguments(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[s
     if args.chart.gunicorn:
         # With gunicorn's defaults a single upload keeps /health waiting, and ends after 30 s. Requests wait in a worker that has no free
         # thread even if another worker has one, so each has a thread for every request that the pod can get.
-        arguments["gunicornOpts"] = f"--threads={threads(args)} --timeout=300"
+        # The chart of a metric asks for 100 runs in one request line. gunicorn's default of 4,094 characters ends at 98.
+        arguments["gunicornOpts"] = f"--threads={threads(args)} --timeout=300 --limit-request-line=8190"
         if code and code.gunicorn_configuration:
             arguments["gunicornOpts"] += f" --config={code.gunicorn_configuration}"
     else:

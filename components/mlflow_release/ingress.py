@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import pulumi_kubernetes as kubernetes
 
@@ -113,6 +114,8 @@ def _annotations(args: MlflowReleaseArgs, places: int, rules: Sequence[str]) -> 
     site = args.site
     annotations = {
         "haproxy.org/ssl-redirect": "true" if site.redirect_to_https else "false",
+        # The default is the controller's own port, 8443, and a controller that exists may have no other.
+        "haproxy.org/ssl-redirect-port": str(urlsplit(site.url).port or 443),
         # Without a byte in either direction. Large artifacts take longer than the default of 50 s.
         "haproxy.org/timeout-server": "300s",
         # The controller divides the number among its own pods.

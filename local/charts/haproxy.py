@@ -36,12 +36,17 @@ _DEFAULTS: Values = {
             "loadBalancerSourceRanges": [],
             "targetPorts": {"http": "http", "https": "https"},
         },
-        "serviceMonitor": {"enabled": False},
+        "serviceMonitor": {"enabled": False, "extraLabels": {}},
         "topologySpreadConstraints": [],
     },
     "fullnameOverride": "",
 }
-_FREE = {"controller.config", "controller.resources", "controller.service.annotations"}
+_FREE = {
+    "controller.config",
+    "controller.resources",
+    "controller.service.annotations",
+    "controller.serviceMonitor.extraLabels",
+}
 """Paths of the maps that take any key."""
 
 _TIMEOUTS = {

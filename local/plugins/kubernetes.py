@@ -12,7 +12,6 @@ from local.cluster.releases import CHARTS, Cluster, Release
 from local.plugins.provider_base import (
     UNKNOWN,
     InvalidInput,
-    OperationError,
     Plain,
     Properties,
     Provider,
@@ -52,13 +51,13 @@ class KubernetesObject(Resource):
         stored = self.cluster.objects.get(self.kind, *_parts(resource_id))
         return State(resource_id, inputs or _without_own_fields(stored), stored) if stored else None
 
+    def replaced_by(self, old: Properties, new: Properties) -> frozenset[str]:
+        # Kubernetes renames and moves no object.
+        before, after = ([inputs["metadata"].get(part) for part in ("name", "namespace")] for inputs in (old, new))
+        return self.replace if before == after else self.replace | {"metadata"}
+
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
-        wanted = self.to_object(inputs)
-        if _id(wanted) != resource_id:
-            raise OperationError(
-                f"the local stack cannot rename {self.kind} {resource_id} in place; change its logical name, too"
-            )
-        stored = self.cluster.objects.put(wanted)
+        stored = self.cluster.objects.put(self.to_object(inputs))
         self.changed()
         return stored
 

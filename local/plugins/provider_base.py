@@ -77,6 +77,10 @@ class Resource:
         """
         return inputs
 
+    def replaced_by(self, old: Properties, new: Properties) -> frozenset[str]:
+        """Return the inputs whose change from the old to the new ones replaces the resource."""
+        return self.replace
+
     def create(self, inputs: Properties) -> tuple[str, Properties]:
         """Create the resource, and return its id and outputs.
 

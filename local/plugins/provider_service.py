@@ -302,7 +302,7 @@ class Servicer(ResourceProviderServicer):
 
     @_answers
     def DiffConfig(self, request: provider_pb2.DiffRequest, context: grpc.ServicerContext) -> provider_pb2.DiffResponse:
-        return _diff_response(request, frozenset(), delete_before_replace=False)
+        return _diff_response(request, _nothing, delete_before_replace=False)
 
     @_answers
     def Configure(
@@ -343,7 +343,7 @@ class Servicer(ResourceProviderServicer):
     @_answers
     def Diff(self, request: provider_pb2.DiffRequest, context: grpc.ServicerContext) -> provider_pb2.DiffResponse:
         resource = self._resource(request.urn, context)
-        return _diff_response(request, resource.replace, resource.delete_before_replace)
+        return _diff_response(request, resource.replaced_by, resource.delete_before_replace)
 
     @_answers
     def Create(self, request: provider_pb2.CreateRequest, context: grpc.ServicerContext) -> provider_pb2.CreateResponse:
@@ -421,11 +421,18 @@ def _refusal(error: InvalidInput) -> provider_pb2.CheckResponse:
     return provider_pb2.CheckResponse(failures=[provider_pb2.CheckFailure(property=error.name, reason=error.reason)])
 
 
+def _nothing(old: Properties, new: Properties) -> frozenset[str]:
+    return frozenset()
+
+
 def _diff_response(
-    request: provider_pb2.DiffRequest, replace: frozenset[str], delete_before_replace: bool
+    request: provider_pb2.DiffRequest,
+    replaced_by: Callable[[Properties, Properties], frozenset[str]],
+    delete_before_replace: bool,
 ) -> provider_pb2.DiffResponse:
     old = _plain_map(PropertyValue.unmarshal_map(request.old_inputs))
     new = _plain_map(PropertyValue.unmarshal_map(request.news))
+    replace = replaced_by(old, new)
     names = sorted(changed(old, new))
     replaces = [name for name in names if name in replace]
     return provider_pb2.DiffResponse(

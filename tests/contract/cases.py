@@ -44,7 +44,9 @@ ON_BOTH_VERSIONS: Mapping[str, Mapping[str, Any]] = {
 OF_THE_INGRESS: Mapping[str, Mapping[str, Any]] = {
     "public": changed(MINIMAL, {"ingress": {"scheme": "internet-facing", "allowedCidrs": ["203.0.113.0/24"]}}),
     "auto-mode": changed(MINIMAL, {"ingress": {"loadBalancerClass": "eks.amazonaws.com/nlb"}}),
-    "metrics": changed(MINIMAL, {"ingress": {"serviceMonitor": True}}),
+    "metrics": changed(
+        MINIMAL, {"ingress": {"serviceMonitor": True, "serviceMonitorLabels": {"release": "prometheus"}}}
+    ),
     "one-controller": changed(MINIMAL, {"ingress": {"replicas": 1}}),
 }
 """Name of a case to its settings, for cases that change the values of the ingress chart only."""

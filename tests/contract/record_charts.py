@@ -69,12 +69,27 @@ def rendered(helm: str, source: Path, inputs: Mapping[str, Any]) -> list[dict[st
     """Return the objects that the chart renders from a release's values.
 
     Raises:
-        SystemExit: with Helm's own message, for example about a value that the chart's schema refuses.
+        SystemExit: with Helm's own message, for example about a value that the chart's schema or `helm lint --strict` refuses.
     """
     chart, version = inputs["chart"], inputs["version"]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as values:
         json.dump(inputs["values"], values)
         values.flush()
+        if unpacked:
+            # Helm lints folders only.
+            lint = [
+                helm,
+                "lint",
+                "--strict",
+                str(unpacked),
+                "--namespace",
+                inputs["namespace"],
+                "--values",
+                values.name,
+            ]
+            linted = subprocess.run(lint, capture_output=True, text=True, check=False)
+            if linted.returncode:
+                sys.exit(f"error: {chart} {version}: {linted.stdout.strip()}\n{linted.stderr.strip()}")
         command = [
             helm,
             "template",
@@ -117,6 +132,7 @@ def facts(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "ingressClasses": {name: _annotated(item) for name, item in named(each("IngressClass")).items()},
         "configMaps": {name: _entries(item.get("data") or {}) for name, item in named(each("ConfigMap")).items()},
         "autoscalers": {name: item["spec"] for name, item in named(each("HorizontalPodAutoscaler")).items()},
+        "serviceMonitors": {name: item["metadata"]["labels"] for name, item in named(each("ServiceMonitor")).items()},
         "disruptionBudgets": {name: item["spec"] for name, item in named(each("PodDisruptionBudget")).items()},
         "serviceAccounts": {
             name: {

@@ -44,6 +44,11 @@ def test_the_controller_serves_the_class_and_has_no_profiler(case: str) -> None:
     assert container["resources"]["limits"] == {"memory": "400Mi"}
 
 
+def test_a_prometheus_that_selects_by_a_label_finds_the_metrics() -> None:
+    (labels,) = recording("kubernetes-ingress-1.52.1/metrics")["facts"]["serviceMonitors"].values()
+    assert labels["release"] == "prometheus"
+
+
 def test_two_controllers_share_no_object_of_the_whole_cluster() -> None:
     first, second = (
         {item for item in recording(f"kubernetes-ingress-1.52.1/{case}")["facts"]["objects"] if is_cluster_wide(item)}

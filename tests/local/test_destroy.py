@@ -2,6 +2,7 @@
 
 import json
 
+import psycopg
 import pytest
 
 from local.stack import LocalStack
@@ -15,6 +16,15 @@ with mlflow.start_run() as run:
     mlflow.log_text("kept", "note.txt")
 print(run.info.run_id)
 """
+DELETE_IT = """
+import os
+import mlflow, requests
+path = mlflow.get_run("{}").info.artifact_uri.partition(":/")[2]
+login = (os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"])
+url = os.environ["MLFLOW_TRACKING_URI"] + "/api/2.0/mlflow-artifacts/artifacts/" + path.lstrip("/") + "/note.txt"
+print(requests.delete(url, auth=login, verify=False).status_code)
+"""
+"""Deletes an artifact, of which a marker and the old version stay in the bucket."""
 READ_IT = "import mlflow; print(mlflow.artifacts.load_text('runs:/{}/note.txt'))"
 
 
@@ -42,7 +52,13 @@ def test_a_protected_stack_stays_and_one_that_is_not_leaves_nothing_behind(own_s
     assert own_stack.client(READ_IT.format(run), password=password) == "kept"
 
     own_stack.up(protect=False)
+    assert own_stack.client(DELETE_IT.format(run), password=password) == "204"
+    session = own_stack.connect()
+    session.execute("BEGIN")
+    session.execute("SELECT * FROM experiments")
     own_stack.pulumi("destroy", "--yes")
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("SELECT 1")
     assert faults.differences(faults.outside(own_stack), before) == []
     state = json.loads(own_stack.pulumi("stack", "export").stdout)
     assert state["deployment"].get("resources", []) == []

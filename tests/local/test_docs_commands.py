@@ -22,9 +22,11 @@ import yaml
 from pulumi.runtime.proto import language_pb2_grpc
 
 from local import aws_account, paths
+from local.cluster.objects import Objects
+from local.cluster.revisions import Revisions
 from local.http_load import database_login
 from local.plugins.server import serve
-from local.stack import LocalStack, free_ports, new_stack
+from local.stack import PYTHON, LocalStack, free_ports, new_stack
 from local.supervisor.client import Supervisor
 from tests import ROOT
 from tests.docs_commands import block, words
@@ -162,8 +164,34 @@ def test_the_administrator_gets_a_new_password_in_both_places(site: LocalStack, 
     assert site.get("/", login=("admin", site.password())).status == 200
 
 
-def test_refresh_and_up_mend_what_is_there_already(site: LocalStack, shell: Shell) -> None:
-    shell.run(*block("docs/stuck-states.md", "pulumi refresh").to_run())
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("pending-upgrade", "another operation (install/upgrade/rollback) is in progress"),
+        ("uninstalling", "resource 'mlflow/mlflow' does not exist"),
+    ],
+)
+def test_a_release_that_helm_was_killed_at_is_freed_as_the_page_says(
+    site: LocalStack, shell: Shell, status: str, said: str
+) -> None:
+    helm = Revisions(Objects(site.folder / "cluster" / "objects"))
+    last = helm.last("mlflow", "mlflow")
+    assert last is not None
+    if status == "uninstalling":
+        helm.objects.remove("Deployment", "mlflow", "mlflow")
+    else:
+        last["status"]["revision"] += 1
+        shell.run("pulumi config set --path 'mlflow-eks:mlflow.auth.defaultPermission' READ")
+    helm.write(last, status)
+    refused = shell.run("pulumi up", ok=False)
+    assert refused.returncode != 0
+    assert said in refused.stdout + refused.stderr
+    unstick, *then = block("docs/stuck-states.md", "make unstick").to_run()
+    assert unstick == "make unstick STACK=dev"
+    freed = shell.run(f"{PYTHON} -m operations.unstick local", *then).stdout
+    assert f"mlflow/mlflow: was {status}." in freed
+    assert f"Now run:\n  {then[0]} --stack local" in freed
+    assert site.changes() == {}
     assert site.get("/", login=("admin", site.password())).status == 200
 
 

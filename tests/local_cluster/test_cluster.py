@@ -503,7 +503,7 @@ def interrupt_uninstall(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, names
             cluster.uninstall(namespace, name)
 
 
-SLOW = {
+SLOW: dict[str, Any] = {
     "initContainers": [
         {**mlflow().values["initContainers"][0], "args": ["-c", "import time; time.sleep(60)"]},
     ]

@@ -175,6 +175,21 @@ def test_without_tls_nobody_gets_in(deployed: Deployed, client: Client):
         client.run("mlflow_user", "SELECT 1", sslmode="disable")
 
 
+def test_a_database_is_dropped_with_the_sessions_that_are_open(deployed: Deployed, client: Client):
+    # A pod that has not ended yet, and a person with psql.
+    where = {"host": "127.0.0.1", "port": client.port, "dbname": "mlflow", "sslmode": "require"}
+    with psycopg.connect(user="mlflow_user", password=LOGINS["mlflow_user"], **where) as session:
+        session.execute("CREATE TABLE kept (a int)")
+        session.commit()
+        session.execute("INSERT INTO kept VALUES (1)")
+        # The program deletes what is in the database with the database.
+        for name in ("database", "user-2", "user", "owner"):
+            resource, resource_id, inputs = deployed[name]
+            resource.delete(resource_id, inputs)
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+
+
 def test_a_new_password_is_that_of_one_role(deployed: Deployed, client: Client):
     resource, resource_id, inputs = deployed["user-2"]
     with psycopg.connect(

@@ -546,6 +546,18 @@ INGRESS = [
         "drop it or `install: false`",
     ),
     _on_eks(
+        "labels of a ServiceMonitor that is not made",
+        {"ingress": {"serviceMonitorLabels": {"release": "prometheus"}}},
+        "ingress.serviceMonitorLabels",
+        "write serviceMonitor: true",
+    ),
+    _on_eks(
+        "a label that Kubernetes refuses",
+        {"ingress": {"serviceMonitor": True, "serviceMonitorLabels": {"release": "kube prometheus"}}},
+        "ingress.serviceMonitorLabels",
+        "has release: kube prometheus; write a Kubernetes label",
+    ),
+    _on_eks(
         "a scheme for a controller that we do not make",
         {"ingress": {"install": False, "scheme": "internal"}},
         "ingress.scheme",

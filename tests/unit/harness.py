@@ -182,6 +182,10 @@ class Resource:
     custom: bool
     read: bool = False
     timeouts: Mapping[str, str] = field(default_factory=dict)
+    replace_on_changes: Sequence[str] = ()
+    delete_before_replace: bool = False
+    deleted_with: str = ""
+    """Logical name of the resource whose deletion deletes this one, empty for none."""
 
     def __getitem__(self, key: str) -> Any:
         return plain(self.inputs[key])
@@ -347,6 +351,9 @@ class _Recorder(pulumi_mocks.MockMonitor):
                 custom=getattr(request, "custom", True),
                 read=read,
                 timeouts={what: getattr(timeouts, what) for what in ("create", "update", "delete")} if timeouts else {},
+                replace_on_changes=list(getattr(request, "replaceOnChanges", [])),
+                delete_before_replace=getattr(request, "deleteBeforeReplace", False),
+                deleted_with=_name(getattr(request, "deletedWith", "")),
             )
         )
 

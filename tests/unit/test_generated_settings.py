@@ -58,6 +58,10 @@ GENERATED: Mapping[str, st.SearchStrategy[Any]] = {
     ),
     "ingress.namespace": NAME_OR_ODD,
     "ingress.scheme": st.sampled_from(["internal", "internet-facing"]),
+    "ingress.serviceMonitor": st.just(True),
+    "ingress.serviceMonitorLabels": st.dictionaries(
+        texts(r"[a-zA-Z0-9./_-]{1,70}"), texts(r"[A-Za-z0-9._-]{0,65}"), max_size=2
+    ),
     "ingress.tlsSecretName": NAME_OR_ODD,
     "mlflow.allowedHosts": st.lists(texts(r"[A-Za-z0-9*.:-]{1,20}"), max_size=3),
     "mlflow.auth.adminUsername": texts(r"[A-Za-z0-9._@-]{1,65}"),

@@ -144,9 +144,10 @@ def test_a_disruption_budget_keeps_one_of_several_pods_and_never_the_only_one(re
     assert controller(replicas=replicas)["replicaCount"] == replicas
 
 
-def test_pods_are_spread_over_zones(dev: Deployment) -> None:
-    (constraint,) = dev.controller["topologySpreadConstraints"]
+def test_pods_are_spread_over_zones_and_nodes(dev: Deployment) -> None:
+    constraint, on_nodes = dev.controller["topologySpreadConstraints"]
     assert constraint["topologyKey"] == "topology.kubernetes.io/zone"
+    assert on_nodes == {**constraint, "topologyKey": "kubernetes.io/hostname"}
     # Both pods must be able to run on the only node of a small cluster.
     assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
     assert (
@@ -162,8 +163,23 @@ def test_a_private_registry_moves_the_image() -> None:
 
 
 def test_metrics_are_for_who_asks_for_them() -> None:
-    assert controller(service_monitor=True)["serviceMonitor"] == {"enabled": True}
+    assert controller(service_monitor=True)["serviceMonitor"] == {"enabled": True, "extraLabels": {}}
+    labels = {"release": "prometheus"}
+    monitor = controller(service_monitor=True, service_monitor_labels=labels)["serviceMonitor"]
+    assert monitor["extraLabels"] == labels
     assert "serviceMonitor" not in controller()
+
+
+def test_what_kubernetes_does_not_change_is_replaced_in_the_preview_too(dev: Deployment) -> None:
+    release = dev.named("ingress-release")
+    (path,) = release.replace_on_changes
+    assert path == "values.controller.service.loadBalancerClass"
+    value: Any = release.inputs
+    for key in path.split("."):
+        value = value[key]
+    assert value == "service.k8s.aws/nlb"
+    # The IngressClass of the old release is in the way of a new one in another namespace.
+    assert release.delete_before_replace
 
 
 def test_the_release_is_pinned_and_leaves_nothing_half_installed(dev: Deployment) -> None:

@@ -127,6 +127,13 @@ def test_a_stack_that_is_not_protected_drops_tables_too(dev: Deployment) -> None
     assert dev.named("database-schema")["dropCascade"] is True
 
 
+def test_on_the_way_down_nothing_waits_for_an_open_transaction(dev: Deployment) -> None:
+    # The database is dropped with its sessions, and everything in it with the database.
+    inside = [*dev.of_type("postgresql:index/schema:Schema"), *dev.of_type("postgresql:index/grant:Grant")]
+    assert len(inside) == 4
+    assert {dev.named(each.name).deleted_with for each in inside} == {"database-database"}
+
+
 def test_on_the_way_down_the_database_goes_before_the_role_that_owns_its_tables(dev: Deployment) -> None:
     assert "database-owner" in dev.named("database-database").depends_on
 

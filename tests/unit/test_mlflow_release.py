@@ -77,7 +77,10 @@ def test_the_guides_chart_runs_under_gunicorn_and_the_default_one_does_not(any_c
     options = Computed({"mlflow.chartVersion": "1.8.1"}).values["extraArgs"]["gunicornOpts"].split()
     # With one thread, gunicorn's default, an upload would delay the answer to the kubelet's probe. Each request that HAProxy lets through
     # has one: 9 of the API, 9 transfers and 16 for the page.
-    assert set(options) == {"--threads=40", "--timeout=300", "--config=/etc/mlflow-login/login_tables.py"}
+    assert set(options) == {
+        *("--threads=40", "--timeout=300", "--limit-request-line=8190"),
+        "--config=/etc/mlflow-login/login_tables.py",
+    }
     assert "gunicornOpts" not in any_cluster.values["extraArgs"]
 
 
@@ -684,7 +687,10 @@ def autoscaled(fewest: int, most: int) -> Deployment:
 
 def test_an_autoscaler_has_its_limits_and_keeps_two(prod: Deployment) -> None:
     deployment = autoscaled(2, 4)
-    assert deployment.values["autoscaling"] == {"enabled": True, "minReplicas": 2, "maxReplicas": 4}
+    autoscaling = deployment.values["autoscaling"]
+    assert (autoscaling["enabled"], autoscaling["minReplicas"], autoscaling["maxReplicas"]) == (True, 2, 4)
+    # MLflow's workers keep the memory of their busiest moment.
+    assert [metric["resource"]["name"] for metric in autoscaling["metrics"]] == ["cpu"]
     assert budget(deployment)
     assert spread(deployment)
     assert "autoscaling" not in prod.values
