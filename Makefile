@@ -26,7 +26,7 @@ receivers = --experiment "$(EXPERIMENT)" $(if $(call given,USERS),--user $(USERS
 
 .DEFAULT_GOAL := help
 .PHONY: help up down preview status logs test clients unit bench check secrets-baseline audit lock settings-reference chart-facts doctor cost rotate-admin \
-	unstick user new-password remove-user team leave-team grant revoke
+	deploy watch unstick user new-password remove-user team leave-team grant revoke
 
 help: ## Show this.
 	@sed -nE 's/^([a-z-]+):.*## /  \1\t/p; s/^##@ (.*)/\n\1/p' $(MAKEFILE_LIST) | expand -t 22
@@ -105,6 +105,12 @@ cost: $(VENV)/.complete ## Estimate the monthly cost of STACK.
 
 rotate-admin: $(VENV)/.complete ## Give the administrator of STACK a new password (STACK=local too).
 	@$(INSECURE) $(VENV)/bin/python -m operations.rotate_admin $(PULUMI) $(STACK)
+
+deploy: $(VENV)/.complete ## Run `pulumi up` of STACK, and say meanwhile why pods do not become ready.
+	@$(call on_aws,The local stack says it by itself: make up.) $(VENV)/bin/python -m operations.release_watch --stack $(STACK) -- pulumi up --stack $(STACK)
+
+watch: $(VENV)/.complete ## Say why pods of STACK do not become ready, beside a `pulumi up` that runs elsewhere.
+	@$(call on_aws,The local stack says it by itself: make up.) $(VENV)/bin/python -m operations.release_watch --stack $(STACK)
 
 unstick: $(VENV)/.complete ## Free STACK after a killed `pulumi up` or `destroy`, and name the next command.
 	@$(call on_aws,The local stack mends itself: make up.) $(VENV)/bin/python -m operations.unstick $(STACK)

@@ -52,7 +52,7 @@ def test_a_protected_stack_stays_and_one_that_is_not_leaves_nothing_behind(own_s
     assert own_stack.client(READ_IT.format(run), password=password) == "kept"
 
     own_stack.up(protect=False)
-    assert own_stack.client(DELETE_IT.format(run), password=password) == "204"
+    assert own_stack.client(DELETE_IT.format(run), password=password) == "200"
     session = own_stack.connect()
     session.execute("BEGIN")
     session.execute("SELECT * FROM experiments")
