@@ -71,6 +71,8 @@ _ANNOTATIONS = {
 """Keys that the controller's configuration and an Ingress may set. The Ingress overrides the configuration."""
 _CONFIG = {*_ANNOTATIONS, *_TIMEOUTS, "global-config-snippet", "hard-stop-after", "proxy-protocol", "syslog-server"}
 """Keys that the controller's configuration may set."""
+_LOG_FORMAT = '%ci:%cp [%tr] %ft %b/%s %TR/%Tw/%Tc/%Tr/%Ta %ST %B %tsc %sq/%bq "%HM %[var(txn.base)] %HV"'
+"""Client, times, backend and server, status, bytes, the queue, and the request: most of the controller's format."""
 _PREFIX = "haproxy.org/"
 """Prefix of the controller's annotations."""
 _NAMESPACE = "--namespace-whitelist="
@@ -101,6 +103,8 @@ class Rendered:
     """Name of the Secret with the certificate for hosts that have no other."""
     replicas: int
     """Replicas of the controller."""
+    memory: int | None
+    """MiB of memory of HAProxy in each replica, from which HAProxy derives the number of its connections. None: as much as there is."""
     namespaces: tuple[str, ...]
     """Namespaces whose Ingresses the controller serves. Empty: every namespace."""
     objects: tuple[str, ...]
@@ -117,14 +121,8 @@ class Ingress:
     spec: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Backend:
-    """The pods behind a Service."""
-
-    servers: Mapping[str, str]
-    """Pod name to `host:port`."""
-    readiness_path: str
-    """Path of the pods' readiness probe."""
+Pods = Mapping[str, str]
+"""Name of a pod to its `host:port`."""
 
 
 def check(version: str, values: Values) -> None:
@@ -181,9 +179,15 @@ def render(version: str, release: str, namespace: str, values: Values) -> Render
         tls_at_load_balancer=controller["service"]["targetPorts"]["https"] == "http",
         default_certificate=f"{fullname}-default-cert",
         replicas=controller["replicaCount"],
+        memory=_memory(controller["resources"].get("limits", {}).get("memory")),
         namespaces=tuple(each.removeprefix(_NAMESPACE) for each in controller["extraArgs"] if each != _NO_QUIC),
         objects=_objects(fullname, class_name, services, controller),
     )
+
+
+def _memory(limit: str | None) -> int | None:
+    # The image starts HAProxy with two thirds of the container's limit.
+    return int(limit.removesuffix("Mi")) * 2 // 3 if limit else None
 
 
 def _service(service: Values, selector: Mapping[str, str]) -> Mapping[str, Any]:
@@ -227,7 +231,7 @@ def files(
     controller: Rendered,
     ingresses: Sequence[Ingress],
     *,
-    backends: Mapping[tuple[str, str], Backend],
+    backends: Mapping[tuple[str, str], Pods],
     certificates: Mapping[tuple[str, str], str],
     default_certificate: str,
     ports: Mapping[str, int],
@@ -308,7 +312,7 @@ def _route(
     host: str,
     service: str,
     paths: Sequence[tuple[bool, str]],
-    backends: Mapping[tuple[str, str], Backend],
+    backends: Mapping[tuple[str, str], Pods],
 ) -> _Route:
     own = _own_settings(ingress.annotations)
     settings = {**controller.config, **own}
@@ -318,27 +322,25 @@ def _route(
         port = settings.get("ssl-redirect-port", "8443")
         # The controller writes the port, also if it is 443.
         redirect = f"location https://%[req.hdr(host),host_only]:{port}%[pathq] code {settings.get('ssl-redirect-code', '302')}"
-    backend = backends.get((ingress.namespace, service), Backend({}, "/"))
     name = f"{backend_prefix(ingress.namespace, service)}{host}"
     lines = [
         f"backend {name}",
-        # These checks stand in for the kubelet's readiness probe, which decides whether a pod gets requests.
-        "  option httpchk",
-        f"  http-check send meth GET uri {backend.readiness_path} ver HTTP/1.1 hdr Host {host}",
-        "  default-server check inter 2s fastinter 500ms fall 2 rise 1",
+        "  balance roundrobin",
+        "  option forwardfor",
+        "  no option abortonclose",
+        f"  timeout server {settings.get('timeout-server', _TIMEOUTS['timeout-server'])}",
+        "  default-server check",
     ]
     if "pod-maxconn" in settings:
         # The controller divides the limit among its pods and drops the rest. Here one process has the places of all of them. As with
         # the controller, 0 is no limit.
         lines[-1] += f" maxconn {int(settings['pod-maxconn']) // controller.replicas * controller.replicas}"
     lines += [f"  {line.strip()}" for line in settings.get("backend-config-snippet", "").splitlines()]
-    if "timeout-server" in own:
-        lines.append(f"  timeout server {own['timeout-server']}")
     for header in settings.get("response-set-header", "").splitlines():
         key, _, value = header.strip().partition(" ")
         quoted = value.strip('"').replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
         lines.append(f'  http-response set-header {key} "{quoted}"')
-    lines += [f"  server {pod} {address}" for pod, address in backend.servers.items()]
+    lines += [f"  server {pod} {address}" for pod, address in backends.get((ingress.namespace, service), {}).items()]
     return _Route(host, paths, redirect, name, [*lines, ""])
 
 
@@ -370,10 +372,9 @@ def _global(config: Mapping[str, str], digest: str) -> str:
         "global",
         f"  description {digest}",
         "  log stdout format raw local0",
-        "  maxconn 1000",
         "  nbthread 2",
         f"  hard-stop-after {config.get('hard-stop-after', '30m')}",
-        "  ssl-default-bind-options ssl-min-ver TLSv1.2",
+        "  ssl-default-bind-options no-sslv3 no-tls-tickets no-tlsv10",
         *(f"  {line.strip()}" for line in config.get("global-config-snippet", "").splitlines()),
         "",
         "",
@@ -386,9 +387,10 @@ def _defaults(config: Mapping[str, str]) -> list[str]:
         "defaults",
         "  mode http",
         "  log global",
-        "  option httplog",
+        # The path without its query, which can hold a token.
+        f"  log-format '{_LOG_FORMAT}'",
         "  option dontlognull",
-        "  option forwardfor",
+        "  option http-keep-alive",
         # After a reload, an idle connection is closed with its next answer. Closed at once, it could lose a request
         # that the client is about to send.
         "  option idle-close-on-response",
@@ -407,7 +409,8 @@ def _frontends(
     by_length = sorted(
         (exact, len(path), path, route.host, route.backend) for route in routes for exact, path in route.paths
     )
-    matches = [
+    matches = ["  http-request set-var(txn.base) base"]
+    matches += [
         f"  http-request set-var(txn.backend) str({backend}) if {{ req.hdr(host),host_only -m str -i {host} }} {condition}"
         for exact, _, path, host, backend in by_length
         for condition in (f"{{ path {path} }}", *([] if exact else [f"{{ path_beg {path.rstrip('/')}/ }}"]))

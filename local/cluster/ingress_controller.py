@@ -133,10 +133,12 @@ class IngressController:
         paths.make_private(folder)
         self._check(self._files(folder / "candidate", namespace, rendered), folder / "candidate")
         files = self._files(folder, namespace, rendered)
+        # One process is all replicas.
+        memory = ["-m", str(rendered.memory * rendered.replicas)] if rendered.memory else []
         spec = ProcessSpec(
             f"{namespace}.{rendered.fullname}",
             # Linux allows 107 characters for a socket's path (unix(7)), so the control socket has a relative path.
-            [str(tools.haproxy_bin()), "-W", "-S", "unix@control", "-f", f"{folder}/haproxy.cfg"],
+            [str(tools.haproxy_bin()), "-W", "-S", "unix@control", *memory, "-f", f"{folder}/haproxy.cfg"],
             env={},
             cwd=str(folder),
             files=files,
@@ -175,7 +177,7 @@ class IngressController:
                 and (not rendered.namespaces or item["metadata"]["namespace"] in rendered.namespaces)
             ],
             backends={
-                (item["metadata"]["namespace"], service): haproxy.Backend(item["servers"], item["readinessPath"])
+                (item["metadata"]["namespace"], service): item["servers"]
                 for item in self.objects.all("Endpoints")
                 for service in self._with_the_pods_of(item["metadata"]["namespace"], item["metadata"]["name"])
             },

@@ -234,8 +234,7 @@ class Cluster:
             raise
         servers = {pod: self.pods.address(namespace, pod) for pod in pods}
         self.ingress.move_requests(namespace, rendered.fullname, servers)
-        ready = {"servers": servers, "readinessPath": mlflow.READINESS_PATH}
-        endpoints = make("v1", "Endpoints", namespace, rendered.fullname, **ready)
+        endpoints = make("v1", "Endpoints", namespace, rendered.fullname, servers=servers)
         self.objects.put(endpoints)
         self.ingress.follow()
         self._keep_only(pods, namespace, rendered.fullname)

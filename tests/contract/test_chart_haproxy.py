@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from local import tools
 from local.charts import ValuesError
-from local.charts.haproxy import Backend, Ingress, Rendered, check, files, render
+from local.charts.haproxy import Ingress, Rendered, check, files, render
 from tests.contract.cases import CASES, release
 from tests.contract.recordings import recording, without_null
 
@@ -63,7 +63,7 @@ def is_cluster_wide(item: str) -> bool:
 
 
 HOST = "mlflow.example.com"
-BACKENDS = {("mlflow", "mlflow"): Backend({"mlflow-1": "127.0.0.1:20001", "mlflow-2": "127.0.0.1:20002"}, "/health")}
+BACKENDS = {("mlflow", "mlflow"): {"mlflow-1": "127.0.0.1:20001", "mlflow-2": "127.0.0.1:20002"}}
 
 
 def controller(**config: str) -> Rendered:

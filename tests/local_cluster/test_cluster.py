@@ -599,6 +599,8 @@ def test_an_uninstall_that_is_killed_leaves_a_release_that_helm_still_knows(
     assert remembered(cluster) == [("1", "uninstalling")]
     assert cluster.release("mlflow", "mlflow") is not None
     assert cluster.objects.get("Deployment", "mlflow", "mlflow") is None
+    # The controller of a cluster follows by itself.
+    cluster.ingress.follow()
     assert get(ports[0])[0] == 404
     with pytest.raises(ClusterError, match="cannot re-use a name that is still in use"):
         cluster.install(mlflow(replicaCount=1))

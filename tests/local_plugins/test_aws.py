@@ -219,6 +219,8 @@ def test_bucket_with_versions_in_it():
     for key in ("kept", "deleted", "kept"):
         client.put_object(Bucket=name, Key=key, Body=b"x")
     client.delete_object(Bucket=name, Key="deleted")
+    # A destroy deletes the bucket's settings before the bucket.
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Suspended"})
     resource.delete(name, {"bucket": name, "forceDestroy": True} | outputs)
     assert resource.read(name, {}, {}) is None
 

@@ -39,8 +39,13 @@ class Bucket(Resource):
     def delete(self, resource_id: str, properties: Properties) -> None:
         if properties.get("forceDestroy"):
             for page in client("s3").get_paginator("list_object_versions").paginate(Bucket=resource_id):
+                markers = page.get("DeleteMarkers", [])
+                if markers:
+                    # moto 5.2.5 fails at a delete marker while versions are suspended, as they are by now.
+                    on = {"Status": "Enabled"}
+                    call("s3", "put_bucket_versioning", Bucket=resource_id, VersioningConfiguration=on)
                 # moto cannot delete an object whose last version is a delete marker, so the markers go first.
-                versions = page.get("DeleteMarkers", []) + page.get("Versions", [])
+                versions = markers + page.get("Versions", [])
                 objects = [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in versions]
                 if objects:
                     call("s3", "delete_objects", Bucket=resource_id, Delete={"Objects": objects})
