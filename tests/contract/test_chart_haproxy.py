@@ -1,12 +1,14 @@
 """The local stack's ingress chart renders what Helm renders, and HAProxy accepts its controller's configuration."""
 
 import dataclasses
+import re
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -151,6 +153,63 @@ def test_haproxy_accepts_the_configuration(tmp_path: Path, rendered: Rendered, i
 
 def lines(rendered: Rendered, *ingresses: Ingress) -> list[str]:
     return [line.strip() for line in configuration(rendered, *ingresses)["/ingress/haproxy.cfg"].splitlines()]
+
+
+CONTROLLER: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "haproxy_controller.yaml").read_text())
+SECTIONS = ("global", "defaults", "frontend http", "frontend https", "backend")
+MILLISECONDS = {"s": 1000, "m": 60_000, "h": 3_600_000}
+OF_THIS_STACK = (
+    "bind ",
+    "default_backend ",
+    "description ",
+    "http-request set-var(txn.backend) ",
+    "server ",
+    "use_backend ",
+)
+"""Beginnings of directives with ports, addresses and routes, of which each stack has its own."""
+
+
+def directives(section: str) -> set[str]:
+    """Return the directives of a section of the local configuration, written as in haproxy_controller.yaml."""
+    config = {"timeout-client": "300s", "timeout-server": "300s", "ssl-redirect": "true", "ssl-redirect-port": "443"}
+    site = ingress(
+        pod_maxconn="9",
+        timeout_server="300s",
+        response_set_header='Strict-Transport-Security "max-age=31536000"',
+        backend_config_snippet="option http-server-close",
+    )
+    text = configuration(controller(**config), site)["/ingress/haproxy.cfg"]
+    first = f"backend mlflow.mlflow.{HOST}" if section == "backend" else section
+    (body,) = (part.strip().splitlines()[1:] for part in text.split("\n\n") if part.strip().startswith(f"{first}\n"))
+    found: set[str] = set()
+    for line in map(str.strip, body):
+        if line.startswith("bind ") and " alpn " in line:
+            found.add(f"alpn {line.split(' alpn ')[1]}")
+        if not line.startswith(OF_THIS_STACK):
+            found.add(_as_recorded(line))
+    return found
+
+
+def _as_recorded(line: str) -> str:
+    if line.startswith("log-format "):
+        return "log-format"
+    line = re.sub(r" if \{ var\(txn\.backend\) -m str \S+ \}$", "", line)
+    line = line.replace("%[req.hdr(host),host_only]", "<host>").replace("%[pathq]", "<path and query>")
+    return re.sub(r"(?<= )(\d+)([smh])\b", lambda found: str(int(found[1]) * MILLISECONDS[found[2]]), line)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_haproxy_is_configured_as_by_the_real_controller_but_for_what_has_a_reason(section: str) -> None:
+    ours, real = directives(section), set(CONTROLLER[section])
+    assert real - ours == set(CONTROLLER["only the controller's"].get(section, {}))
+    assert ours - real == set(CONTROLLER["only the local stack's"].get(section, {}))
+
+
+def test_haproxy_has_the_memory_of_all_controller_pods() -> None:
+    inputs = release("kubernetes-ingress-1.52.1/least")
+    rendered = render(inputs["version"], inputs["name"], inputs["namespace"], inputs["values"])
+    # The image starts HAProxy with two thirds of the limit: -m 266 for 400Mi.
+    assert (rendered.memory, rendered.replicas) == (266, 2)
 
 
 def redirects(rendered: Rendered, *ingresses: Ingress) -> list[str]:
