@@ -1,4 +1,4 @@
-"""What Kubernetes cannot change in place is replaced, and the preview says so."""
+"""Another namespace and another load balancer replace what Kubernetes cannot change, and the preview says so."""
 
 import pytest
 
