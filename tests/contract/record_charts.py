@@ -75,32 +75,13 @@ def rendered(helm: str, source: Path, inputs: Mapping[str, Any]) -> list[dict[st
     with tempfile.NamedTemporaryFile("w", suffix=".json") as values:
         json.dump(inputs["values"], values)
         values.flush()
-        if unpacked:
-            # Helm lints folders only.
-            lint = [
-                helm,
-                "lint",
-                "--strict",
-                str(unpacked),
-                "--namespace",
-                inputs["namespace"],
-                "--values",
-                values.name,
-            ]
-            linted = subprocess.run(lint, capture_output=True, text=True, check=False)
-            if linted.returncode:
-                sys.exit(f"error: {chart} {version}: {linted.stdout.strip()}\n{linted.stderr.strip()}")
-        command = [
-            helm,
-            "template",
-            inputs["name"],
-            str(source),
-            "--namespace",
-            inputs["namespace"],
-            "--values",
-            values.name,
-        ]
-        run = subprocess.run([*command, "--kube-version", KUBERNETES], capture_output=True, text=True, check=False)
+        options = ["--namespace", inputs["namespace"], "--values", values.name]
+        lint = [helm, "lint", "--strict", str(source), *options]
+        linted = subprocess.run(lint, capture_output=True, text=True, check=False)
+        if linted.returncode:
+            sys.exit(f"error: {chart} {version}: {linted.stdout.strip()}\n{linted.stderr.strip()}")
+        template = [helm, "template", inputs["name"], str(source), *options, "--kube-version", KUBERNETES]
+        run = subprocess.run(template, capture_output=True, text=True, check=False)
     if run.returncode:
         sys.exit(f"error: {chart} {version}: {run.stderr.strip()}")
     return [item for item in yaml.safe_load_all(run.stdout) if item]

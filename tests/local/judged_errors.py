@@ -1,4 +1,4 @@
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportMissingModuleSource=false
 """Print what `answers.py` makes of errors as JSON: the error to MLflow's name of the code. It runs in an MLflow's virtualenv."""
 
 import json
