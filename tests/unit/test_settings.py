@@ -284,6 +284,8 @@ def test_an_example_in_a_message_is_a_value_that_is_taken(path: str, example: An
         config = ANY_CLUSTER
     elif path == "ingress.address":
         config = changed(MINIMAL, {"ingress.install": False})
+    elif path == "ingress.serviceMonitorLabels":
+        config = changed(MINIMAL, {"ingress.serviceMonitor": True})
     accepted(changed(config, {path: example}), {"postgres"})
 
 
