@@ -374,7 +374,7 @@ def _global(config: Mapping[str, str], digest: str) -> str:
         "  log stdout format raw local0",
         "  nbthread 2",
         f"  hard-stop-after {config.get('hard-stop-after', '30m')}",
-        "  ssl-default-bind-options no-sslv3 no-tls-tickets no-tlsv10",
+        "  ssl-default-bind-options ssl-min-ver TLSv1.2",
         *(f"  {line.strip()}" for line in config.get("global-config-snippet", "").splitlines()),
         "",
         "",
