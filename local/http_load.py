@@ -11,11 +11,11 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from local import paths
 from local.cluster.objects import Objects
-from local.stack import Answer, LocalStack, any_certificate, basic
+from local.stack import Answer, LocalStack, basic
 from local.supervisor.client import Supervisor
 
 REPORT = paths.CHECKOUT / "artifacts" / "day-two.md"
@@ -23,6 +23,14 @@ REPORT = paths.CHECKOUT / "artifacts" / "day-two.md"
 MIB = 2**20
 """Bytes of a mebibyte."""
 T = TypeVar("T")
+
+
+class Site(Protocol):
+    """A site of MLflow that this machine reaches."""
+
+    def https(self) -> http.client.HTTPSConnection:
+        """Return a new connection, which opens with its first request."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,8 @@ class Load:
     exception.
     """
 
-    stack: LocalStack
-    """Stack whose site gets the requests."""
+    site: Site
+    """Site that gets the requests."""
     login: tuple[str, str] | None
     """User and password. None: no login."""
     script: Callable[[], Script]
@@ -134,7 +142,7 @@ class Load:
         return f"{self.failed} of {self.total} requests failed{window}{f' ({others})' if others else ''}"
 
     def _ask(self) -> None:
-        connection, headers = _connection(self.stack), _headers(self.login)
+        connection, headers = self.site.https(), _headers(self.login)
         script = self.script()
         request = next(script)
         while not self._stop.is_set():
@@ -230,7 +238,7 @@ def report(subject: str, said: str) -> None:
 
 
 def send(
-    stack: LocalStack,
+    site: Site,
     method: str,
     path: str,
     fields: Mapping[str, object],
@@ -238,17 +246,13 @@ def send(
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Send one request with a JSON body, on a new connection."""
-    connection = _connection(stack)
+    connection = site.https()
     try:
         connection.request(method, path, json.dumps(fields), {**_headers(login), **(headers or {})})
         answer = connection.getresponse()
         return Answer(answer.status, dict(answer.headers), answer.read().decode(errors="replace"))
     finally:
         connection.close()
-
-
-def _connection(stack: LocalStack) -> http.client.HTTPSConnection:
-    return http.client.HTTPSConnection("localhost", stack.https_port, timeout=60, context=any_certificate())
 
 
 def _headers(login: tuple[str, str] | None) -> dict[str, str]:

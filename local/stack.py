@@ -4,6 +4,7 @@ It has the commands of `make up`, its own folder and its own ports.
 """
 
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -58,6 +59,10 @@ class LocalStack:
     def url(self) -> str:
         """Address of the site, without a path."""
         return f"https://localhost:{self.https_port}"
+
+    def https(self) -> http.client.HTTPSConnection:
+        """Return a new connection to the site, which opens with its first request."""
+        return http.client.HTTPSConnection("localhost", self.https_port, timeout=60, context=any_certificate())
 
     def environment(self) -> dict[str, str]:
         """Return the environment of the stack's commands."""
