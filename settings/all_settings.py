@@ -190,15 +190,17 @@ class Settings(Section):
 
     def _places(self) -> list[Problem]:
         # HAProxy's controller divides the requests that a pod may get among its own pods, and drops the rest. HAProxy takes the result 0
-        # for no limit.
-        places = self.mlflow.pool.connections - 1
-        if not self.ingress.install or self.ingress.replicas <= places:
+        # for no limit. In a rollout the pods that start count, and those that end, too.
+        places, sharing = self.mlflow.pool.connections - 1, 2 * self.ingress.replicas
+        if not self.ingress.install or sharing <= places:
             return []
+        fewer = f"{places // 2} or fewer, or " if places >= 2 else ""
         return [
             Problem(
                 "ingress.replicas",
-                f"is {self.ingress.replicas}, and a pod of MLflow has places for {places}, one fewer than mlflow.pool has connections: "
-                f"write {places} or fewer, or a larger mlflow.pool.overflow",
+                f"is {self.ingress.replicas}, so in a rollout {sharing} controllers share the places of a pod of MLflow, of which there are "
+                f"{places}, one fewer than mlflow.pool has connections: write {fewer}an mlflow.pool.overflow of "
+                f"{self.mlflow.pool.overflow + sharing - places} or more",
                 based_on=["mlflow.pool", "ingress.install"],
             )
         ]

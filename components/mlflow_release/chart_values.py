@@ -34,6 +34,8 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
     }
     values: dict[str, Any] = {
         "replicaCount": args.pods.replicas,
+        # The chart would start a new pod for every old one at once, and so open twice the connections to the database.
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "backendStore": {
             # The chart's container does not check who the server is: `initContainers` below has one that does.
             "databaseMigration": False,

@@ -113,6 +113,7 @@ _DEFAULTS: Values = {
     "replicaCount": 1,
     "resources": {},
     "serviceAccount": {"create": True, "name": "", "automount": True, "annotations": {}},
+    "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "100%", "maxUnavailable": 0}},
     "tolerations": [],
 }
 _FREE = {
@@ -125,6 +126,7 @@ _FREE = {
     "podSecurityContext",
     "resources",
     "serviceAccount.annotations",
+    "strategy",
 }
 """Paths of the maps that take any key."""
 

@@ -96,10 +96,10 @@ def test_the_pod_is_asked_for_its_health_where_the_chart_asks(case: str) -> None
 
 
 @pytest.mark.parametrize("case", OF_MLFLOW)
-def test_a_rollout_takes_no_pod_away_before_another_is_ready(case: str) -> None:
+def test_a_rollout_has_one_pod_more_and_none_less(case: str) -> None:
     assert recording(case)["facts"]["strategy"] == {
         "type": "RollingUpdate",
-        "rollingUpdate": {"maxSurge": "100%", "maxUnavailable": 0},
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
     }
 
 

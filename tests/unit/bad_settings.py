@@ -685,6 +685,7 @@ MLFLOW = [
         {
             "mlflow.workers": 4,
             "mlflow.pool": {"size": 2, "overflow": 1},
+            "ingress.replicas": 1,
             "mlflow.resources": {"memoryRequest": "512Mi", "memoryLimit": "985Mi"},
         },
         "mlflow.resources.memoryLimit",
@@ -727,7 +728,13 @@ MLFLOW = [
         "more controllers than places",
         {"mlflow.pool": {"size": 2, "overflow": 1}, "ingress.replicas": 3},
         "ingress.replicas",
-        "write 2 or fewer",
+        "write 1 or fewer, or an mlflow.pool.overflow of 5 or more",
+    ),
+    _on_eks(
+        "a place that a second controller would halve in a rollout",
+        {"mlflow.pool": {"size": 1, "overflow": 1}, "ingress.replicas": 1},
+        "ingress.replicas",
+        "write an mlflow.pool.overflow of 2 or more",
     ),
     _on_eks("a negative pool", {"mlflow.pool.overflow": -1}, "mlflow.pool.overflow", "a whole number from 0 to 100"),
     _on_eks("one namespace for both releases", {"mlflow.namespace": "haproxy"}, "mlflow.namespace", "another"),

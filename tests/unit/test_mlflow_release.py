@@ -540,7 +540,7 @@ def test_sizes_follow_the_settings_and_are_the_strings_that_the_chart_wants() ->
     deployment = Computed(
         {
             "mlflow.workers": 2,
-            "mlflow.pool": {"size": 3, "overflow": 0},
+            "mlflow.pool": {"size": 3, "overflow": 2},
             "mlflow.resources": {
                 "cpuRequest": "1",
                 "memoryRequest": "1Gi",
@@ -551,7 +551,7 @@ def test_sizes_follow_the_settings_and_are_the_strings_that_the_chart_wants() ->
     )
     assert deployment.values["extraArgs"]["workers"] == "2"
     assert deployment.environment["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] == "3"
-    assert deployment.environment["MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW"] == "0"
+    assert deployment.environment["MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW"] == "2"
     assert deployment.values["resources"] == {
         # Without a request for storage Kubernetes would take the limit for one.
         "requests": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "100Mi"},
@@ -680,6 +680,7 @@ def autoscaled(fewest: int, most: int) -> Deployment:
     changes = {
         "mlflow.autoscaling": {"minReplicas": fewest, "maxReplicas": most},
         "mlflow.pool": {"size": 2, "overflow": 1},
+        "ingress.replicas": 1,
     }
     args = Computed(changes, MINIMAL).args
     return deploy(MINIMAL, program=lambda: MlflowRelease("mlflow", args))
@@ -913,9 +914,9 @@ def test_a_request_is_large_if_the_controller_cannot_hold_it(any_cluster: Deploy
 @pytest.mark.parametrize(
     ("changes", "limit"),
     [
-        # Each of two controllers passes 4 of 9 requests to a pod, or 1 of 2, or 9 of 9 if there is one.
+        # Each of two controllers passes 4 of 9 requests to a pod, or 2 of 4, or 9 of 9 if there is one.
         ({}, 3),
-        ({"mlflow.pool": {"size": 2, "overflow": 1}}, 1),
+        ({"mlflow.pool": {"size": 2, "overflow": 3}}, 1),
         ({"ingress.replicas": 1}, 6),
     ],
 )

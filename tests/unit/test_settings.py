@@ -427,7 +427,7 @@ def test_pods_may_open_every_connection_of_the_class_and_not_one_more() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"mlflow.pool": {"size": 1, "overflow": 1}, "ingress.replicas": 1},
+        {"mlflow.pool": {"size": 1, "overflow": 2}, "ingress.replicas": 1},
         {"database.name": "d" * 59},
         {"database.user": "u" * 61},
         {"mlflow.host": f"{'h' * 63}.example.com"},
