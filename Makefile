@@ -25,7 +25,7 @@ receivers = --experiment "$(EXPERIMENT)" $(if $(call given,USERS),--user $(USERS
 	$(if $(call given,MODELS),--model $(MODELS))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down preview status logs test clients unit bench check secrets-baseline audit lock settings-reference chart-facts doctor cost rotate-admin \
+.PHONY: help up down preview status logs test clients unit cluster-test bench check secrets-baseline audit lock settings-reference chart-facts doctor cost rotate-admin \
 	deploy watch unstick user new-password remove-user team leave-team grant revoke
 
 help: ## Show this.
@@ -64,6 +64,9 @@ clients: $(VENV)/.complete ## Run old MLflow clients on the local stack, and com
 
 unit: $(VENV)/.complete ## Run the fast tests: under a minute on two cores.
 	@$(VENV)/bin/python -m pytest -n auto --dist worksteal tests/unit tests/contract tests/operations tests/docs
+
+cluster-test: $(VENV)/.complete ## Run the program on a real cluster with your Pulumi CLI and plugins (CONTEXT=kind-mlflow; docs/cluster-tests.md).
+	@CLUSTER_TEST_CONTEXT="$(CONTEXT)" $(VENV)/bin/python -m pytest -m cluster $(if $(TESTS),$(TESTS),tests/cluster)
 
 bench: $(VENV)/.complete ## Measure everything, two hours (PARTS="program serving": some of it); artifacts/bench.md.
 	@$(VENV)/bin/python -m local.bench $(PARTS)

@@ -11,6 +11,8 @@ from .network_rules import ClusterAddresses, dns, namespaces, networks, tcp
 
 CHART_REPOSITORY = "https://haproxytech.github.io/helm-charts"
 RELEASE = "ha-proxy-ingress"
+GRACE = 300
+"""Seconds that a controller pod may take to end, its pause included. Transfers that last longer are cut off."""
 REQUEST_BUFFER = 65536
 """Bytes of a request that HAProxy holds. With its default, a quarter of that, bodies of `log-batch` are longer than what HAProxy can wait
 for and send a second time."""
@@ -74,7 +76,7 @@ class HaproxyIngress(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         namespace = kubernetes.core.v1.Namespace(
             f"{name}-namespace",
-            metadata={"name": args.namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+            metadata={"name": args.namespace, "labels": namespace_labels(args)},
             opts=child,
         )
         kubernetes.networking.v1.NetworkPolicy(
@@ -93,8 +95,8 @@ class HaproxyIngress(pulumi.ComponentResource):
             values=haproxy_values(args),
             atomic=True,
             cleanup_on_fail=True,
-            # Seconds. A network load balancer takes two to four minutes.
-            timeout=600,
+            # Seconds. A network load balancer takes two to four minutes, and then up to three for each pod that is replaced.
+            timeout=300 * max(2, args.replicas),
             opts=pulumi.ResourceOptions(
                 parent=self,
                 # Kubernetes refuses another class for a Service that exists.
@@ -112,6 +114,29 @@ class HaproxyIngress(pulumi.ComponentResource):
         self.class_name = release.status.apply(lambda _: args.class_name)
         self.address = service.status.apply(_address)
         self.register_outputs({"className": self.class_name, "address": self.address})
+
+
+def namespace_labels(args: HaproxyIngressArgs) -> dict[str, str]:
+    """Return the labels of the namespace."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    if args.load_balancer_class == "service.k8s.aws/nlb":
+        # A new pod counts as ready only when the load balancer sends connections to it. Else a rollout ends the old pods before.
+        labels["elbv2.k8s.aws/pod-readiness-gate-inject"] = "enabled"
+    return labels
+
+
+def _drain(args: HaproxyIngressArgs) -> str:
+    """Return the script that a pod runs before it ends.
+
+    New connections come for a while: a node learns within seconds that the pod ends, and an AWS load balancer within two minutes.
+    Then HAProxy takes no more, and ends when the last request is answered. The image's supervisor starts another at once, which the
+    script does not wait for.
+    """
+    pause = 120 if args.load_balancer_class else 10
+    return (
+        f"sleep {pause}; running=$(pidof haproxy); kill -USR1 $running; "
+        "for each in $running; do while kill -0 $each; do sleep 1; done; done 2>/dev/null"
+    )
 
 
 def _address(status: Any) -> str:
@@ -187,6 +212,10 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
             for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
         ],
         "resources": {"requests": {"cpu": "250m", "memory": "400Mi"}, "limits": {"memory": "400Mi"}},
+        # With the default a quarter of the pods may be missing, and a pod that is told to end drops what it holds.
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", _drain(args)]}}},
+        "terminationGracePeriodSeconds": GRACE,
         "service": service,
         # Without the first one every answer invites the client to QUIC, on a UDP port that the load balancer does not have.
         # Without the others an Ingress of any namespace could take a longer path of the site's host.
@@ -201,6 +230,9 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
             # One line a request in the log of the pod: client, times, status, and the path without its query. By default there is none.
             "syslog-server": "address:stdout, format:raw, facility:daemon",
             "global-config-snippet": f"tune.bufsize {REQUEST_BUFFER}",
+            # A pod that ends answers a request on a connection that is kept, and closes it then. By default it closes such a connection at once,
+            # at times just when the client sends the next request.
+            "frontend-config-snippet": "option idle-close-on-response",
         },
     }
     if args.proxy_protocol_networks:

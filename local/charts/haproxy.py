@@ -25,6 +25,7 @@ _DEFAULTS: Values = {
         "image": {"repository": "docker.io/haproxytech/kubernetes-ingress"},
         "ingressClass": "haproxy",
         "ingressClassResource": {"name": "haproxy", "default": False},
+        "lifecycle": {},
         "pprof": {"enabled": True},
         "replicaCount": 2,
         "resources": {"requests": {"cpu": "250m", "memory": "400Mi"}},
@@ -37,15 +38,19 @@ _DEFAULTS: Values = {
             "targetPorts": {"http": "http", "https": "https"},
         },
         "serviceMonitor": {"enabled": False, "extraLabels": {}},
+        "strategy": {"type": "RollingUpdate"},
+        "terminationGracePeriodSeconds": 60,
         "topologySpreadConstraints": [],
     },
     "fullnameOverride": "",
 }
 _FREE = {
     "controller.config",
+    "controller.lifecycle",
     "controller.resources",
     "controller.service.annotations",
     "controller.serviceMonitor.extraLabels",
+    "controller.strategy",
 }
 """Paths of the maps that take any key."""
 
@@ -69,7 +74,15 @@ _ANNOTATIONS = {
     "timeout-server",
 }
 """Keys that the controller's configuration and an Ingress may set. The Ingress overrides the configuration."""
-_CONFIG = {*_ANNOTATIONS, *_TIMEOUTS, "global-config-snippet", "hard-stop-after", "proxy-protocol", "syslog-server"}
+_CONFIG = {
+    *_ANNOTATIONS,
+    *_TIMEOUTS,
+    "frontend-config-snippet",
+    "global-config-snippet",
+    "hard-stop-after",
+    "proxy-protocol",
+    "syslog-server",
+}
 """Keys that the controller's configuration may set."""
 _LOG_FORMAT = '%ci:%cp [%tr] %ft %b/%s %TR/%Tw/%Tc/%Tr/%Ta %ST %B %tsc %sq/%bq "%HM %[var(txn.base)] %HV"'
 """Client, times, backend and server, status, bytes, the queue, and the request: most of the controller's format."""
@@ -391,9 +404,8 @@ def _defaults(config: Mapping[str, str]) -> list[str]:
         f"  log-format '{_LOG_FORMAT}'",
         "  option dontlognull",
         "  option http-keep-alive",
-        # After a reload, an idle connection is closed with its next answer. Closed at once, it could lose a request
-        # that the client is about to send.
-        "  option idle-close-on-response",
+        # The controller has them in its two frontends.
+        *(f"  {line.strip()}" for line in config.get("frontend-config-snippet", "").splitlines()),
         *(f"  {key.replace('-', ' ', 1)} {config.get(key, default)}" for key, default in _TIMEOUTS.items()),
         "",
     ]

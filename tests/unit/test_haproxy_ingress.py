@@ -277,3 +277,33 @@ def test_a_controller_that_exists_is_used_as_it_is() -> None:
     (rule,) = deployment.named("mlflow-network-policy")["spec"]["ingress"]
     (peer,) = rule["from"]
     assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "edge-system"}
+
+
+def drain(**args: Any) -> str:
+    return controller(**args)["lifecycle"]["preStop"]["exec"]["command"][-1]
+
+
+def test_a_pod_that_ends_answers_what_it_has_begun() -> None:
+    # TERM ends HAProxy at once. USR1 lets it answer, after nothing new comes any more.
+    assert drain().startswith("sleep 10;")
+    assert "kill -USR1" in drain()
+    # A load balancer of AWS goes on for some two minutes.
+    assert drain(load_balancer_class="eks.amazonaws.com/nlb").startswith("sleep 120;")
+    assert controller()["terminationGracePeriodSeconds"] > 120
+    # Without it HAProxy closes a connection just when the client sends the next request on it.
+    assert controller()["config"]["frontend-config-snippet"] == "option idle-close-on-response"
+
+
+def test_a_rollout_takes_no_controller_away_before_another_is_ready(dev: Deployment) -> None:
+    assert dev.controller["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    labels = dev.named("ingress-namespace")["metadata"]["labels"]
+    assert labels["elbv2.k8s.aws/pod-readiness-gate-inject"] == "enabled"
+
+
+def test_only_the_controller_of_aws_is_asked_whether_a_pod_is_ready(any_cluster: Deployment) -> None:
+    assert set(any_cluster.named("ingress-namespace")["metadata"]["labels"]) == {"pod-security.kubernetes.io/enforce"}
+
+
+def test_the_release_waits_for_every_pod_that_a_load_balancer_takes_in() -> None:
+    four = deploy(changed(MINIMAL, {"ingress.replicas": 4}))
+    assert four.named("ingress-release")["timeout"] == 1200

@@ -1,0 +1,291 @@
+"""A stack of the program on a real cluster, with the Pulumi CLI and the plugins of this machine."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from local.stack import Answer, CommandError, any_certificate, basic, run_with_mlflow
+from tests import ROOT
+
+HOST = "mlflow.cluster.test"
+"""Host of the site. No DNS knows it: every connection here goes to the Service's cluster address."""
+STACK = "cluster"
+SETTINGS = "mlflow-eks"
+_PREFIX = "CLUSTER_TEST_"
+_COUNTS = re.compile(r"^\s+\S*\s*(\d+) (created|updated|replaced|deleted|unchanged)\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cluster and a database server, as the environment names them."""
+
+    context: str
+    """Context of the kubeconfig."""
+    database: str
+    """`host:port` of the server as pods reach it."""
+    admin_address: str
+    """`host:port` of the server as this machine reaches it."""
+    user: str
+    """Master of the server: CREATEDB and CREATEROLE, and no superuser."""
+    password: str
+
+    @classmethod
+    def from_environment(cls) -> "Place":
+        """Read the variables. What is not set is empty."""
+        database = os.environ.get(f"{_PREFIX}DATABASE", "")
+        return cls(
+            context=os.environ.get(f"{_PREFIX}CONTEXT", ""),
+            database=database,
+            admin_address=os.environ.get(f"{_PREFIX}DATABASE_ADMIN", "") or database,
+            user=os.environ.get(f"{_PREFIX}DATABASE_USER", "") or "postgres",
+            password=os.environ.get(f"{_PREFIX}DATABASE_PASSWORD", ""),
+        )
+
+    def missing(self) -> str | None:
+        """Return a sentence that says what the machine lacks, or None."""
+        for program in ("pulumi", "pulumi-language-python", "kubectl"):
+            if not shutil.which(program):
+                return f"{program} is not on the PATH"
+        for plugin in ("kubernetes", "postgresql", "random"):
+            if not (shutil.which(f"pulumi-resource-{plugin}") or [*_plugins().glob(f"resource-{plugin}-v*")]):
+                return f"Pulumi's plugin {plugin} is missing; run: pulumi plugin install resource {plugin}"
+        if not self.context:
+            return "no context is named; run: make cluster-test CONTEXT=…"
+        if not (self.database and self.password):
+            return f"no database is named; set {_PREFIX}DATABASE=host:port and {_PREFIX}DATABASE_PASSWORD"
+        if kubectl(self.context, "get", "--raw", "/readyz", ok=False).returncode:
+            return f"the cluster of the context {self.context} does not answer"
+        host, _, port = self.admin_address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, ValueError):
+            return f"nothing answers at the database's address {self.admin_address}"
+        return None
+
+
+def kubectl(context: str, *arguments: str, ok: bool = True, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Run kubectl in a context, with a text on its standard input.
+
+    Raises:
+        CommandError: the command failed, and `ok` is true.
+    """
+    done = subprocess.run(
+        ["kubectl", "--context", context, *arguments],
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    if ok and done.returncode:
+        raise CommandError(f"kubectl {' '.join(arguments)} failed:\n{done.stderr[-4000:]}")
+    return done
+
+
+@dataclass
+class ClusterStack:
+    """A stack whose state and settings are in a folder of its own."""
+
+    place: Place
+    folder: Path
+
+    def create(self, **settings: Any) -> None:
+        """Make the stack with its settings, named as for `up`. Nothing is deployed yet.
+
+        Raises:
+            CommandError: Pulumi refused.
+        """
+        host, _, port = self.place.database.rpartition(":")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "backend").mkdir()
+        (self.folder / "passphrase").touch(mode=0o600)
+        (self.folder / "passphrase").write_text(secrets.token_urlsafe(24))
+        # `stack init` writes the salt next to the Pulumi.yaml that it finds.
+        shutil.copy2(ROOT / "Pulumi.yaml", self.folder)
+        self._pulumi("stack", "init", STACK, cwd=self.folder)
+        self.set(
+            cluster__kubeContext=self.place.context,
+            postgres__existing__host=host,
+            postgres__existing__port=int(port),
+            postgres__existing__adminUsername=self.place.user,
+            mlflow__host=HOST,
+            mlflow__workers=1,
+            mlflow__timeoutSeconds=300,
+            # For a small node.
+            mlflow__resources__cpuRequest="100m",
+            mlflow__resources__memoryRequest="512Mi",
+            ingress__tlsSecretName="site-tls",
+            protect=False,
+        )
+        if self.place.admin_address != self.place.database:
+            self.set(database__adminAddress=self.place.admin_address)
+        secret = f"{SETTINGS}:postgres.existing.adminPassword"
+        self._pulumi("config", "set", *self._config, "--secret", "--path", secret, given=self.place.password)
+        self.set(**settings)
+
+    def set(self, **settings: Any) -> None:
+        """Change settings. `database__rotation=1` sets `mlflow-eks:database.rotation` to 1.
+
+        Raises:
+            CommandError: Pulumi refused a setting.
+        """
+        pairs = [
+            f"{SETTINGS}:{key.replace('__', '.')}={str(value).lower() if isinstance(value, bool) else value}"
+            for key, value in settings.items()
+        ]
+        if pairs:
+            self._pulumi(
+                "config",
+                "set-all",
+                *self._config,
+                "--path",
+                *(word for pair in pairs for word in ("--plaintext", pair)),
+            )
+
+    def up(self, **settings: Any) -> dict[str, int]:
+        """Change settings, deploy, and return how many resources were created, updated, replaced, deleted and unchanged.
+
+        Raises:
+            CommandError: the deployment failed.
+        """
+        self.set(**settings)
+        return _counts(self._pulumi("up", *self._config, "--yes", "--skip-preview"))
+
+    def refresh(self) -> dict[str, int]:
+        """Compare the state with what is there, and return the numbers of resources as `up` does."""
+        return _counts(self._pulumi("refresh", *self._config, "--yes", "--skip-preview"))
+
+    def destroy(self, *, ok: bool = True) -> dict[str, int]:
+        """Delete everything, and return the numbers of resources as `up` does."""
+        return _counts(self._pulumi("destroy", *self._config, "--yes", "--skip-preview", ok=ok))
+
+    def changes(self) -> dict[str, list[str]]:
+        """Preview an `up`, and return its operations except `same` and `read`, each with the logical names."""
+        digest = json.loads(self._pulumi("preview", *self._config, "--json"))
+        changes: dict[str, list[str]] = {}
+        for step in digest["steps"]:
+            if step["op"] not in {"same", "read"}:
+                changes.setdefault(step["op"], []).append(step["urn"].rsplit("::", 1)[-1])
+        return changes
+
+    def outputs(self) -> dict[str, Any]:
+        """Return the stack's outputs, secrets unencrypted."""
+        return json.loads(self._pulumi("stack", "output", "--json", "--show-secrets"))
+
+    def login(self) -> tuple[str, str]:
+        """Return the administrator's name and password."""
+        outputs = self.outputs()
+        return outputs["adminUser"], outputs["adminPassword"]
+
+    def kubectl(self, *arguments: str, ok: bool = True, given: str = "") -> str:
+        """Run kubectl on this stack's cluster and return its output."""
+        return kubectl(self.place.context, *arguments, ok=ok, given=given).stdout
+
+    def objects(self, kind: str, namespace: str, selector: str = "") -> list[dict[str, Any]]:
+        """Return the objects of a kind in a namespace."""
+        words = ["--selector", selector] if selector else []
+        return json.loads(self.kubectl("-n", namespace, "get", kind, "-o", "json", *words))["items"]
+
+    def address(self) -> str:
+        """Return the cluster address of HAProxy's Service."""
+        (service,) = [one for one in self.objects("service", "haproxy") if one["spec"]["type"] == "LoadBalancer"]
+        return service["spec"]["clusterIP"]
+
+    def https(self) -> http.client.HTTPSConnection:
+        """Return a new connection to the site, which opens with its first request."""
+        return _Connection(self.address())
+
+    def get(self, path: str, *, login: tuple[str, str] | None = None, host: str = HOST, tls: bool = True) -> Answer:
+        """Send a GET request through HAProxy, without following redirects."""
+        connection = self.https() if tls else http.client.HTTPConnection(self.address(), 80, timeout=60)
+        headers = {"Host": host} | ({"Authorization": basic(login)} if login else {})
+        with contextlib.closing(connection):
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            # A header's name is as the server wrote it, in HTTP/1.1.
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, found, answer.read().decode(errors="replace"))
+
+    def client(self, script: str, *, version: str = "3.15.1") -> str:
+        """Run a Python script with the MLflow client as administrator, and return the last line of its output.
+
+        Raises:
+            CommandError: the script failed.
+        """
+        user, password = self.login()
+        # No DNS knows the host, and a client sends the name of its address as `Host`.
+        found = (
+            "import socket\n_find = socket.getaddrinfo\n"
+            f"socket.getaddrinfo = lambda host, *rest, **more: _find({self.address()!r} if host == {HOST!r} else host, *rest, **more)\n"
+        )
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "MLFLOW_TRACKING_URI": f"https://{HOST}",
+            "MLFLOW_TRACKING_INSECURE_TLS": "true",
+            "MLFLOW_TRACKING_USERNAME": user,
+            "MLFLOW_TRACKING_PASSWORD": password,
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+            "PYTHONWARNINGS": "ignore",
+        }
+        return run_with_mlflow(version, found + script, environment)
+
+    @property
+    def _config(self) -> tuple[str, ...]:
+        return ("--config-file", str(self.folder / f"Pulumi.{STACK}.yaml"))
+
+    def _environment(self) -> Mapping[str, str]:
+        return {
+            **os.environ,
+            "PULUMI_BACKEND_URL": f"file://{self.folder / 'backend'}",
+            "PULUMI_CONFIG_PASSPHRASE_FILE": str(self.folder / "passphrase"),
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PULUMI_STACK": STACK,
+            # The plugin for AWS is among the program's packages, and nothing here uses it.
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        }
+
+    def _pulumi(self, *arguments: str, cwd: Path = ROOT, given: str = "", ok: bool = True) -> str:
+        done = subprocess.run(
+            ["pulumi", "--non-interactive", "--color=never", *arguments],
+            cwd=cwd,
+            env=self._environment(),
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=1800,
+            check=False,
+        )
+        if ok and done.returncode:
+            raise CommandError(f"pulumi {arguments[0]} failed:\n{done.stdout[-6000:]}\n{done.stderr[-4000:]}")
+        return done.stdout
+
+
+class _Connection(http.client.HTTPSConnection):
+    """A connection to an address, for the site's name."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(HOST, 443, timeout=60)
+        self._address = address
+
+    def connect(self) -> None:
+        raw = socket.create_connection((self._address, 443), timeout=60)
+        self.sock = any_certificate().wrap_socket(raw, server_hostname=HOST)
+
+
+def _plugins() -> Path:
+    return Path(os.environ.get("PULUMI_HOME", "~/.pulumi")).expanduser() / "plugins"
+
+
+def _counts(output: str) -> dict[str, int]:
+    return {what: int(number) for number, what in _COUNTS.findall(output)}
