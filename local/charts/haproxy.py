@@ -404,8 +404,9 @@ def _defaults(config: Mapping[str, str]) -> list[str]:
         f"  log-format '{_LOG_FORMAT}'",
         "  option dontlognull",
         "  option http-keep-alive",
-        # The controller has them in its two frontends.
-        *(f"  {line.strip()}" for line in config.get("frontend-config-snippet", "").splitlines()),
+        # After a reload, an idle connection is closed with its next answer. Closed at once, it could lose a request
+        # that the client is about to send.
+        "  option idle-close-on-response",
         *(f"  {key.replace('-', ' ', 1)} {config.get(key, default)}" for key, default in _TIMEOUTS.items()),
         "",
     ]
@@ -436,10 +437,10 @@ def _frontends(
             if route.redirect
         ),
     ]
-    first: list[str] = []
+    first = [f"  {line.strip()}" for line in controller.config.get("frontend-config-snippet", "").splitlines()]
     if "proxy-protocol" in controller.config:
         sources = controller.config["proxy-protocol"].replace(",", " ")
-        first = [f"  tcp-request connection expect-proxy layer4 if {{ src {sources} }}"]
+        first.append(f"  tcp-request connection expect-proxy layer4 if {{ src {sources} }}")
     if controller.tls_at_load_balancer:
         # The load balancer has the certificate and sends plain HTTP to both ports.
         return ["frontend http", plain, encrypted, *first, *redirects, *choices]

@@ -879,7 +879,7 @@ def test_every_pod_of_the_controller_has_a_place_for_each_part() -> None:
     many = deploy(
         changed(
             MINIMAL,
-            {"ingress.replicas": 20, "mlflow.pool": {"overflow": 20}, "postgres.instanceClass": "db.m7g.4xlarge"},
+            {"ingress.replicas": 20, "mlflow.pool": {"overflow": 36}, "postgres.instanceClass": "db.m7g.4xlarge"},
         )
     )
     for part in ("files", "page", "static"):
