@@ -66,7 +66,7 @@ unit: $(VENV)/.complete ## Run the fast tests: under a minute on two cores.
 	@$(VENV)/bin/python -m pytest -n auto --dist worksteal tests/unit tests/contract tests/operations tests/docs
 
 cluster-test: $(VENV)/.complete ## Run the program on a real cluster with your Pulumi CLI and plugins (CONTEXT=kind-mlflow; docs/cluster-tests.md).
-	@CLUSTER_TEST_CONTEXT="$(CONTEXT)" $(VENV)/bin/python -m pytest -m cluster $(if $(TESTS),$(TESTS),tests/cluster)
+	@CLUSTER_TEST_CONTEXT="$(CONTEXT)" CLUSTER_TEST_REQUIRED="$(CLUSTER_TEST_REQUIRED)" $(VENV)/bin/python -m pytest -m cluster $(if $(TESTS),$(TESTS),tests/cluster)
 
 bench: $(VENV)/.complete ## Measure everything, two hours (PARTS="program serving": some of it); artifacts/bench.md.
 	@$(VENV)/bin/python -m local.bench $(PARTS)

@@ -1,5 +1,6 @@
 """A stack on a real cluster for the tests of a file. Its end destroys it."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +16,8 @@ from tests.cluster.real_cluster import HOST, ClusterStack, Place
 def place() -> Place:
     found = Place.from_environment()
     if reason := found.missing():
+        if os.environ.get("CLUSTER_TEST_REQUIRED"):
+            pytest.fail(reason)
         pytest.skip(reason)
     return found
 

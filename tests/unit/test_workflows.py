@@ -53,6 +53,7 @@ by_job = pytest.mark.parametrize("job", [job for _, job in jobs()], ids=[name fo
 def test_the_workflows_are_where_github_looks_for_them() -> None:
     assert [path.name for path in WORKFLOWS] == [
         "checks.yml",
+        "cluster.yml",
         "deploy.yml",
         "drift.yml",
         "preview.yml",
@@ -138,9 +139,18 @@ def test_a_fork_and_a_package_nobody_has_read_get_no_preview() -> None:
     assert "github.event.pull_request.user.login != 'dependabot[bot]'" in condition
 
 
-def test_forks_code_runs_on_githubs_machines_only() -> None:
-    checks = read(ROOT / ".github/workflows/checks.yml")["jobs"].values()
-    assert all(job["runs-on"].startswith("ubuntu-") for job in checks)
+@pytest.mark.parametrize("workflow", ["checks", "cluster"])
+def test_forks_code_runs_on_githubs_machines_only(workflow: str) -> None:
+    jobs = read(ROOT / f".github/workflows/{workflow}.yml")["jobs"].values()
+    assert all(job["runs-on"].startswith("ubuntu-") for job in jobs)
+
+
+def test_a_cluster_is_tried_when_what_runs_on_it_changes() -> None:
+    events = read(ROOT / ".github/workflows/cluster.yml")["on"]
+    watched = {"__main__.py", "wiring.py", "components/**", "settings/**", "requirements.txt"}
+    assert watched <= set(events["pull_request"]["paths"])
+    assert events["push"]["paths"] == events["pull_request"]["paths"]
+    assert events["schedule"]
 
 
 def test_prod_is_deployed_after_dev() -> None:
