@@ -1,4 +1,4 @@
-"""What a rollout loses: raw clients without retries, through the cluster address of HAProxy's Service."""
+"""Rollouts under the load of raw clients without retries, through the cluster address of HAProxy's Service."""
 
 import time
 from collections.abc import Iterator
