@@ -11,8 +11,9 @@ from .network_rules import ClusterAddresses, dns, namespaces, networks, tcp
 
 CHART_REPOSITORY = "https://haproxytech.github.io/helm-charts"
 RELEASE = "ha-proxy-ingress"
-GRACE = 300
-"""Seconds that a controller pod may take to end, its pause included. Transfers that last longer are cut off."""
+GRACE = 180
+"""Seconds that a controller pod may take to end, its pause included. Transfers that last longer are cut off. Half of it is what the deletion of
+the namespace may wait, because Kubernetes looks again only then."""
 REQUEST_BUFFER = 65536
 """Bytes of a request that HAProxy holds. With its default, a quarter of that, bodies of `log-batch` are longer than what HAProxy can wait
 for and send a second time."""
