@@ -77,7 +77,7 @@ def script_rules(args: MlflowReleaseArgs) -> list[str]:
 
 
 def _login(args: MlflowReleaseArgs) -> list[str]:
-    """Refuse a request without a login before its body comes. MLflow answers only when it has the whole body."""
+    """Refuse a request without a login before it takes a place. MLflow answers only when it has the whole body."""
     if args.login.mode == LoginMode.NONE:
         return []
     reason, header = "log in with a name and a password", "hdr WWW-Authenticate 'Basic realm=\"mlflow\"' "
