@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from tests.local.sites import Login
+from tests.local.sites import Connection, Login
 
 Ask = Callable[[str, str, Login | None, Mapping[str, object] | bytes | None, Mapping[str, str]], tuple[int, bytes]]
 """Sends a method, a path, a login, a body and headers. Returns status and body."""
@@ -93,6 +93,21 @@ _PLAUSIBLE: Mapping[str, object] = {
 }
 TAGS: tuple[object, ...] = ([{"key": "written", "value": "written"}], '{"written": "written"}')
 """Forms that routes want for `tags`."""
+
+
+def asker(connection: Connection) -> Ask:
+    """Return the function of a connection that sends requests."""
+
+    def ask(
+        method: str,
+        path: str,
+        login: Login | None,
+        body: Mapping[str, object] | bytes | None,
+        headers: Mapping[str, str],
+    ) -> tuple[int, bytes]:
+        return connection.ask(method, path, login, body, **headers)
+
+    return ask
 
 
 def make_victim(ask: Ask, admin: Login, experiment: str) -> Victim:

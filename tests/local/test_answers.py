@@ -63,18 +63,7 @@ def default_site(stack: LocalStack) -> Site:
 @pytest.fixture(scope="module")
 def owned(site: Site) -> Owned:
     """One object of each kind, of an owner who is no administrator."""
-    connection = site.connect()
-
-    def ask(
-        method: str,
-        path: str,
-        login: Login | None,
-        body: Mapping[str, object] | bytes | None,
-        headers: Mapping[str, str],
-    ) -> tuple[int, bytes]:
-        return connection.ask(method, path, login, body, **headers)
-
-    return strangers.make_victim(ask, site.admin, "answers")
+    return strangers.make_victim(strangers.asker(site.connect()), site.admin, "answers")
 
 
 def send(

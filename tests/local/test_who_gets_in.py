@@ -20,7 +20,7 @@ from local.charts.mlflow import APP_VERSIONS
 from local.stack import LocalStack, new_stack
 from local.supervisor.client import Supervisor
 from tests.local import strangers
-from tests.local.sites import Connection, Login, Site, routes
+from tests.local.sites import Login, Site, routes
 from tests.local.strangers import READER, STRANGER, Finding, Victim
 
 pytestmark = pytest.mark.local
@@ -129,19 +129,6 @@ def test_every_route_has_a_rule_or_is_listed_as_the_administrators(version: str)
     assert unknown - unprotected == set(), "new routes: give them a rule, or list them with a reason"
 
 
-def asker(connection: Connection) -> strangers.Ask:
-    def ask(
-        method: str,
-        path: str,
-        login: Login | None,
-        body: Mapping[str, object] | bytes | None,
-        headers: Mapping[str, str],
-    ) -> tuple[int, bytes]:
-        return connection.ask(method, path, login, body, **headers)
-
-    return ask
-
-
 def database(stack: LocalStack) -> strangers.Rows:
     """Return a function that reads every row of MLflow's database."""
     connection = stack.connect()
@@ -162,7 +149,7 @@ def database(stack: LocalStack) -> strangers.Rows:
 @pytest.fixture(scope="module")
 def victims(site: Site) -> tuple[Victim, Victim]:
     """Two experiments of somebody, with all that can be in them. READER may read the first one and its model."""
-    ask = asker(site.connect())
+    ask = strangers.asker(site.connect())
     shared, private = (strangers.make_victim(ask, site.admin, name) for name in ("shared", "private"))
     names, reader = shared.names, READER[0]
     if site.mlflow == GUIDES_MLFLOW:
@@ -193,7 +180,7 @@ def accepted(finding: Finding) -> bool:
 def test_no_route_shows_or_changes_what_is_somebody_elses(
     site: Site, victims: tuple[Victim, Victim], who: Login
 ) -> None:
-    ask = asker(site.connect())
+    ask = strangers.asker(site.connect())
     files = [f"/get-artifact?run_uuid={victim.names['run_id']}&path=note.txt" for victim in victims]
     before = [ask("GET", file, strangers.VICTIM, None, {}) for file in files]
     named = victims if who == READER else victims[1:]
@@ -284,7 +271,7 @@ class Own:
 @pytest.fixture(scope="module")
 def own(site: Site, victims: tuple[Victim, Victim]) -> Own:
     assert victims[0].names
-    start = Own(asker(site.connect()), "", "", "tr-of-a-stranger", "model-of-a-stranger")
+    start = Own(strangers.asker(site.connect()), "", "", "tr-of-a-stranger", "model-of-a-stranger")
 
     def make(path: str, **body: object) -> Any:
         status, text = start.post(path, **body)
