@@ -155,7 +155,8 @@ def test_a_request_without_a_login_is_refused_before_its_body_comes(site: Site) 
         for request in (f"POST {CREATE_RUN}", f"PUT {ARTIFACTS}/0/x", "POST /health", f"OPTIONS {CREATE_RUN}"):
             slow.send(25, SOURCES[0], request)
         assert only_good(others(site, 5))
-        assert slow.answers() == {401: 100}
+        # A client that goes on sending can lose the answer with its connection.
+        assert slow.answers().keys() == {401}
 
 
 def test_the_login_is_asked_for_as_browsers_know_it(site: Site) -> None:
