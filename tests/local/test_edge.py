@@ -79,7 +79,8 @@ class SlowClients:
         for client in self.clients:
             with contextlib.suppress(SSLWantReadError, SSLError, OSError):
                 client.setblocking(False)
-                statuses[int(client.recv(1000).split()[1])] += 1
+                if answer := client.recv(1000):
+                    statuses[int(answer.split()[1])] += 1
         return statuses
 
     def __enter__(self) -> "SlowClients":
