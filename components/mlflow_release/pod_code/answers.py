@@ -104,8 +104,6 @@ def install() -> None:
     """Replace MLflow's answers to errors by those of this module, for both of its frameworks."""
     app = auth.app
     app.handle_exception = functools.partial(_answer, app)
-    # MLflow imports this module in its first request, when Flask's own `after_request` refuses to work.
-    app.after_request_funcs.setdefault(None, []).append(_without_permanent_503)
     # MLflow 3.15 calls the handlers of six routes once more after the request, with an argument that they do not take.
     for key in [key for key, after in auth.AFTER_REQUEST_HANDLERS.items() if after in app.view_functions.values()]:
         del auth.AFTER_REQUEST_HANDLERS[key]
@@ -257,24 +255,23 @@ def _answer_asgi(_: ServerErrorMiddleware, __: Request, error: Exception) -> Asg
     return AsgiResponse(known.serialize_as_json(), known.get_http_status_code(), media_type="application/json")
 
 
-def _without_permanent_503(response: Response) -> Response:
-    """Answer 404 where MLflow says 503 or 501 of a feature that is off. Clients would ask for it again and again."""
-    if response.status_code in (501, 503) and not response.is_json:
-        response.status_code = 404
-    return response
-
-
 def _repeated(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a handler that is called again when two writers met, as the ranks of a training do. MLflow gives up."""
+    """Return a handler that is called again when two writers met, as the ranks of a training do. MLflow gives up.
+
+    A feature that is off is 404, where MLflow says 503 or 501: clients would ask for it again and again.
+    """
 
     @functools.wraps(view)
     def call(*given: Any, **named: Any) -> Any:
-        for _ in range(TRIES - 1):
+        for left in reversed(range(TRIES)):
             g.collided = False
             answer = view(*given, **named)
-            if not g.collided or make_response(answer).status_code not in (400, 503):
-                return answer
+            status = getattr(answer, "status_code", 200)
+            if not (left and g.collided and status in (400, 503)):
+                break
             time.sleep(random.random() / 5)  # noqa: S311 - no secret
-        return view(*given, **named)
+        if status in (501, 503) and not answer.is_json:
+            answer.status_code = 404
+        return answer
 
     return call
