@@ -262,7 +262,10 @@ def test_a_fault_of_the_server_is_500_and_in_its_log(default_site: Site) -> None
     finally:
         connection.execute("ALTER TABLE webhooks_away RENAME TO webhooks")
     assert (status, answer["message"]) == (500, "The server failed. Its log has the reason.")
-    assert 'relation "webhooks" does not exist' in default_site.stack.command("logs", "mlflow").stdout
+    logs = [
+        file.read_text() for file in (default_site.stack.folder / "supervisor" / "logs").glob("mlflow.mlflow-*.log")
+    ]
+    assert any('relation "webhooks" does not exist' in log for log in logs)
 
 
 @pytest.mark.parametrize("version", [DEFAULT_MLFLOW, GUIDES_MLFLOW])
