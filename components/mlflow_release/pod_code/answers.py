@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from botocore.exceptions import BotoCoreError, HTTPClientError, ParamValidationError
+from botocore.exceptions import ConnectionError as StoreConnectionError
 from flask import Flask, Response, g, has_request_context, make_response, request
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -177,7 +178,7 @@ def _of_store(error: BaseException) -> _Verdict | None:
     text = str(error)
     if found := _S3_ERROR.search(text):
         return next((meant for codes, meant in S3_CODES.items() if re.fullmatch(codes, found[1])), _STORE_REFUSES)
-    if isinstance(error, HTTPClientError) or _UNREACHABLE.search(text):
+    if isinstance(error, (HTTPClientError, StoreConnectionError)) or _UNREACHABLE.search(text):
         return _STORE_LATER
     if isinstance(error, ParamValidationError):
         return _OTHER_FORM
