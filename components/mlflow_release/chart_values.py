@@ -193,9 +193,6 @@ def _environment(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, A
         }
         if ldap.ca_certificate:
             environment["LDAP_CA"] = f"{FOLDER}/ca.crt"
-    if not code:
-        # MLflow answers 400, which clients do not repeat, when it may not write. On a connection that it does not get it answers 503.
-        environment["PGTARGETSESSIONATTRS"] = "read-write"
     if code:
         environment |= {
             "PYTHONPATH": FOLDER,
@@ -206,6 +203,9 @@ def _environment(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, A
         }
         if args.internal_networks:
             environment["INTERNAL_NETWORKS"] = pulumi.Output.all(*args.internal_networks).apply(",".join)
+    else:
+        # MLflow answers 400, which clients do not repeat, when it may not write. On a connection that it does not get it answers 503.
+        environment["PGTARGETSESSIONATTRS"] = "read-write"
     return environment
 
 

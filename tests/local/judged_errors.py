@@ -2,26 +2,14 @@
 """Print what `answers.py` makes of errors as JSON: the error to MLflow's name of the code. It runs in an MLflow's virtualenv."""
 
 import json
-import os
-import tempfile
-from pathlib import Path
 
 from botocore.exceptions import ClientError, EndpointConnectionError
 from mlflow.protos.databricks_pb2 import ErrorCode
 from psycopg2 import errors
 from sqlalchemy import exc
+from with_login import login_settings
 
-with tempfile.TemporaryDirectory() as folder:
-    ini = Path(folder, "basic_auth.ini")
-    ini.write_text(
-        "[mlflow]\n"
-        "default_permission = NO_PERMISSIONS\n"
-        f"database_uri = sqlite:///{folder}/auth.db\n"
-        "admin_username = admin\n"
-        "admin_password = nobody-logs-in-here\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
-    os.environ |= {"MLFLOW_AUTH_CONFIG_PATH": str(ini), "MLFLOW_FLASK_SERVER_SECRET_KEY": "nothing-is-signed-here"}
+with login_settings():
     import answers
 
 

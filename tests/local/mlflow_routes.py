@@ -8,25 +8,11 @@ with 3.7.0 runs under gunicorn and has only some of them.
 import json
 import os
 import sys
-import tempfile
-from pathlib import Path
 
-with tempfile.TemporaryDirectory() as folder:
-    ini = Path(folder, "basic_auth.ini")
-    ini.write_text(
-        "[mlflow]\n"
-        "default_permission = NO_PERMISSIONS\n"
-        f"database_uri = sqlite:///{folder}/auth.db\n"
-        "admin_username = admin\n"
-        "admin_password = nobody-logs-in-here\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
-    os.environ |= {
-        "_MLFLOW_SGI_NAME": "uvicorn",
-        "MLFLOW_AUTH_CONFIG_PATH": str(ini),
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": "nothing-is-signed-here",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
+from with_login import login_settings
+
+with login_settings():
+    os.environ |= {"_MLFLOW_SGI_NAME": "uvicorn", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     from mlflow.server import app as flask_app
     from mlflow.server.auth import create_app
 

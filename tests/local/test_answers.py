@@ -96,7 +96,7 @@ def test_no_generated_request_is_answered_as_a_fault_of_the_server(site: Site) -
     twice = {
         (method, path)
         for method, path in listed
-        if (method, path.replace("/ajax-api/", "/api/")) in listed - {(method, path)}
+        if "/ajax-api/" in path and (method, path.replace("/ajax-api/", "/api/")) in listed
     }
     order = ["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE"]
     statuses, found, connection = Counter[int](), list[str](), site.connect()
