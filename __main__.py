@@ -6,6 +6,7 @@ import wiring
 from components.artifact_store import ArtifactStore
 from components.dns_record import DnsRecord
 from components.haproxy_ingress import HaproxyIngress
+from components.lookups.database_instance import look_up_database_instance
 from components.lookups.eks_cluster import look_up_eks_cluster
 from components.mlflow_database import MlflowDatabase
 from components.mlflow_release import MlflowRelease
@@ -25,9 +26,14 @@ in_cluster = pulumi.ResourceOptions(provider=wiring.kubernetes_provider(settings
 
 # The database server: ours, private to the cluster, or one that exists.
 if cluster and not settings.postgres.existing:
-    postgres = PrivatePostgres("postgres", wiring.postgres(settings, cluster))
+    if warning := wiring.nodes_shut_out(settings, cluster):
+        pulumi.log.warn(warning)
+    there = look_up_database_instance(wiring.own_tags())
+    if there:
+        reader.check_instance(settings, there)
+    postgres = PrivatePostgres("postgres", wiring.postgres(settings, cluster, there))
     if settings.postgres.alarm_topic_arn:
-        PostgresAlarms("postgres-alarms", wiring.alarms(settings, postgres))
+        PostgresAlarms("postgres-alarms", wiring.alarms(settings, postgres, there))
 else:
     postgres = None
 server = wiring.database_server(settings, postgres, cluster)
@@ -51,7 +57,7 @@ release = MlflowRelease(
 # Its name.
 load_balancer = ingress.address if ingress else settings.ingress.address
 if settings.mlflow.dns_zone and load_balancer:
-    DnsRecord("dns", wiring.dns_record(settings, load_balancer))
+    DnsRecord("dns", wiring.dns_record(settings, cluster, load_balancer))
 
 pulumi.export("url", settings.url)
 pulumi.export("loadBalancerAddress", load_balancer)

@@ -9,12 +9,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pulumi
+import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 from pydantic import SecretStr
 
 from components.artifact_store import ArtifactStore, ArtifactStoreArgs
 from components.dns_record import DnsRecordArgs
 from components.haproxy_ingress import REQUEST_BUFFER, HaproxyIngress, HaproxyIngressArgs
+from components.lookups.cluster_nodes import nodes_outside
 from components.lookups.eks_cluster import EksCluster
 from components.lookups.subnets import look_up_subnets
 from components.mlflow_database import MlflowDatabase, MlflowDatabaseArgs
@@ -66,18 +68,16 @@ def kubernetes_provider(settings: Settings, cluster: EksCluster | None) -> kuber
     )
 
 
-def postgres(settings: Settings, cluster: EksCluster) -> PrivatePostgresArgs:
-    """Return the arguments of the RDS instance, with its subnets looked up."""
+def postgres(settings: Settings, cluster: EksCluster, there: aws.rds.GetInstanceResult | None) -> PrivatePostgresArgs:
+    """Return the arguments of the RDS instance, with its subnets looked up.
+
+    Args:
+        settings: the stack's settings.
+        cluster: the cluster.
+        there: the instance that the stack has already.
+    """
     section = settings.postgres
-    cidrs: dict[str, pulumi.Input[str]] = {}
-    groups: dict[str, pulumi.Input[str]] = {}
-    if section.allow_from == "cluster":
-        groups["cluster"] = cluster.security_group_id
-    elif section.allow_from == "vpc":
-        cidrs |= _vpc_networks(cluster)
-    else:
-        cidrs |= {cidr: cidr for cidr in section.allow_from.cidrs}
-        groups |= {group: group for group in section.allow_from.security_groups}
+    cidrs, groups = _sources(settings, cluster)
     return PrivatePostgresArgs(
         account_id=cluster.account_id,
         partition=cluster.partition,
@@ -85,15 +85,23 @@ def postgres(settings: Settings, cluster: EksCluster) -> PrivatePostgresArgs:
         subnets=look_up_subnets(section.subnet_ids, cluster.vpc_id)
         if section.subnet_ids
         else cluster.private_subnets(),
+        follow_subnets=bool(section.subnet_ids),
         engine_version=section.engine_version,
+        allow_major_upgrade=section.allow_major_upgrade,
         instance_class=section.instance_class,
         allow_cidrs=cidrs,
         allow_security_groups=groups,
+        identifier=there.db_instance_identifier if there else None,
         allocated_storage=section.allocated_storage,
+        storage_there=there.allocated_storage if there else 0,
         max_allocated_storage=section.max_allocated_storage,
         storage_type=section.storage_type,
         multi_az=section.multi_az,
         backup_retention_days=section.backup_retention_days,
+        backup_window=section.backup_window,
+        maintenance_window=section.maintenance_window,
+        apply_immediately=settings.applies_immediately,
+        log_retention_days=section.log_retention_days,
         monitoring_interval=section.monitoring_interval,
         master_username=section.master_username,
         master_password=_secret(section.master_password),
@@ -104,16 +112,53 @@ def postgres(settings: Settings, cluster: EksCluster) -> PrivatePostgresArgs:
     )
 
 
-def alarms(settings: Settings, instance: PrivatePostgres) -> PostgresAlarmsArgs:
-    """Return the arguments of the alarms on the RDS instance."""
+def _sources(settings: Settings, cluster: EksCluster) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the networks and the security groups that may connect to the instance, by their labels.
+
+    A label is part of a rule's name, and AWS refuses a second rule for one source. So it follows from the source, however that was written.
+    """
+    section = settings.postgres.allow_from
+    cidrs: dict[str, str] = {}
+    groups: dict[str, str] = {}
+    if section == "vpc":
+        cidrs |= _vpc_networks(cluster)
+    elif section == "cluster":
+        groups["cluster"] = cluster.security_group_id
+    else:
+        labels = {cidr: label for label, cidr in _vpc_networks(cluster).items()}
+        cidrs |= {labels.get(cidr, cidr): cidr for cidr in section.cidrs}
+        listed = [*([cluster.security_group_id] if section.cluster else []), *section.security_groups]
+        groups |= {"cluster" if group == cluster.security_group_id else group: group for group in listed}
+    return cidrs, groups
+
+
+def nodes_shut_out(settings: Settings, cluster: EksCluster) -> str | None:
+    """Return a warning if nodes of the cluster cannot connect to the instance; None if they can, or if networks decide."""
+    cidrs, groups = _sources(settings, cluster)
+    outside = [] if cidrs else nodes_outside(cluster.name, [*groups.values()])
+    if not outside:
+        return None
+    return (
+        f"postgres.allowFrom lets in the security groups {', '.join(groups.values())}, and {len(outside)} nodes of {cluster.name} have none of "
+        f"them ({', '.join(outside[:3])}{', …' if len(outside) > 3 else ''}), so MLflow there cannot reach the database unless its pods have "
+        "groups of their own. Add the nodes' group: docs/reaching-the-database.md."
+    )
+
+
+def alarms(
+    settings: Settings, instance: PrivatePostgres, there: aws.rds.GetInstanceResult | None
+) -> PostgresAlarmsArgs:
+    """Return the arguments of the alarms on the RDS instance, for its storage and class as they are now."""
     section = settings.postgres
     if section.alarm_topic_arn is None:
         raise ValueError("alarms need a topic")
     return PostgresAlarmsArgs(
         instance_identifier=instance.identifier,
         topic_arn=section.alarm_topic_arn,
-        allocated_storage=section.allocated_storage,
-        max_connections=max_connections(section.instance_class),
+        allocated_storage=max(section.allocated_storage, there.allocated_storage if there else 0),
+        max_connections=max_connections(
+            there.db_instance_class if there and not settings.applies_immediately else section.instance_class
+        ),
         tags=_tags(settings),
     )
 
@@ -172,6 +217,7 @@ def artifacts(settings: Settings, cluster: EksCluster) -> ArtifactStoreArgs:
         service_account=SERVICE_ACCOUNT,
         identity=settings.artifacts.identity,
         bucket=settings.artifacts.bucket,
+        kms_key_arn=settings.artifacts.kms_key_arn,
         protect=settings.protect,
         tags=_tags(settings),
     )
@@ -185,10 +231,12 @@ def ingress(settings: Settings, cluster: EksCluster | None) -> HaproxyIngressArg
         namespace=section.namespace,
         chart_version=section.chart_version,
         replicas=section.replicas,
-        load_balancer_class=settings.load_balancer_class,
+        load_balancer_class=settings.load_balancer_class(auto_mode=_auto_mode(cluster)),
         scheme=section.scheme,
         allowed_cidrs=section.allowed_cidrs,
-        proxy_protocol_networks=cluster.vpc_cidrs if cluster and settings.proxy_protocol else (),
+        proxy_protocol_networks=cluster.vpc_cidrs
+        if cluster and settings.proxy_protocol(auto_mode=cluster.auto_mode)
+        else (),
         certificate_arn=section.certificate_arn,
         https_port=urlsplit(settings.url).port or 443,
         service_monitor=section.service_monitor,
@@ -219,7 +267,7 @@ def mlflow(
             ingress_namespace=settings.ingress.namespace,
             tls_secret_name=settings.ingress.tls_secret_name,
             cluster_issuer=settings.ingress.cluster_issuer,
-            client_addresses=settings.proxy_protocol,
+            client_addresses=settings.proxy_protocol(auto_mode=_auto_mode(cluster)),
             controllers=settings.ingress.replicas,
             request_buffer=REQUEST_BUFFER if ingress else 16384,
             redirect_to_https=not (settings.ingress.plain_http or settings.ingress.certificate_arn),
@@ -238,7 +286,12 @@ def mlflow(
             pool_size=section.pool.size,
             pool_overflow=section.pool.overflow,
         ),
-        bucket=BucketArgs(name=artifacts.bucket, region=cluster.region, role_arn=artifacts.role_arn if irsa else None)
+        bucket=BucketArgs(
+            name=artifacts.bucket,
+            region=artifacts.region or cluster.region,
+            role_arn=artifacts.role_arn if irsa else None,
+            identity=artifacts.identity,
+        )
         if artifacts and cluster
         else None,
         login=_login(section.auth),
@@ -284,13 +337,14 @@ def _login(section: Auth) -> LoginArgs:
     )
 
 
-def dns_record(settings: Settings, load_balancer: pulumi.Input[str]) -> DnsRecordArgs:
+def dns_record(settings: Settings, cluster: EksCluster | None, load_balancer: pulumi.Input[str]) -> DnsRecordArgs:
     """Return the arguments of the host's record."""
     return DnsRecordArgs(
         host=settings.mlflow.host,
         zone=settings.mlflow.dns_zone or "",
         target=load_balancer,
         alias=not settings.ingress.needs_cname,
+        private_zone_of=cluster.vpc_id if cluster and settings.mlflow.private_zone else None,
     )
 
 
@@ -306,10 +360,13 @@ def client_snippet(settings: Settings) -> str:
     return "\n".join(lines)
 
 
-def _vpc_networks(cluster: EksCluster) -> dict[str, pulumi.Input[str]]:
+def _auto_mode(cluster: EksCluster | None) -> bool:
+    return cluster is not None and cluster.auto_mode
+
+
+def _vpc_networks(cluster: EksCluster) -> dict[str, str]:
     first, *others = cluster.vpc_cidrs
-    networks: dict[str, pulumi.Input[str]] = {"vpc": first}
-    return networks | {f"vpc-{cidr}": cidr for cidr in others}
+    return {"vpc": first} | {f"vpc-{cidr}": cidr for cidr in others}
 
 
 def _addresses(cluster: EksCluster | None) -> ClusterAddresses | None:
@@ -320,5 +377,10 @@ def _secret(value: SecretStr | None) -> pulumi.Output[str] | None:
     return pulumi.Output.secret(value.get_secret_value()) if value is not None else None
 
 
+def own_tags() -> dict[str, str]:
+    """Return the tags that this stack's resources have and no other's."""
+    return {"Project": pulumi.get_project(), "Stack": pulumi.get_stack()}
+
+
 def _tags(settings: Settings) -> dict[str, str]:
-    return {"Project": pulumi.get_project(), "Stack": pulumi.get_stack(), **settings.tags}
+    return {**own_tags(), **settings.tags}

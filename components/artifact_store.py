@@ -31,7 +31,9 @@ class ArtifactStoreArgs:
     identity: Literal["podIdentity", "irsa"] = "podIdentity"
     """Way in which the service account gets the role, default EKS Pod Identity."""
     bucket: pulumi.Input[str] | None = None
-    """Name of a bucket that exists. None: the component creates one."""
+    """Name of a bucket that exists. A text is looked up, an output is taken as it comes. None: the component creates one."""
+    kms_key_arn: pulumi.Input[str] | None = None
+    """KMS key that the bucket is encrypted with. None: the account's key ``aws/s3``."""
     protect: bool = True
     """True (default) to refuse the deletion of the bucket. False deletes it with everything in it."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -39,12 +41,20 @@ class ArtifactStoreArgs:
 
 
 class ArtifactStore(pulumi.ComponentResource):
-    """A private, versioned, encrypted, TLS-only bucket that drops old versions and broken uploads, and the role for it."""
+    """A private, versioned, encrypted, TLS-only bucket that drops old versions and broken uploads, and the role for it.
+
+    Raises:
+        pulumi.RunError: the bucket that should exist does not, or is not this account's.
+    """
 
     bucket: pulumi.Output[str]
     """Name of the bucket, once the pods may use it."""
+    region: str | None
+    """AWS region of a bucket that was looked up. None: the provider's."""
     role_arn: pulumi.Output[str]
     """ARN of the role, for the service account's annotation with IRSA."""
+    identity: pulumi.Output[str]
+    """Text that changes with the pods' identity: the role, or the association of EKS Pod Identity."""
 
     def __init__(self, name: str, args: ArtifactStoreArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlflow-eks:index:ArtifactStore", name, {}, opts)
@@ -52,6 +62,7 @@ class ArtifactStore(pulumi.ComponentResource):
         tags = {**args.tags}
 
         bucket = args.bucket if args.bucket is not None else self._private_bucket(f"{name}-bucket", args, child)
+        self.region = _region_of(args.bucket, self) if isinstance(args.bucket, str) else None
         bucket_arn = pulumi.Output.format("arn:{0}:s3:::{1}", args.partition, bucket)
 
         role = aws.iam.Role(
@@ -66,7 +77,9 @@ class ArtifactStore(pulumi.ComponentResource):
         policy = aws.iam.RolePolicy(
             f"{name}-policy",
             role=role.name,
-            policy=bucket_arn.apply(lambda arn: json.dumps(_role_policy(arn), sort_keys=True)),
+            policy=pulumi.Output.all(bucket_arn, args.kms_key_arn).apply(
+                lambda arns: json.dumps(_role_policy(*arns), sort_keys=True)
+            ),
             opts=child,
         )
         ready: list[pulumi.Output[Any]] = [policy.id]
@@ -81,6 +94,7 @@ class ArtifactStore(pulumi.ComponentResource):
                 opts=child,
             )
             ready.append(association.association_id)
+        self.identity = ready[-1] if args.identity == "podIdentity" else role.arn
 
         # A pod that starts before its identity is bound has none until it is restarted.
         self.bucket = pulumi.Output.all(bucket, *ready).apply(lambda known: str(known[0]))
@@ -92,7 +106,12 @@ class ArtifactStore(pulumi.ComponentResource):
             name,
             force_destroy=not args.protect,
             tags={**args.tags},
-            opts=pulumi.ResourceOptions(parent=self, protect=args.protect),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                protect=args.protect,
+                # Resources of their own set these. A refresh finds them here too, and an `up` after it would take them away.
+                ignore_changes=["lifecycleRules", "policy", "serverSideEncryptionConfiguration", "versioning"],
+            ),
         )
         public_access = aws.s3.BucketPublicAccessBlock(
             f"{name}-private",
@@ -110,7 +129,15 @@ class ArtifactStore(pulumi.ComponentResource):
             f"{name}-encryption",
             bucket=bucket.id,
             rules=[
-                {"apply_server_side_encryption_by_default": {"sse_algorithm": "aws:kms"}, "bucket_key_enabled": True}
+                {
+                    "apply_server_side_encryption_by_default": {
+                        "sse_algorithm": "aws:kms",
+                        "kms_master_key_id": args.kms_key_arn,
+                    },
+                    "bucket_key_enabled": True,
+                    # S3's default for new buckets, which it reports: a key that a client sends and loses makes an artifact unreadable.
+                    "blocked_encryption_types": ["SSE-C"],
+                }
             ],
             opts=child,
         )
@@ -140,6 +167,17 @@ class ArtifactStore(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[public_access])),
         )
         return bucket.id
+
+
+def _region_of(bucket: str, parent: pulumi.Resource) -> str:
+    try:
+        # A plain call, not an output: its error can be caught and explained.
+        return aws.s3.get_bucket(bucket=bucket, opts=pulumi.InvokeOptions(parent=parent)).bucket_region
+    except Exception as error:
+        raise pulumi.RunError(
+            f"the bucket {bucket} cannot be read ({error}); check its name, and that the role that runs pulumi may list it, with "
+            f"`aws s3api head-bucket --bucket {bucket}`"
+        ) from None
 
 
 def _trust_policy(args: ArtifactStoreArgs, account_id: str, partition: str, oidc_issuer: str) -> dict[str, Any]:
@@ -172,10 +210,13 @@ def _trust_policy(args: ArtifactStoreArgs, account_id: str, partition: str, oidc
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-def _role_policy(bucket_arn: str) -> dict[str, Any]:
+def _role_policy(bucket_arn: str, kms_key_arn: str | None) -> dict[str, Any]:
+    # Decrypt is for the parts of an upload, too. The account's own key aws/s3 lets in whoever may use the bucket.
+    key = [{"Effect": "Allow", "Action": ["kms:Decrypt", "kms:GenerateDataKey"], "Resource": kms_key_arn}]
     return {
         "Version": "2012-10-17",
         "Statement": [
+            *(key if kms_key_arn else []),
             {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:ListBucketMultipartUploads"], "Resource": bucket_arn},
             {
                 "Effect": "Allow",

@@ -18,7 +18,7 @@ class PostgresAlarmsArgs:
     topic_arn: pulumi.Input[str]
     """SNS topic for alarms and for their end."""
     allocated_storage: int
-    """Storage of the instance in GiB. The storage alarm fires when a tenth of it is left."""
+    """Storage of the instance in GiB, as grown. The storage alarm fires when a twentieth of it is left."""
     max_connections: int | None
     """Connections that the instance class allows. None where that is unknown: then there is no alarm on connections."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -31,7 +31,7 @@ class PostgresAlarms(pulumi.ComponentResource):
     def __init__(self, name: str, args: PostgresAlarmsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlflow-eks:index:PostgresAlarms", name, {}, opts)
 
-        def alarm(what: str, metric: str, comparison: str, threshold: float, description: str) -> None:
+        def alarm(what: str, metric: str, comparison: str, threshold: float, description: str, silence: str) -> None:
             aws.cloudwatch.MetricAlarm(
                 f"{name}-{what}",
                 alarm_description=description,
@@ -43,8 +43,7 @@ class PostgresAlarms(pulumi.ComponentResource):
                 evaluation_periods=3,
                 comparison_operator=comparison,
                 threshold=threshold,
-                # An instance that is down reports nothing.
-                treat_missing_data="breaching",
+                treat_missing_data=silence,
                 alarm_actions=[args.topic_arn],
                 ok_actions=[args.topic_arn],
                 tags={**args.tags},
@@ -52,20 +51,31 @@ class PostgresAlarms(pulumi.ComponentResource):
             )
 
         above, below = "GreaterThanThreshold", "LessThanThreshold"
-        alarm("cpu", "CPUUtilization", above, 80, "MLflow's database: CPU above 80 % for 15 minutes")
+        alarm(
+            "cpu",
+            "CPUUtilization",
+            above,
+            80,
+            "MLflow's database: CPU above 80 % for 15 minutes, or no report",
+            # An instance that is down reports nothing. One alarm says so, not all four.
+            "breaching",
+        )
         alarm(
             "memory",
             "FreeableMemory",
             below,
             0.1 * GIB,
             "MLflow's database: less than 100 MiB of memory left for 15 minutes",
+            "missing",
         )
         alarm(
             "storage",
             "FreeStorageSpace",
             below,
-            args.allocated_storage * GIB / 10,
-            "MLflow's database: a tenth of the storage left",
+            # RDS enlarges the storage when a tenth is left, which nobody need know. It tells by an event when it cannot.
+            args.allocated_storage * GIB / 20,
+            "MLflow's database: a twentieth of the storage left",
+            "missing",
         )
         if args.max_connections:
             limit = args.max_connections * 8 // 10
@@ -75,5 +85,6 @@ class PostgresAlarms(pulumi.ComponentResource):
                 above,
                 limit,
                 f"MLflow's database: more than {limit} connections (80 %)",
+                "missing",
             )
         self.register_outputs({})

@@ -12,6 +12,12 @@ import pulumi_random as random
 from .lookups.subnets import Subnet
 
 PORT = 5432
+LOGS = ("postgresql", "upgrade")
+"""Logs of the instance that go to CloudWatch."""
+STRIPED_GIB = 400
+"""GiB of gp3 storage from which RDS takes at least 12,000 operations a second and 500 MiB/s for PostgreSQL."""
+FIXED = ("identifier", "engine", "username", "kmsKeyId", "performanceInsightsKmsKeyId", "storageEncrypted")
+"""Inputs that only another instance could have otherwise. A later change is ignored, because it would replace the data by nothing."""
 
 
 @dataclass(frozen=True)
@@ -28,22 +34,38 @@ class PrivatePostgresArgs:
     """Private subnets of that VPC, in two zones or more. A subnet with a route to an internet gateway is refused."""
     engine_version: str
     """Major version of PostgreSQL, for example ``17``. The region must offer it."""
-    instance_class: pulumi.Input[str]
+    instance_class: str
     """Instance class, for example ``db.t3.micro``."""
     allow_cidrs: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
     """IPv4 networks that may connect. The label of a network is part of a resource's name and must not change."""
     allow_security_groups: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
     """Ids of security groups that may connect. The label of a group is part of a resource's name and must not change."""
-    allocated_storage: pulumi.Input[int] = 20
+    allocated_storage: int = 20
     """Storage at the start in GiB, default 20."""
     max_allocated_storage: pulumi.Input[int] = 100
     """Limit in GiB up to which RDS enlarges the storage by itself, default 100. 0 turns that off."""
-    storage_type: pulumi.Input[str] = "gp3"
+    storage_type: str = "gp3"
     """EBS volume type, default ``gp3``."""
     multi_az: pulumi.Input[bool] = False
     """True for a standby in a second zone, default false."""
     backup_retention_days: pulumi.Input[int] = 7
     """Days of point-in-time recovery, default 7."""
+    backup_window: pulumi.Input[str] | None = None
+    """Time of the daily backup in UTC, for example ``01:00-01:30``. None: AWS chooses one."""
+    maintenance_window: pulumi.Input[str] | None = None
+    """Time of maintenance in UTC and lower case, for example ``sun:03:00-sun:04:00``. None: AWS chooses one."""
+    apply_immediately: bool = False
+    """True to change class, version, storage and Multi-AZ at once, with an interruption. False (default) waits for the maintenance window."""
+    allow_major_upgrade: bool = False
+    """True to let another `engine_version` upgrade the instance, which cannot be taken back. Default false."""
+    log_retention_days: pulumi.Input[int] = 30
+    """Days for which CloudWatch keeps the instance's logs, default 30."""
+    follow_subnets: bool = False
+    """True to change the subnet group with `subnets`. False (default) leaves it as it was at first: RDS refuses to give up a subnet in use."""
+    identifier: str | None = None
+    """Identifier of an instance that the stack has already. None: a generated one."""
+    storage_there: int = 0
+    """Storage in GiB that the instance has already, grown or not. 0 (default) before there is one."""
     monitoring_interval: int = 60
     """Seconds between two points of enhanced monitoring, default 60. 0 turns it off."""
     master_username: pulumi.Input[str] = "postgres"
@@ -55,18 +77,19 @@ class PrivatePostgresArgs:
     alarm_topic_arn: pulumi.Input[str] | None = None
     """SNS topic for RDS events. None: no event subscription."""
     protect: bool = True
-    """True (default) for deletion protection, Pulumi's protect, a final snapshot, and changes in the maintenance window only."""
+    """True (default) for deletion protection, Pulumi's protect, and a final snapshot."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     """Tags of every resource."""
 
 
 class PrivatePostgres(pulumi.ComponentResource):
-    """Subnet group, security group, parameter group and the instance.
+    """Subnet group, security group, parameter group, log groups and the instance.
 
-    Private, encrypted and TLS-only are not arguments: every instance is all three.
+    Private, encrypted and TLS-only are not arguments: every instance is all three. No argument replaces an instance, because its data
+    would stay behind: what only another instance can have (the master's name, the key) counts at its creation.
 
     Raises:
-        pulumi.RunError: the subnets are public or in one zone, or the region does not offer the engine version.
+        pulumi.RunError: the subnets are public or in one zone, or the region does not offer the engine version or the class.
     """
 
     identifier: pulumi.Output[str]
@@ -91,7 +114,9 @@ class PrivatePostgres(pulumi.ComponentResource):
             description="Private subnets of MLflow's database",
             subnet_ids=subnets.apply(lambda checked: [subnet.id for subnet in checked]),
             tags=tags,
-            opts=child,
+            opts=pulumi.ResourceOptions.merge(
+                child, pulumi.ResourceOptions(ignore_changes=[] if args.follow_subnets else ["subnetIds"])
+            ),
         )
 
         security_group = aws.ec2.SecurityGroup(
@@ -118,12 +143,14 @@ class PrivatePostgres(pulumi.ComponentResource):
                 **source,
             )
 
+        engine = _offered_engine(args.engine_version, self)
         parameter_group = aws.rds.ParameterGroup(
             f"{name}-parameters",
             description="TLS only, no statement logged",
-            family=_parameter_group_family(args.engine_version, self),
+            family=engine.parameter_group_family,
             parameters=[
-                {"name": "rds.force_ssl", "value": "1"},
+                # 1 is RDS's default, and AWS then answers with this way of applying it, whichever was written.
+                {"name": "rds.force_ssl", "value": "1", "apply_method": "pending-reboot"},
                 # A logged CREATE or ALTER ROLE … PASSWORD shows the password, in the log of DDL, of errors and of slow statements alike.
                 # Performance Insights shows slow statements without their values.
                 {"name": "log_statement", "value": "none"},
@@ -131,8 +158,15 @@ class PrivatePostgres(pulumi.ComponentResource):
                 {"name": "log_min_duration_statement", "value": "-1"},
             ],
             tags=tags,
-            # Another description is another group, and an instance adopts another group only at a restart.
-            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(ignore_changes=["description"])),
+            opts=pulumi.ResourceOptions.merge(
+                child,
+                pulumi.ResourceOptions(
+                    # Another description is another group, and an instance adopts another group only at a restart.
+                    ignore_changes=["description"],
+                    # An upgrade that waits for the maintenance window keeps the old group in use, and RDS refuses to delete it.
+                    retain_on_delete=not args.apply_immediately,
+                ),
+            ),
         )
 
         password = (
@@ -141,21 +175,41 @@ class PrivatePostgres(pulumi.ComponentResource):
         snapshot = random.RandomId(
             f"{name}-final-snapshot",
             byte_length=4,
-            # A change of these inputs replaces the instance. A new suffix keeps the old instance's final snapshot from being overwritten.
+            # Only another instance has another master or key. A new suffix keeps the old one's final snapshot from being overwritten.
             keepers={
                 "username": args.master_username,
                 "kms_key": "" if args.kms_key_arn is None else args.kms_key_arn,
             },
             opts=child,
         )
+        # The log groups need the identifier before the instance exists, so the provider cannot generate it.
+        suffix = random.RandomId(f"{name}-identifier", byte_length=4, opts=child)
+        identifier = args.identifier or pulumi.Output.format("{0}-{1}", name, suffix.hex)
+        # Without these groups RDS makes them itself, and its own are kept for ever.
+        log_groups = [
+            aws.cloudwatch.LogGroup(
+                f"{name}-log-{log}",
+                name=pulumi.Output.format("/aws/rds/instance/{0}/{1}", identifier, log),
+                retention_in_days=args.log_retention_days,
+                tags=tags,
+                opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(ignore_changes=["name"])),
+            )
+            for log in LOGS
+        ]
+        _check_class(engine.version, args, self)
+        # Of gp3 volumes from this size on RDS stripes four, which includes this much.
+        striped = args.storage_type == "gp3" and max(args.allocated_storage, args.storage_there) >= STRIPED_GIB
         instance = aws.rds.Instance(
             f"{name}-instance",
+            identifier=identifier,
             engine="postgres",
             engine_version=args.engine_version,
             instance_class=args.instance_class,
             allocated_storage=args.allocated_storage,
             max_allocated_storage=args.max_allocated_storage,
             storage_type=args.storage_type,
+            iops=12000 if striped else None,
+            storage_throughput=500 if striped else None,
             storage_encrypted=True,
             kms_key_id=args.kms_key_arn,
             username=args.master_username,
@@ -165,15 +219,17 @@ class PrivatePostgres(pulumi.ComponentResource):
             vpc_security_group_ids=[security_group.id],
             parameter_group_name=parameter_group.name,
             publicly_accessible=False,
-            ca_cert_identifier="rds-ca-rsa2048-g1",
             iam_database_authentication_enabled=True,
             multi_az=args.multi_az,
             backup_retention_period=args.backup_retention_days,
+            backup_window=args.backup_window,
+            maintenance_window=args.maintenance_window,
             copy_tags_to_snapshot=True,
             auto_minor_version_upgrade=True,
-            allow_major_version_upgrade=True,
-            apply_immediately=not args.protect,
-            enabled_cloudwatch_logs_exports=["postgresql", "upgrade"],
+            allow_major_version_upgrade=args.allow_major_upgrade,
+            apply_immediately=args.apply_immediately,
+            enabled_cloudwatch_logs_exports=[*LOGS],
+            database_insights_mode="standard",
             performance_insights_enabled=True,
             performance_insights_kms_key_id=args.kms_key_arn,
             monitoring_interval=args.monitoring_interval,
@@ -190,6 +246,8 @@ class PrivatePostgres(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 protect=args.protect,
+                depends_on=log_groups,
+                ignore_changes=[*FIXED],
                 # An instance takes 10 to 20 minutes; a Multi-AZ conversion or a major upgrade well over an hour.
                 custom_timeouts=pulumi.CustomTimeouts(create="60m", update="120m", delete="60m"),
             ),
@@ -250,19 +308,43 @@ def _check_subnets(subnets: Sequence[Subnet]) -> Sequence[Subnet]:
     return subnets
 
 
-def _parameter_group_family(version: str, parent: pulumi.Resource) -> str:
-    """Return the parameter group family of an engine version, which the region must offer."""
+def _offered_engine(version: str, parent: pulumi.Resource) -> aws.rds.GetEngineVersionResult:
+    """Return the newest minor version of a major version, which the region must know."""
     try:
-        # A plain call, not an output: its error can be caught and explained.
-        offered = aws.rds.get_engine_version(
-            engine="postgres", version=version, latest=True, opts=pulumi.InvokeOptions(parent=parent)
+        # A plain call, not an output: its error can be caught and explained. All versions: one that AWS offers no more to new instances
+        # still runs in old ones.
+        return aws.rds.get_engine_version(
+            engine="postgres",
+            version=version,
+            latest=True,
+            include_all=True,
+            opts=pulumi.InvokeOptions(parent=parent),
         )
     except Exception as error:
         raise pulumi.RunError(
             f"engine version {version} of PostgreSQL is not offered in this region ({error}); write a major version that "
             "`aws rds describe-db-engine-versions --engine postgres` lists"
         ) from None
-    return offered.parameter_group_family
+
+
+def _check_class(version: str, args: PrivatePostgresArgs, parent: pulumi.Resource) -> None:
+    """Refuse a class that the region does not offer for this version and storage, before anything is created."""
+    try:
+        aws.rds.get_orderable_db_instance(
+            engine="postgres",
+            engine_version=version,
+            instance_class=args.instance_class,
+            storage_type=args.storage_type,
+            vpc=True,
+            opts=pulumi.InvokeOptions(parent=parent),
+        )
+    except Exception as error:
+        # More than one offer is an offer.
+        if "multiple" not in str(error):
+            raise pulumi.RunError(
+                f"{args.instance_class} with {args.storage_type} is not offered for PostgreSQL {version} in this region ({error}); write a class "
+                f"that `aws rds describe-orderable-db-instance-options --engine postgres --engine-version {version}` lists"
+            ) from None
 
 
 def _monitoring_role(name: str, args: PrivatePostgresArgs, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:

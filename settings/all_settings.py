@@ -16,6 +16,8 @@ from settings.value_types import are_wide, arn_place, is_open_host
 
 AWS_LOAD_BALANCER_CONTROLLER = "service.k8s.aws/nlb"
 """Class of the network load balancers of the AWS Load Balancer Controller."""
+AUTO_MODE_LOAD_BALANCER = "eks.amazonaws.com/nlb"
+"""Class of the network load balancers of EKS Auto Mode."""
 
 
 class Settings(Section):
@@ -53,16 +55,29 @@ class Settings(Section):
         return self.mlflow.url or f"{'http' if self.ingress.plain_http else 'https'}://{self.mlflow.host}"
 
     @property
-    def load_balancer_class(self) -> str | None:
-        """Class of the load balancer. None: the cluster's default."""
-        return self.ingress.load_balancer_class or (AWS_LOAD_BALANCER_CONTROLLER if self.on_eks else None)
+    def applies_immediately(self) -> bool:
+        """True if changes that interrupt the database do not wait for the maintenance window."""
+        return not self.protect if self.postgres.apply_immediately is None else self.postgres.apply_immediately
 
-    @property
-    def proxy_protocol(self) -> bool:
-        """True if the load balancer tells HAProxy the addresses of clients."""
+    def load_balancer_class(self, *, auto_mode: bool) -> str | None:
+        """Return the class of the load balancer. None: the cluster's default.
+
+        Args:
+            auto_mode: True on a cluster with EKS Auto Mode, which makes load balancers itself.
+        """
+        of_eks = AUTO_MODE_LOAD_BALANCER if auto_mode else AWS_LOAD_BALANCER_CONTROLLER
+        return self.ingress.load_balancer_class or (of_eks if self.on_eks else None)
+
+    def proxy_protocol(self, *, auto_mode: bool) -> bool:
+        """Return True if the load balancer tells HAProxy the addresses of clients.
+
+        Args:
+            auto_mode: True on a cluster with EKS Auto Mode.
+        """
         if self.ingress.proxy_protocol is not None:
             return self.ingress.proxy_protocol
-        return self.on_eks and self.ingress.install and self.load_balancer_class == AWS_LOAD_BALANCER_CONTROLLER
+        chosen = self.load_balancer_class(auto_mode=auto_mode)
+        return self.on_eks and self.ingress.install and chosen == AWS_LOAD_BALANCER_CONTROLLER
 
     @property
     def max_replicas(self) -> int:
@@ -75,7 +90,7 @@ class Settings(Section):
             *tag_problems(self.tags),
             *self._without_aws(),
             *self._shared_storage(),
-            *self._connection_budget(),
+            *self.connection_budget(self.postgres.instance_class),
             *self._places(),
             *self._names(),
         ]
@@ -122,6 +137,10 @@ class Settings(Section):
                 "needs cluster.name: only an AWS load balancer takes an ACM certificate",
                 self.ingress.certificate_arn,
             ),
+            "artifacts.kmsKeyArn": (
+                "needs cluster.name: it is the key of a bucket; drop it",
+                self.artifacts.kms_key_arn,
+            ),
             "artifacts.identity": (
                 "needs cluster.name: there are no AWS credentials to give to the pods; drop it",
                 "identity" in self.artifacts.model_fields_set,
@@ -157,8 +176,9 @@ class Settings(Section):
             )
         ]
 
-    def _connection_budget(self) -> list[Problem]:
-        limit = max_connections(self.postgres.instance_class)
+    def connection_budget(self, instance_class: str) -> list[Problem]:
+        """Return the problem of too many connections for an instance class."""
+        limit = max_connections(instance_class)
         if not self.on_eks or self.postgres.existing or limit is None:
             return []
         pool = self.mlflow.pool.connections
@@ -179,7 +199,7 @@ class Settings(Section):
                 key,
                 f"is too high for the database's connections: ({self.max_replicas} pods + 1 in a rollout) x {self.mlflow.workers} workers "
                 f"x {pool} (pool {self.mlflow.pool.size} + overflow {self.mlflow.pool.overflow}) x {pools} "
-                f"{'(tracking and login)' if pools == 2 else '(tracking)'} = {needed}, and {self.postgres.instance_class} has about {limit}; "
+                f"{'(tracking and login)' if pools == 2 else '(tracking)'} = {needed}, and {instance_class} has about {limit}; "
                 "write fewer pods or workers, a smaller mlflow.pool, or a larger postgres.instanceClass",
                 based_on=[
                     *("mlflow.replicas", "mlflow.autoscaling", "mlflow.workers", "mlflow.pool", "mlflow.auth.mode"),
@@ -231,6 +251,7 @@ class Settings(Section):
     def problems_in(self, region: str, partition: str) -> list[Problem]:
         """Return the ARNs that are of no use to a cluster in this region and partition of AWS."""
         arns = {
+            "artifacts.kmsKeyArn": self.artifacts.kms_key_arn,
             "postgres.kmsKeyArn": self.postgres.kms_key_arn,
             "postgres.alarmTopicArn": self.postgres.alarm_topic_arn,
             "ingress.certificateArn": self.ingress.certificate_arn,

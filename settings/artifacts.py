@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from settings.section import Section
-from settings.value_types import PORT, SUBDOMAIN, DnsSubdomain, matching
+from settings.value_types import PORT, SUBDOMAIN, DnsSubdomain, kms_key, matching
 
 
 class Artifacts(Section):
@@ -23,6 +23,9 @@ class Artifacts(Section):
         | None
     ) = None
     """Name of a bucket that exists. Default: the program creates one."""
+    kms_key_arn: Annotated[str, kms_key] | None = None
+    """KMS key of the bucket. A bucket that exists and is encrypted with a key of yours needs it too: without it each artifact is refused.
+    Default: the account's key ``aws/s3``."""
     identity: Literal["podIdentity", "irsa"] = "podIdentity"
     """Way in which the pods get their AWS role: EKS Pod Identity (needs its agent add-on) or IRSA (needs the cluster's OIDC provider)."""
 

@@ -50,8 +50,9 @@ class Ingress(Section):
     scheme: Literal["internal", "internet-facing"] = "internal"
     """Addresses of the load balancer: private (``internal``) or public. The manual guide's is public."""
     load_balancer_class: QualifiedName | None = Field(default=None, examples=["service.k8s.aws/nlb"])
-    """Class of the load balancer. Default on EKS: ``service.k8s.aws/nlb`` (AWS Load Balancer Controller). EKS Auto Mode: ``eks.amazonaws.com/nlb``.
-    Another class replaces the load balancer, which gets another address."""
+    """Class of the load balancer. Default on EKS: ``service.k8s.aws/nlb`` (AWS Load Balancer Controller), with EKS Auto Mode
+    ``eks.amazonaws.com/nlb``. Another class replaces the load balancer, which gets another address; so write the one in use before you turn
+    on Auto Mode for a cluster."""
     allowed_cidrs: list[Network] = Field(default=[], examples=[["203.0.113.0/24"]])
     """Client networks that the load balancer accepts. Default: every network that can reach it."""
     address: Host | None = Field(default=None, examples=["ingress.example.com"])

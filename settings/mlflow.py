@@ -176,13 +176,20 @@ class Mlflow(Section):
     """Namespaces whose pods may open connections to MLflow inside the cluster, at ``http://mlflow.<namespace>.svc``. They use the login, but
     neither TLS nor HAProxy's limits."""
     dns_zone: Host | None = Field(default=None, examples=["example.com"])
-    """Name of the public Route 53 zone for the host's record. Without it, an output names the record to create."""
+    """Name of the Route 53 zone for the host's record. Without it, an output names the record to create."""
+    private_zone: bool = False
+    """True if ``dnsZone`` is the private zone of the cluster's VPC, in which an internal load balancer's name belongs. False: the public
+    zone of that name."""
     timeout_seconds: int = Field(default=600, ge=60, le=3600)
     """Seconds that an installation or upgrade may take before it is rolled back."""
 
     def problems(self) -> list[Problem]:
         """Reject names that contradict each other."""
         found: list[Problem] = []
+        if self.private_zone and not self.dns_zone:
+            found.append(
+                Problem("privateZone", "says which zone `dnsZone` is, and that is missing; write it, or drop this")
+            )
         if self.dns_zone and self.host != self.dns_zone and not self.host.endswith(f".{self.dns_zone}"):
             found.append(
                 Problem(

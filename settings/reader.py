@@ -5,18 +5,22 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pulumi
 from pydantic import BaseModel, Discriminator, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from settings import PROJECT
+from settings import PROJECT, instance_there
 from settings.all_settings import Settings
 from settings.messages import missing, rule_message, type_message
 from settings.problem import Problem
 from settings.section import kinds_of, section_of, yaml_key
+
+if TYPE_CHECKING:
+    # At run time it would cost each command that reads settings a second.
+    from pulumi_aws.rds import GetInstanceResult
 
 PROVIDERS = {"aws", "kubernetes", "postgresql", "random", "pulumi"}
 """Prefixes of settings that are not this program's."""
@@ -42,8 +46,9 @@ def load() -> Settings:
             raw[key] = config.get(key)
     secret_keys = {key for key in keys if pulumi.runtime.config.is_config_secret(prefix + key)}
     settings, problems = parse(raw, secret_keys)
-    if settings is None or problems:
-        raise pulumi.RunError(listing(pulumi.get_stack(), problems))
+    _refuse(problems)
+    if settings is None:
+        raise AssertionError("bug: settings that cannot be read have no problem")
     return settings
 
 
@@ -53,7 +58,21 @@ def check_place(settings: Settings, region: str, partition: str) -> None:
     Raises:
         pulumi.RunError: one message that lists every problem.
     """
-    problems = settings.problems_in(region, partition)
+    _refuse(settings.problems_in(region, partition))
+
+
+def check_instance(settings: Settings, there: "GetInstanceResult") -> None:
+    """Check the settings against the RDS instance that is there, and say in the log what `up` changes about it.
+
+    Raises:
+        pulumi.RunError: one message that lists every problem.
+    """
+    _refuse(instance_there.problems(settings, there))
+    for sentence in instance_there.changes(settings, there):
+        pulumi.log.warn(sentence)
+
+
+def _refuse(problems: Sequence[Problem]) -> None:
     if problems:
         raise pulumi.RunError(listing(pulumi.get_stack(), problems))
 

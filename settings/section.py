@@ -32,7 +32,8 @@ class Section(BaseModel):
         wrote 1.10 in YAML would get 1.1. So is a password that YAML may have changed in the same way.
         """
         kinds = kinds_of(cls.model_fields[field.field_name or ""].annotation)
-        if str not in kinds or kinds & {bool, int}:
+        # A section converts its own values.
+        if str not in kinds or kinds & {bool, int} or (isinstance(value, dict) and any(map(is_section, kinds))):
             return value
         if isinstance(value, list):
             return [_text(item) for item in typing.cast("list[Any]", value)]

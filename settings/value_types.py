@@ -58,6 +58,10 @@ def arn(service: str, resource: str, hint: str) -> AfterValidator:
     return matching(rf"arn:aws(-[a-z]+)*:{service}:[a-z]{{2}}(-[a-z]+)+-[0-9]:[0-9]{{12}}:{resource}", hint)
 
 
+kms_key = arn("kms", rf"key/({UUID}|mrk-[0-9a-f]{{32}})", "write the key's own ARN, arn:aws:kms:…:key/…, not an alias")
+"""Rule for the ARN of a KMS key. AWS answers with the key's ARN where an alias was given, which would be a difference in each preview."""
+
+
 def arn_place(arn: str) -> tuple[str, str]:
     """Return partition and region of an ARN."""
     _, partition, _, region, *_ = arn.split(":")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from typing import Any
 
 import pulumi
 import pulumi_aws as aws
@@ -32,6 +33,8 @@ class EksCluster:
     """Issuer of the service accounts' tokens, without ``https://``."""
     kubeconfig: str
     """Kubeconfig as JSON. It logs in with ``aws eks get-token``, so that no credential is stored."""
+    auto_mode: bool = False
+    """True with EKS Auto Mode, which makes nodes, load balancers and the pods' identities itself. Default false."""
 
     @property
     def dns_address(self) -> str:
@@ -44,9 +47,9 @@ class EksCluster:
         return [f"{IPv4Network(self.service_cidr)[1]}/32", *self.vpc_cidrs]
 
     def private_subnets(self) -> pulumi.Output[list[Subnet]]:
-        """Return the cluster's subnets that have no route to an internet gateway."""
+        """Return the cluster's subnets in the region's own zones that have no route to an internet gateway."""
         return look_up_subnets(self.subnet_ids, self.vpc_id).apply(
-            lambda subnets: [subnet for subnet in subnets if subnet.internet_gateway is None]
+            lambda subnets: [subnet for subnet in subnets if subnet.internet_gateway is None and subnet.is_in_region]
         )
 
 
@@ -86,18 +89,46 @@ def look_up_eks_cluster(name: str) -> EksCluster:
         subnet_ids=cluster.vpc_config.subnet_ids,
         security_group_id=cluster.vpc_config.cluster_security_group_id,
         oidc_issuer=cluster.identities[0].oidcs[0].issuer.removeprefix("https://"),
-        kubeconfig=kubeconfig(name, cluster.endpoint, cluster.certificate_authorities[0].data, region),
+        kubeconfig=kubeconfig(name, cluster.endpoint, cluster.certificate_authorities[0].data, region, _identity()),
+        auto_mode=any(compute.enabled for compute in cluster.compute_configs),
     )
 
 
-def kubeconfig(name: str, endpoint: str, certificate_authority: str, region: str) -> str:
-    """Return a kubeconfig as JSON, which logs in with ``aws eks get-token``."""
-    login = {
+@dataclass(frozen=True)
+class Identity:
+    """The identity that the provider takes from the stack's configuration instead of the environment."""
+
+    profile: str | None = None
+    """Profile of AWS's configuration, ``aws:profile``."""
+    role_arn: str | None = None
+    """Role that is assumed, the one of ``aws:assumeRoles``."""
+
+
+def _identity() -> Identity:
+    config = pulumi.Config("aws")
+    roles: list[dict[str, str]] = config.get_object("assumeRoles") or []
+    beyond = sorted({key for role in roles for key in role} - {"roleArn", "sessionName", "duration"})
+    if len(roles) > 1 or beyond:
+        raise pulumi.RunError(
+            f"aws:assumeRoles has {f'{len(roles)} roles' if len(roles) > 1 else ' and '.join(beyond)}, and `aws eks get-token`, which logs in "
+            "to the cluster, assumes one role by its ARN alone; put the rest into a profile of AWS's configuration and name it in aws:profile"
+        )
+    return Identity(config.get("profile"), roles[0].get("roleArn") if roles else None)
+
+
+def kubeconfig(
+    name: str, endpoint: str, certificate_authority: str, region: str, identity: Identity = Identity()
+) -> str:
+    """Return a kubeconfig as JSON, which logs in with ``aws eks get-token`` as the identity that the provider has."""
+    role = ["--role-arn", identity.role_arn] if identity.role_arn else []
+    login: dict[str, Any] = {
         "apiVersion": "client.authentication.k8s.io/v1beta1",
         "command": "aws",
-        "args": ["eks", "get-token", "--cluster-name", name, "--region", region, "--output", "json"],
+        "args": ["eks", "get-token", "--cluster-name", name, "--region", region, *role, "--output", "json"],
         "interactiveMode": "Never",
     }
+    if identity.profile:
+        login["env"] = [{"name": "AWS_PROFILE", "value": identity.profile}]
     return json.dumps(
         {
             "apiVersion": "v1",

@@ -15,6 +15,8 @@ class Subnet:
     availability_zone: str
     internet_gateway: str | None
     """Internet gateway to which the subnet's route table (its own, or the VPC's main one) has a route. None for a private subnet."""
+    is_in_region: bool = True
+    """False in a Local Zone, a Wavelength Zone or on an Outpost, where RDS is not offered to everybody. Default true."""
 
 
 def look_up_subnets(subnet_ids: Sequence[str], vpc_id: str) -> pulumi.Output[list[Subnet]]:
@@ -25,7 +27,7 @@ def look_up_subnets(subnet_ids: Sequence[str], vpc_id: str) -> pulumi.Output[lis
         vpc_id: the VPC.
 
     Raises:
-        pulumi.RunError: a subnet is not in the VPC.
+        pulumi.RunError: a subnet is not in the VPC, or has no route table that this account can see.
     """
 
     def read_subnets(in_vpc: Sequence[str]) -> pulumi.Output[list[aws.ec2.GetSubnetResult]]:
@@ -42,10 +44,14 @@ def look_up_subnets(subnet_ids: Sequence[str], vpc_id: str) -> pulumi.Output[lis
 
     subnets = aws.ec2.get_subnets_output(filters=[{"name": "vpc-id", "values": [vpc_id]}]).ids.apply(read_subnets)
     tables = aws.ec2.get_route_tables_output(vpc_id=vpc_id).ids.apply(read_tables)
-    return pulumi.Output.all(subnets, tables).apply(lambda found: _join(*found))
+    zones = aws.get_availability_zones_output(filters=[{"name": "zone-type", "values": ["availability-zone"]}]).names
+    return pulumi.Output.all(subnets, tables, zones).apply(lambda found: _join(*found))
 
 
-def _join(subnets: Sequence[aws.ec2.GetSubnetResult], tables: Sequence[aws.ec2.GetRouteTableResult]) -> list[Subnet]:
+def _join(
+    subnets: Sequence[aws.ec2.GetSubnetResult], tables: Sequence[aws.ec2.GetRouteTableResult], zones: Sequence[str]
+) -> list[Subnet]:
+    has_main = False
     main: str | None = None
     own: dict[str, str | None] = {}
     for table in tables:
@@ -54,14 +60,21 @@ def _join(subnets: Sequence[aws.ec2.GetSubnetResult], tables: Sequence[aws.ec2.G
         )
         for association in table.associations:
             if association.main:
-                main = gateway
+                has_main, main = True, gateway
             elif association.subnet_id:
                 own[association.subnet_id] = gateway
+    unseen = [subnet.id for subnet in subnets if subnet.id not in own and not has_main]
+    if unseen:
+        raise pulumi.RunError(
+            f"the route tables of {', '.join(unseen)} cannot be read, so nobody knows whether these subnets are private; a subnet that another "
+            "account shares needs ec2:DescribeRouteTables there: name subnets of this account in postgres.subnetIds"
+        )
     return [
         Subnet(
             id=subnet.id,
             availability_zone=subnet.availability_zone,
             internet_gateway=own.get(subnet.id, main),
+            is_in_region=subnet.availability_zone in zones and not subnet.outpost_arn,
         )
         for subnet in subnets
     ]

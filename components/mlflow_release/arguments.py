@@ -79,6 +79,8 @@ class BucketArgs:
     """AWS region of the bucket."""
     role_arn: pulumi.Input[str] | None = None
     """Role for the service account's IRSA annotation. None with EKS Pod Identity."""
+    identity: pulumi.Input[str] | None = None
+    """Any text that changes when the pods' AWS identity changes: a pod gets credentials when it is created. None: `role_arn`."""
     path: str = "mlflow"
     """Folder of the bucket, default ``mlflow``. Two releases with one bucket need two folders."""
 

@@ -72,8 +72,10 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
         values["podAnnotations"]["checksum/database-ca"] = _checksum(args.database.ca_certificates)
     if args.bucket is not None and args.bucket.role_arn is not None:
         values["serviceAccount"]["annotations"] = {"eks.amazonaws.com/role-arn": args.bucket.role_arn}
-        # A pod gets credentials when it is created, and the chart does not watch the annotation.
-        values["podAnnotations"]["checksum/identity"] = args.bucket.role_arn
+    identity = args.bucket and (args.bucket.identity or args.bucket.role_arn)
+    if identity is not None:
+        # A pod gets credentials when it is created, and the chart watches neither annotation nor association.
+        values["podAnnotations"]["checksum/identity"] = identity
     if code:
         values["auth"] = _auth(args, code)
         # The chart does not watch the file that this ends up in.

@@ -29,11 +29,23 @@ from moto.s3 import models as s3_models
 from werkzeug.serving import make_server
 
 from local import aws_account
-from local.aws_account import contents
+from local.aws_account import contents, rules
 
 _SEEDED = "seeded"
 """Journal entry after the requests that made the account. A journal without it is not complete."""
-_SERVICES: tuple[SERVICE_NAMES, ...] = ("cloudwatch", "ec2", "eks", "iam", "kms", "rds", "route53", "s3", "sns", "sts")
+_SERVICES: tuple[SERVICE_NAMES, ...] = (
+    "cloudwatch",
+    "ec2",
+    "eks",
+    "iam",
+    "kms",
+    "logs",
+    "rds",
+    "route53",
+    "s3",
+    "sns",
+    "sts",
+)
 _READS = re.compile(r"(Describe|Get|List|Head|BatchGet|Lookup)")
 """Beginnings of the names of actions that change nothing."""
 _ACTION = "local.action"
@@ -200,6 +212,7 @@ def main(port: int, file: Path) -> None:
     gc.freeze()
     gc.enable()
     _keep_policies_only()
+    rules.install()
     journal = Journal(DomainDispatcherApplication(create_backend_app), file)
     if not journal.replay():
         _seed(journal)

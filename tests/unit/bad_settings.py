@@ -277,6 +277,70 @@ POSTGRES = [
         "postgres",
     ),
     _on_eks(
+        "a master that is a word of SQL", {"postgres.masterUsername": "user"}, "postgres.masterUsername", "postgres"
+    ),
+    _on_eks(
+        "a master of twenty letters",
+        {"postgres.masterUsername": "a" * 20},
+        "postgres.masterUsername",
+        "write 16 characters at most",
+    ),
+    _on_eks(
+        "a window with a day for every day",
+        {"postgres.backupWindow": "sun:01:00-sun:02:00"},
+        "postgres.backupWindow",
+        "for example 01:00-01:30",
+    ),
+    _on_eks(
+        "a window of every week without a day",
+        {"postgres.maintenanceWindow": "03:00-04:00"},
+        "postgres.maintenanceWindow",
+        "for example sun:03:00-sun:04:00",
+    ),
+    _on_eks(
+        "a day as the console shows it",
+        {"postgres.maintenanceWindow": "Sun:03:00-Sun:04:00"},
+        "postgres.maintenanceWindow",
+        "lower case",
+    ),
+    _on_eks(
+        "a window of ten minutes",
+        {"postgres.backupWindow": "23:55-00:05"},
+        "postgres.backupWindow",
+        "is 23:55-00:05, 10 minutes; RDS wants 30 at least",
+    ),
+    _on_eks(
+        "a window of three days",
+        {"postgres.maintenanceWindow": "fri:00:00-mon:00:00"},
+        "postgres.maintenanceWindow",
+        "a day at most",
+    ),
+    _on_eks(
+        "windows that overlap over midnight",
+        {"postgres.backupWindow": "23:30-00:30", "postgres.maintenanceWindow": "sun:00:00-sun:01:00"},
+        "postgres.maintenanceWindow",
+        "move one",
+    ),
+    _on_eks(
+        "a time without logs",
+        {"postgres.logRetentionDays": 2},
+        "postgres.logRetentionDays",
+        "write 1, 3, 5, 7, 14,",
+    ),
+    _on_eks(
+        "more sources than a security group takes",
+        {"postgres.allowFrom": {"cluster": True, "cidrs": [f"10.{number}.0.0/16" for number in range(60)]}},
+        "postgres.allowFrom",
+        "has 61 sources and AWS takes 60",
+    ),
+    _on_eks("a private zone without a name", {"mlflow.privateZone": True}, "mlflow.privateZone", "`dnsZone`"),
+    _on_eks(
+        "a bucket's key by its alias",
+        {"artifacts.kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:alias/s3"},
+        "artifacts.kmsKeyArn",
+        "not an alias",
+    ),
+    _on_eks(
         "a master that starts with an underscore",
         {"postgres.masterUsername": "_admin"},
         "postgres.masterUsername",
@@ -319,13 +383,13 @@ POSTGRES = [
         "sources that are a word",
         {"postgres.allowFrom": "everybody"},
         "postgres.allowFrom",
-        "write cluster or vpc, or a map of settings: cidrs, securityGroups",
+        "write cluster or vpc, or a map of settings: cluster, cidrs, securityGroups",
     ),
     _on_eks(
         "sources that are a list",
         {"postgres.allowFrom": ["10.0.0.0/8"]},
         "postgres.allowFrom",
-        "is a list; write cluster or vpc, or a map of settings: cidrs, securityGroups",
+        "is a list; write cluster or vpc, or a map of settings: cluster, cidrs, securityGroups",
     ),
     _on_eks("no source at all", {"postgres.allowFrom": {}}, "postgres.allowFrom", "`cidrs` or `securityGroups`"),
     _on_eks(

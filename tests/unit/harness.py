@@ -28,7 +28,7 @@ SECRET_SIGNATURE = rpc._special_sig_key
 SECRET = rpc._special_secret_sig
 UNKNOWN = rpc.UNKNOWN
 
-CLUSTER_SECURITY_GROUP = "sg-0c1u57e2"
+CLUSTER_SECURITY_GROUP = "sg-0c1057e2"
 PRIVATE_A, PRIVATE_B, PUBLIC, ELSEWHERE = "subnet-0aa", "subnet-0bb", "subnet-0cc", "subnet-0dd"
 PRIVATE_C = "subnet-0ee"
 """A subnet of the cluster's VPC that is not one of the cluster's subnets."""
@@ -49,6 +49,19 @@ LDAP: Mapping[str, Any] = {
     "userGroupDn": "cn=mlflow,ou=groups,dc=example,dc=com",
 }
 """Settings of a directory that have no default."""
+
+
+INSTANCE_THERE: Mapping[str, Any] = {
+    "allocatedStorage": 20,
+    "dbInstanceClass": "db.t3.micro",
+    "engineVersion": "17.6",
+    "kmsKeyId": "arn:aws:kms:eu-west-1:123456789012:key/00000000-0000-0000-0000-000000000000",
+    "masterUsername": "postgres",
+    "multiAz": False,
+    "preferredMaintenanceWindow": "sun:03:00-sun:04:00",
+    "storageType": "gp3",
+}
+"""An instance as the default settings make it."""
 
 
 class InvokeError(grpc.RpcError):
@@ -81,6 +94,8 @@ class Account:
     """Networks that were removed from the VPC. AWS still lists them for a while."""
     vpcs: dict[str, str] = field(default_factory=lambda: {ELSEWHERE: "vpc-0f0e"})
     """Subnets outside the cluster's VPC, to their VPC."""
+    route_tables: Sequence[str] = ("rtb-main", "rtb-private", "rtb-public")
+    """Route tables that the caller can see."""
     main_table_is_public: bool = False
     own_tables: dict[str, str] = field(
         default_factory=lambda: {
@@ -91,13 +106,26 @@ class Account:
     versions: set[str] = field(default_factory=lambda: {"15", "16", "17", "18"})
     partition: str = "aws"
     ip_family: str = "ipv4"
+    auto_mode: bool = False
+    local_zones: Sequence[str] = ()
+    """Zones of the subnets that are no zones of the region itself."""
+    classes_not_offered: Sequence[str] = ()
+    node_groups: Mapping[str, Sequence[str]] = field(
+        default_factory=lambda: {"i-0a": [CLUSTER_SECURITY_GROUP], "i-0b": [CLUSTER_SECURITY_GROUP]}
+    )
+    """Running nodes of the cluster, to their security groups."""
+    instances: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    """RDS instances with the stack's tags by identifier, to what differs from `INSTANCE_THERE`."""
+    missing_buckets: Sequence[str] = ()
+    bucket_region: str = "eu-west-1"
+    """Region of the buckets that exist."""
     failing: Mapping[str, str] = field(default_factory=dict)
-    """Last part of a function's name to the error that the function answers."""
+    """End of a function's name, after a colon, to the error that the function answers."""
 
     def answer(self, token: str, args: Mapping[str, Any]) -> dict[str, Any]:
-        function = token.rsplit(":", 1)[-1]
-        if function in self.failing:
-            raise InvokeError(self.failing[function])
+        for function, error in self.failing.items():
+            if token.endswith(f":{function}"):
+                raise InvokeError(error)
         table = {
             "aws:eks/getCluster:getCluster": self._cluster,
             "aws:ec2/getVpc:getVpc": self._vpc,
@@ -105,10 +133,25 @@ class Account:
             "aws:ec2/getSubnets:getSubnets": lambda _: {
                 "ids": [subnet for subnet in self.zones if subnet not in self.vpcs]
             },
-            "aws:ec2/getRouteTables:getRouteTables": lambda _: {"ids": ["rtb-main", "rtb-private", "rtb-public"]},
+            "aws:ec2/getRouteTables:getRouteTables": lambda _: {"ids": self.route_tables},
             "aws:ec2/getRouteTable:getRouteTable": self._route_table,
             "aws:rds/getEngineVersion:getEngineVersion": self._engine_version,
-            "aws:route53/getZone:getZone": lambda args: {"zoneId": "Z0001", "name": args["name"]},
+            "aws:index/getAvailabilityZones:getAvailabilityZones": lambda _: {
+                "names": sorted({*self.zones.values()} - {*self.local_zones})
+            },
+            "aws:ec2/getInstances:getInstances": self._nodes,
+            "aws:rds/getInstances:getInstances": lambda _: {"instanceIdentifiers": [*self.instances]},
+            "aws:rds/getInstance:getInstance": lambda args: (
+                INSTANCE_THERE
+                | {"dbInstanceIdentifier": args["dbInstanceIdentifier"]}
+                | self.instances[args["dbInstanceIdentifier"]]
+            ),
+            "aws:rds/getOrderableDbInstance:getOrderableDbInstance": self._class,
+            "aws:s3/getBucket:getBucket": self._bucket,
+            "aws:route53/getZone:getZone": lambda args: {
+                "zoneId": "Z0002" if args.get("privateZone") else "Z0001",
+                "name": args["name"],
+            },
             "aws:lb/getHostedZoneId:getHostedZoneId": lambda _: {"id": "Z2IFOLAFXWLO4F"},
         }
         return table[token](args)
@@ -120,6 +163,7 @@ class Account:
             "endpoint": "https://0123.gr7.eu-west-1.eks.amazonaws.com",
             "certificateAuthorities": [{"data": "Y2E="}],
             "kubernetesNetworkConfigs": [{"ipFamily": self.ip_family, "serviceIpv4Cidr": "172.20.0.0/16"}],
+            "computeConfigs": [{"enabled": self.auto_mode}],
             "identities": [{"oidcs": [{"issuer": "https://oidc.eks.eu-west-1.amazonaws.com/id/0123"}]}],
             "vpcConfig": {
                 "vpcId": "vpc-0c1",
@@ -162,6 +206,20 @@ class Account:
             raise InvokeError("no matching RDS Engine Version found")
         return {"version": f"{args['version']}.6", "parameterGroupFamily": f"postgres{args['version']}"}
 
+    def _class(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        if args["instanceClass"] in self.classes_not_offered:
+            raise InvokeError("no RDS DB Instance Classes found matching criteria")
+        return {"instanceClass": args["instanceClass"]}
+
+    def _nodes(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        wanted = {each["name"]: each["values"] for each in args["filters"]}.get("instance.group-id")
+        return {"ids": [node for node, groups in self.node_groups.items() if wanted is None or {*wanted} & {*groups}]}
+
+    def _bucket(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        if args["bucket"] in self.missing_buckets:
+            raise InvokeError("couldn't find resource")
+        return {"bucket": args["bucket"], "bucketRegion": self.bucket_region}
+
 
 @dataclass(frozen=True)
 class Resource:
@@ -184,6 +242,7 @@ class Resource:
     timeouts: Mapping[str, str] = field(default_factory=dict)
     replace_on_changes: Sequence[str] = ()
     delete_before_replace: bool = False
+    retain_on_delete: bool = False
     deleted_with: str = ""
     """Logical name of the resource whose deletion deletes this one, empty for none."""
 
@@ -353,6 +412,7 @@ class _Recorder(pulumi_mocks.MockMonitor):
                 timeouts={what: getattr(timeouts, what) for what in ("create", "update", "delete")} if timeouts else {},
                 replace_on_changes=list(getattr(request, "replaceOnChanges", [])),
                 delete_before_replace=getattr(request, "deleteBeforeReplace", False),
+                retain_on_delete=getattr(request, "retainOnDelete", False),
                 deleted_with=_name(getattr(request, "deletedWith", "")),
             )
         )

@@ -41,6 +41,7 @@ STACKS: Mapping[str, Mapping[str, Any]] = {
     "mlflow.auth.ldap.": WITH_LDAP,
     "mlflow.autoscaling.": SCALED,
     "mlflow.image.": NEWER,
+    "mlflow.privateZone": changed(EKS, {"mlflow.dnsZone": "example.com"}),
     "postgres.allowFrom.": LISTED,
     "postgres.existing.": ANY_CLUSTER,
 }
@@ -51,6 +52,7 @@ The longest matching beginning counts.
 
 VALUES: Mapping[str, Any] = {
     "artifacts.bucket": "another-bucket",
+    "artifacts.kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555",
     "cluster.kubeContext": "another",
     "cluster.name": "another",
     "database.adminAddress": "localhost:15432",
@@ -102,12 +104,14 @@ VALUES: Mapping[str, Any] = {
     "postgres.allowFrom": "vpc",
     "postgres.allowFrom.cidrs": ["10.8.0.0/16"],
     "postgres.allowFrom.securityGroups": ["sg-0bb"],
+    "postgres.backupWindow": "01:00-01:30",
     "postgres.engineVersion": "16",
     "postgres.existing.adminPassword": "another secret",
     "postgres.existing.adminUsername": "another",
     "postgres.existing.host": "another.example.com",
     "postgres.instanceClass": "db.t3.small",
     "postgres.kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555",
+    "postgres.maintenanceWindow": "sun:03:00-sun:04:00",
     "postgres.masterPassword": "another-password",
     "postgres.masterUsername": "another",
     "postgres.subnetIds": [PRIVATE_A, PRIVATE_C],

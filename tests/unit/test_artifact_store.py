@@ -7,7 +7,7 @@ import pulumi
 import pytest
 
 from components.artifact_store import ArtifactStore, ArtifactStoreArgs
-from tests.unit.harness import MINIMAL, Account, Deployment, changed, deploy
+from tests.unit.harness import MINIMAL, Account, Deployment, changed, deploy, refused
 
 ARN = "arn:aws:s3:::artifacts-bucket-1234567"
 ISSUER = "oidc.eks.eu-west-1.amazonaws.com/id/0123"
@@ -133,6 +133,52 @@ def test_irsa_gives_the_role_to_the_charts_service_account_only(irsa: Deployment
 def test_a_bucket_that_exists_is_used_as_it_is(irsa: Deployment) -> None:
     assert not [resource for resource in irsa.resources if resource.type.startswith("aws:s3/")]
     assert irsa.values["artifactRoot"]["s3"]["bucket"] == "team-artifacts"
+
+
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+
+
+def test_a_bucket_with_a_key_of_the_owners_lets_the_pods_use_that_key() -> None:
+    config = changed(MINIMAL, {"artifacts": {"bucket": "team-artifacts", "kmsKeyArn": KEY}})
+    keys = [each for each in statements(deploy(config), "artifacts-policy", "policy") if each["Resource"] == KEY]
+    # Without GenerateDataKey nothing can be written, without Decrypt nothing can be read or uploaded in parts.
+    assert [set(each["Action"]) for each in keys] == [{"kms:Decrypt", "kms:GenerateDataKey"}]
+
+
+def test_a_bucket_of_ours_is_encrypted_with_the_key_of_the_settings(dev: Deployment) -> None:
+    own = deploy(changed(MINIMAL, {"artifacts.kmsKeyArn": KEY}))
+    (rule,) = own.named("artifacts-bucket-encryption")["rules"]
+    assert rule["applyServerSideEncryptionByDefault"]["kmsMasterKeyId"] == KEY
+    (rule,) = dev.named("artifacts-bucket-encryption")["rules"]
+    assert rule["applyServerSideEncryptionByDefault"]["kmsMasterKeyId"] is None
+
+
+def test_a_key_that_a_client_brings_and_may_lose_is_blocked(dev: Deployment) -> None:
+    (rule,) = dev.named("artifacts-bucket-encryption")["rules"]
+    assert rule["blockedEncryptionTypes"] == ["SSE-C"]
+
+
+def test_a_refresh_leaves_to_other_resources_what_they_set(dev: Deployment) -> None:
+    ignored = set(dev.named("artifacts-bucket").ignore_changes)
+    assert {"lifecycleRules", "policy", "serverSideEncryptionConfiguration", "versioning"} == ignored
+
+
+def test_a_bucket_that_does_not_exist_is_named_with_how_to_look() -> None:
+    config = changed(MINIMAL, {"artifacts.bucket": "team-artefacts"})
+    refusal = refused(config, account=Account(missing_buckets=["team-artefacts"]))
+    assert isinstance(refusal.error, pulumi.RunError)
+    assert "the bucket team-artefacts cannot be read" in refusal.message
+    assert "aws s3api head-bucket --bucket team-artefacts" in refusal.message
+
+
+def test_a_bucket_in_another_region_is_used_there() -> None:
+    config = changed(MINIMAL, {"artifacts.bucket": "team-artifacts"})
+    assert deploy(config, account=Account(bucket_region="us-east-1")).environment["AWS_DEFAULT_REGION"] == "us-east-1"
+
+
+def test_pods_roll_when_their_identity_is_another(dev: Deployment) -> None:
+    # A pod gets credentials when it is created.
+    assert dev.values["podAnnotations"]["checksum/identity"] == "a-1"
 
 
 def test_no_pod_starts_before_it_may_use_the_bucket(dev: Deployment, irsa: Deployment) -> None:

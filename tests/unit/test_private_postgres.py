@@ -19,6 +19,7 @@ from tests.unit.harness import (
     MINIMAL,
     PRIVATE_A,
     PRIVATE_B,
+    PRIVATE_C,
     PUBLIC,
     Account,
     Deployment,
@@ -36,7 +37,7 @@ def the_instance_alone() -> PrivatePostgres:
     """Create the instance as `__main__` does, and leave out the rest of the program, which these tests do not need."""
     settings = reader.load()
     assert settings.cluster.name
-    return PrivatePostgres("postgres", wiring.postgres(settings, look_up_eks_cluster(settings.cluster.name)))
+    return PrivatePostgres("postgres", wiring.postgres(settings, look_up_eks_cluster(settings.cluster.name), None))
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +165,59 @@ def test_a_list_of_sources_replaces_the_cluster(chosen: Deployment) -> None:
     assert sources == {"10.9.0.0/16", "sg-0ba5"}
 
 
+def test_the_clusters_group_needs_no_id_in_a_list() -> None:
+    listed = instance({"postgres.allowFrom": {"cluster": True, "securityGroups": ["sg-0ba5"]}})
+    assert {rule["referencedSecurityGroupId"] for rule in rules(listed)} == {CLUSTER_SECURITY_GROUP, "sg-0ba5"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rule"),
+    [
+        ("cluster", {"cluster": True, "securityGroups": ["sg-0ba5"]}, "postgres-from-cluster"),
+        ("cluster", {"securityGroups": [CLUSTER_SECURITY_GROUP, "sg-0ba5"]}, "postgres-from-cluster"),
+        ("cluster", {"cluster": True, "securityGroups": [CLUSTER_SECURITY_GROUP]}, "postgres-from-cluster"),
+        ("vpc", {"cidrs": ["10.0.0.0/16", "10.9.0.0/16"]}, "postgres-from-vpc"),
+    ],
+)
+def test_a_source_has_one_rule_however_it_was_written(before: Any, after: Any, rule: str) -> None:
+    # AWS refuses a second rule for the same source, and the engine makes the new one before it deletes the old one.
+    for sources in (before, after):
+        made = instance({"postgres.allowFrom": sources}).of_type(RULE)
+        assert rule in {each.name for each in made}
+        of_source = [each.inputs.get("cidrIpv4") or each.inputs.get("referencedSecurityGroupId") for each in made]
+        assert len(of_source) == len({*of_source})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "let_in"),
+    [
+        ({"i-0a": [CLUSTER_SECURITY_GROUP]}, True),
+        ({"i-0a": ["sg-0d"], "i-0b": [CLUSTER_SECURITY_GROUP]}, False),
+        ({}, True),
+    ],
+)
+def test_nodes_that_the_database_does_not_let_in_are_told_of(nodes: Mapping[str, Any], let_in: bool) -> None:
+    deployment = deploy(MINIMAL, account=Account(node_groups=nodes))
+    told = [warning for warning in deployment.warnings if "postgres.allowFrom lets in" in warning]
+    assert bool(told) is not let_in
+    if told:
+        assert CLUSTER_SECURITY_GROUP in told[0]
+        assert "1 nodes" in told[0]
+        assert "i-0a" in told[0]
+
+
+def test_nodes_that_cannot_be_listed_stop_nobody() -> None:
+    deployment = deploy(MINIMAL, account=Account(failing={"ec2/getInstances:getInstances": "UnauthorizedOperation"}))
+    assert any("ec2:DescribeInstances" in warning for warning in deployment.warnings)
+    assert deployment.named("postgres-instance")
+
+
+def test_networks_decide_for_themselves_which_nodes_they_let_in() -> None:
+    config = changed(MINIMAL, {"postgres.allowFrom": {"cidrs": ["10.0.0.0/16"]}})
+    deployment = deploy(config, account=Account(node_groups={"i-0a": ["sg-0d"]}))
+    assert not [warning for warning in deployment.warnings if "postgres.allowFrom lets in" in warning]
+
+
 def test_descriptions_are_of_the_characters_that_ec2_takes(prod: Deployment) -> None:
     for resource in (prod.named("postgres-sg"), *prod.of_type(RULE)):
         assert re.fullmatch(r"[a-zA-Z0-9 ._\-:/()#,@\[\]+=&;{}!$*]{1,255}", resource["description"])
@@ -231,6 +285,32 @@ def test_a_subnet_without_a_table_of_its_own_is_private_where_the_main_one_is() 
     assert deployment.named("postgres-subnets")["subnetIds"] == [PRIVATE_A, PRIVATE_B]
 
 
+def test_a_subnet_whose_route_table_nobody_can_see_is_not_taken_for_a_private_one() -> None:
+    # In a VPC that another account shares, the main table belongs to that account.
+    account = Account(own_tables={PRIVATE_A: "rtb-private"}, route_tables=["rtb-private"])
+    refusal = refused(MINIMAL, account=account, program=the_instance_alone)
+    assert isinstance(refusal.error, pulumi.RunError)
+    assert f"the route tables of {PRIVATE_B}, {PUBLIC} cannot be read" in refusal.message
+    assert "postgres.subnetIds" in refusal.message
+
+
+def test_a_subnet_in_a_local_zone_is_left_to_others() -> None:
+    account = Account(
+        cluster_subnets=[PRIVATE_A, PRIVATE_B, PRIVATE_C],
+        zones={PRIVATE_A: "eu-west-1a", PRIVATE_B: "eu-west-1b", PRIVATE_C: "eu-west-1-dub-1a"},
+        local_zones=["eu-west-1-dub-1a"],
+    )
+    assert instance({}, account).named("postgres-subnets")["subnetIds"] == [PRIVATE_A, PRIVATE_B]
+
+
+def test_a_change_of_the_clusters_subnets_is_nobodys_change_of_the_database(
+    dev: Deployment, chosen: Deployment
+) -> None:
+    # RDS refuses to give up a subnet in use, in the middle of somebody's `up`.
+    assert list(dev.named("postgres-subnets").ignore_changes) == ["subnetIds"]
+    assert list(chosen.named("postgres-subnets").ignore_changes) == []
+
+
 def test_a_subnet_of_another_vpc_is_refused() -> None:
     message = refused_subnets(Account(), PRIVATE_A, PRIVATE_B, ELSEWHERE).message
     assert f"{ELSEWHERE} are not in vpc-0c1, the cluster's VPC" in message
@@ -277,9 +357,98 @@ def test_minor_upgrades_are_rds_business(dev: Deployment) -> None:
     assert instance["engineVersion"] == "17"
 
 
-def test_a_new_major_version_in_the_settings_is_an_upgrade_in_place(dev: Deployment) -> None:
-    # Without this input, RDS refuses a change of engine_version to another major version.
-    assert dev.named("postgres-instance")["allowMajorVersionUpgrade"] is True
+def instance(changes: Mapping[str, Any], account: Account | None = None) -> Deployment:
+    return deploy(changed(MINIMAL, changes), account=account, program=the_instance_alone)
+
+
+def test_a_new_major_version_is_an_upgrade_in_place_where_the_settings_allow_it(dev: Deployment) -> None:
+    # Without this input RDS refuses a change of engine_version to another major version, so a typing error is no upgrade.
+    assert dev.named("postgres-instance")["allowMajorVersionUpgrade"] is False
+    asked = instance({"postgres.engineVersion": "18", "postgres.allowMajorUpgrade": True})
+    assert asked.named("postgres-instance")["allowMajorVersionUpgrade"] is True
+
+
+def test_the_group_of_an_upgrade_that_waits_stays_until_it_is_no_longer_used(dev: Deployment, prod: Deployment) -> None:
+    # RDS refuses to delete a group in use, and until the maintenance window the old one is.
+    assert prod.named("postgres-instance")["applyImmediately"] is False
+    assert prod.named("postgres-parameters").retain_on_delete
+    assert dev.named("postgres-instance")["applyImmediately"] is True
+    assert not dev.named("postgres-parameters").retain_on_delete
+
+
+def test_when_changes_are_made_is_the_owners_choice() -> None:
+    at_once = instance(
+        {
+            "postgres.applyImmediately": True,
+            "postgres.backupWindow": "01:00-01:30",
+            "postgres.maintenanceWindow": "sun:03:00-sun:04:00",
+        }
+    ).named("postgres-instance")
+    assert (at_once["applyImmediately"], at_once["deletionProtection"]) == (True, True)
+    assert (at_once["backupWindow"], at_once["maintenanceWindow"]) == ("01:00-01:30", "sun:03:00-sun:04:00")
+
+
+def test_nothing_in_the_settings_replaces_the_database(dev: Deployment, prod: Deployment) -> None:
+    for deployment in (dev, prod):
+        ignored = set(deployment.named("postgres-instance").ignore_changes)
+        assert {"identifier", "engine", "username", "kmsKeyId", "storageEncrypted"} <= ignored
+
+
+def test_the_instance_keeps_the_name_that_it_has() -> None:
+    account = Account(instances={"postgres-instance-1a2b3c4": {}})
+    config = changed(MINIMAL, {})
+    deployment = deploy(config, account=account)
+    assert deployment.named("postgres-instance")["identifier"] == "postgres-instance-1a2b3c4"
+    assert deployment.named("postgres-log-upgrade")["name"] == "/aws/rds/instance/postgres-instance-1a2b3c4/upgrade"
+
+
+def test_the_logs_are_kept_for_a_time_and_go_with_the_stack(dev: Deployment) -> None:
+    identifier = dev.named("postgres-instance")["identifier"]
+    for log in ("postgresql", "upgrade"):
+        group = dev.named(f"postgres-log-{log}")
+        assert group["name"] == f"/aws/rds/instance/{identifier}/{log}"
+        assert group["retentionInDays"] == 30
+        # RDS makes the group that it does not find, and that one is kept for ever.
+        assert group.name in dev.named("postgres-instance").depends_on
+
+
+def test_a_class_that_the_region_does_not_offer_is_refused_before_anything_is_made() -> None:
+    refusal = refused(
+        changed(MINIMAL, {"postgres.instanceClass": "db.foo.bar"}), account=Account(classes_not_offered=["db.foo.bar"])
+    )
+    assert isinstance(refusal.error, pulumi.RunError)
+    assert "db.foo.bar with gp3 is not offered for PostgreSQL 17.6" in refusal.message
+    assert "aws rds describe-orderable-db-instance-options" in refusal.message
+    assert not [resource for resource in refusal.deployment.resources if resource.type == INSTANCE]
+
+
+def test_several_offers_of_a_class_are_an_offer() -> None:
+    account = Account(failing={"getOrderableDbInstance": "multiple RDS DB Instance Classes match the criteria"})
+    assert instance({}, account).named("postgres-instance")
+
+
+@pytest.mark.parametrize(("storage", "there", "striped"), [(399, 20, False), (400, 20, True), (50, 450, True)])
+def test_a_volume_that_rds_stripes_is_asked_for_with_what_that_includes(
+    storage: int, there: int, striped: bool
+) -> None:
+    # RDS refuses the 3,000 operations of a smaller volume for a larger one.
+    account = Account(instances={"postgres-0a0b0c0d": {"allocatedStorage": there}})
+    config = changed(MINIMAL, {"postgres.allocatedStorage": storage, "postgres.maxAllocatedStorage": 1000})
+    made = deploy(config, account=account).named("postgres-instance").inputs
+    assert (made.get("iops"), made.get("storageThroughput")) == ((12000, 500) if striped else (None, None))
+
+
+def test_another_volume_type_is_not_asked_for_operations() -> None:
+    made = instance(
+        {"postgres.allocatedStorage": 400, "postgres.maxAllocatedStorage": 0, "postgres.storageType": "gp2"}
+    )
+    assert "iops" not in made.named("postgres-instance").inputs
+
+
+def test_what_forces_tls_is_applied_as_aws_says_it_is(dev: Deployment) -> None:
+    # Another word would be a difference in each preview with a refresh.
+    (force,) = (item for item in dev.named("postgres-parameters")["parameters"] if item["name"] == "rds.force_ssl")
+    assert force["applyMethod"] == "pending-reboot"
 
 
 @pytest.mark.parametrize(
@@ -290,7 +459,7 @@ def test_a_new_major_version_in_the_settings_is_an_upgrade_in_place(dev: Deploym
         ("copyTagsToSnapshot", True),
         ("iamDatabaseAuthenticationEnabled", True),
         ("performanceInsightsEnabled", True),
-        ("caCertIdentifier", "rds-ca-rsa2048-g1"),
+        ("databaseInsightsMode", "standard"),
         ("enabledCloudwatchLogsExports", ["postgresql", "upgrade"]),
         ("monitoringInterval", 60),
     ],
@@ -366,11 +535,12 @@ def test_alarms_go_to_the_topic_and_so_does_the_all_clear(prod: Deployment) -> N
     for alarm in alarms:
         assert alarm["alarmActions"] == alarm["okActions"] == [topic]
         assert alarm["dimensions"] == {"DBInstanceIdentifier": "postgres-instance"}
-        assert alarm["treatMissingData"] == "breaching", (
-            "an instance that is down sends no data, and the alarm would stay silent"
-        )
         # Fifteen minutes, as the descriptions say, so that a backup or a large query raises no alarm.
         assert (alarm["statistic"], alarm["period"], alarm["evaluationPeriods"]) == ("Average", 300, 3)
+    # An instance that is down sends no data. One alarm says so.
+    silence = {alarm["metricName"]: alarm["treatMissingData"] for alarm in alarms}
+    assert [metric for metric, treatment in silence.items() if treatment == "breaching"] == ["CPUUtilization"]
+    assert {treatment for metric, treatment in silence.items() if metric != "CPUUtilization"} == {"missing"}
     for events in prod.of_type("aws:rds/eventSubscription:EventSubscription"):
         assert events["snsTopic"] == topic
         assert events["sourceIds"], "events of every database in the account would go there"
@@ -381,9 +551,21 @@ def test_alarms_go_to_the_topic_and_so_does_the_all_clear(prod: Deployment) -> N
 
 def test_alarms_know_the_size_of_the_instance(prod: Deployment) -> None:
     storage, connections = prod.named("postgres-alarms-storage"), prod.named("postgres-alarms-connections")
-    assert (storage["comparisonOperator"], storage["threshold"]) == ("LessThanThreshold", 5 * 2**30)
+    # Half of what is left when RDS enlarges the storage by itself.
+    assert (storage["comparisonOperator"], storage["threshold"]) == ("LessThanThreshold", 2.5 * 2**30)
     # A db.m7g.large has 874 connections, and the alarm is at four fifths of them.
     assert (connections["comparisonOperator"], connections["threshold"]) == ("GreaterThanThreshold", 699)
+
+
+def test_alarms_follow_what_is_there_and_not_what_waits() -> None:
+    topic = {"postgres.alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms"}
+    there = Account(instances={"postgres-0a0b0c0d": {"allocatedStorage": 80, "dbInstanceClass": "db.t3.micro"}})
+    larger = changed(MINIMAL, {**topic, "postgres.instanceClass": "db.t3.medium"})
+    waits = deploy(larger, account=there)
+    assert waits.named("postgres-alarms-storage")["threshold"] == 4 * 2**30
+    assert waits.named("postgres-alarms-connections")["threshold"] == 68, "four fifths of the 85 of a db.t3.micro"
+    at_once = deploy(changed(larger, {"postgres.applyImmediately": True}), account=there)
+    assert at_once.named("postgres-alarms-connections")["threshold"] > 200
 
 
 def test_a_class_whose_connections_are_not_known_has_no_alarm_on_them() -> None:
@@ -396,7 +578,7 @@ def test_a_class_whose_connections_are_not_known_has_no_alarm_on_them() -> None:
     )
 
     def instance_and_alarms() -> None:
-        PostgresAlarms("postgres-alarms", wiring.alarms(reader.load(), the_instance_alone()))
+        PostgresAlarms("postgres-alarms", wiring.alarms(reader.load(), the_instance_alone(), None))
 
     names = {resource.name for resource in deploy(config, program=instance_and_alarms).resources}
     assert "postgres-alarms-cpu" in names

@@ -22,6 +22,7 @@ class Aws(Provider):
 
     def __init__(self) -> None:
         resources = [
+            cloudwatch.LogGroup(),
             cloudwatch.MetricAlarm(),
             ec2.SecurityGroup(),
             ec2.SecurityGroupIngressRule(),

@@ -7,6 +7,7 @@ of `rds_superuser` and may create databases and roles, but is not a superuser. A
 import contextlib
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -18,10 +19,8 @@ from psycopg.sql import SQL, Identifier, Literal
 from local import paths, tools
 from local.certificates import self_signed
 from local.supervisor.client import Supervisor
-from local.supervisor.spec import ProcessSpec
+from local.supervisor.spec import ProcessSpec, SupervisorError
 
-VERSION = "17.6"
-"""Version of PostgreSQL, the one that `local.tools` installs."""
 ADDRESS = "127.0.0.1"
 """Address that the servers listen on."""
 
@@ -49,8 +48,12 @@ class DatabaseServer:
         """TCP port of the server."""
         return self._supervisor.free_port(self._process)
 
-    def start(self, parameters: Mapping[str, str]) -> None:
+    def start(self, parameters: Mapping[str, str], version: str) -> None:
         """Start or restart the server with these parameters. A new server first gets its data folder.
+
+        Args:
+            parameters: PostgreSQL's parameters.
+            version: version of PostgreSQL. The data of an older major version is upgraded before.
 
         Raises:
             SupervisorError: the server did not start.
@@ -58,7 +61,51 @@ class DatabaseServer:
         """
         data = self._folder / "data"
         if not data.exists():
-            self._create(data)
+            self._create(data, version)
+        elif (data / "PG_VERSION").read_text().strip() != version.partition(".")[0]:
+            self._upgrade(data, version, parameters)
+        self._run(data, version, parameters)
+
+    def _upgrade(self, data: Path, version: str, parameters: Mapping[str, str]) -> None:
+        """Carry roles and databases over into a new data folder. RDS uses pg_upgrade, which leaves the same behind."""
+        password = (self._folder / "rdsadmin-password").read_bytes()
+        dump, old = self._write("upgrade.sql", b""), self._folder / "data.old"
+        self._client("pg_dumpall", "--file", str(dump))
+        self._supervisor.delete(self._process)
+        data.rename(old)
+        self._create(data, version)
+        self._run(data, version, parameters)
+        # The dump sets the old password, while psql is still to log in again for each database.
+        with self._rdsadmin() as connection:
+            connection.execute(SQL("ALTER ROLE rdsadmin PASSWORD {}").format(Literal(password.decode())))
+        self._write("rdsadmin-password", password)
+        said = self._client("psql", "--quiet", "--dbname", "postgres", "--file", str(dump))
+        # The superuser is there already.
+        wrong = [line for line in said.splitlines() if "ERROR" in line and 'role "rdsadmin" already exists' not in line]
+        if wrong:
+            raise SupervisorError(f"the upgrade to PostgreSQL {version} failed, and {old} has the data: {wrong[0]}")
+        dump.unlink()
+        shutil.rmtree(old)
+
+    def _client(self, program: str, *arguments: str) -> str:
+        """Run one of PostgreSQL's client programs as the superuser, and return its messages."""
+        with self._rdsadmin():
+            pass
+        path = tools.ensure(tools.POSTGRES_CLIENT).with_name(program)
+        login = {
+            "PATH": os.defpath,
+            "PGHOST": ADDRESS,
+            "PGPASSWORD": (self._folder / "rdsadmin-password").read_text(),
+            "PGPORT": str(self.port),
+            "PGSSLMODE": "require",
+            "PGUSER": "rdsadmin",
+        }
+        done = subprocess.run([path, *arguments], env=login, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SupervisorError(f"{program} failed: {done.stderr.strip()}")
+        return done.stderr
+
+    def _run(self, data: Path, version: str, parameters: Mapping[str, str]) -> None:
         settings = {
             "hba_file": str(self._folder / "pg_hba.conf"),
             "listen_addresses": ADDRESS,
@@ -74,7 +121,7 @@ class DatabaseServer:
         options = (part for name, value in settings.items() for part in ("-c", f"{name}={value}"))
         spec = self._spec(
             self._process,
-            [str(tools.postgres_dir() / "bin" / "postgres"), "-D", str(data), *options],
+            [str(tools.postgres_dir(version) / "bin" / "postgres"), "-D", str(data), *options],
             files={settings["hba_file"]: f"{kind} all all {ADDRESS}/32 scram-sha-256\n"},
             ready={"tcp": f"{ADDRESS}:{self.port}"},
             stop_signal="SIGINT",
@@ -109,14 +156,14 @@ class DatabaseServer:
         self._supervisor.delete(self._process)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _create(self, data: Path) -> None:
+    def _create(self, data: Path, version: str) -> None:
         paths.make_traversable(self._folder.parent)
         self._folder.mkdir(mode=0o700, exist_ok=True)
         self._set_owner(self._folder)
         certificate, key = self_signed([ADDRESS], _CERTIFICATE_DAYS)
         self._write("server.crt", certificate.encode())
         self._write("server.key", key.encode())
-        template = tools.postgres_data()
+        template = tools.postgres_data(version)
         self._write("rdsadmin-password", (template / "rdsadmin-password").read_bytes())
         # The copy gets its final name when it is complete, so an interrupted copy starts over.
         unfinished = self._folder / "data.new"

@@ -2,10 +2,12 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The functions with which the program looks up existing resources of the account."""
 
+from typing import Any
+
 import jmespath
 
-from local.plugins.aws import database_server
-from local.plugins.aws.api import call
+from local.aws_account import offers
+from local.plugins.aws.api import call, client
 from local.plugins.provider_base import Function, OperationError, Properties
 
 
@@ -24,6 +26,7 @@ def get_cluster(arguments: Properties) -> Properties:
         "roleArn": cluster["roleArn"],
         "vpcConfig": cluster["resourcesVpcConfig"],
         "kubernetesNetworkConfigs": [cluster["kubernetesNetworkConfig"]],
+        "computeConfigs": [{"enabled": bool(jmespath.search("computeConfig.enabled", cluster))}],
         "identities": [{"oidcs": [{"issuer": issuer}]}],
         "certificateAuthorities": [{"data": authority}],
         "tags": cluster.get("tags", {}),
@@ -96,42 +99,115 @@ def get_route_table(arguments: Properties) -> Properties:
 
 def get_subnets(arguments: Properties) -> Properties:
     """Return the ids of the subnets that match the filters."""
-    filters = [{"Name": wanted["name"], "Values": wanted["values"]} for wanted in arguments.get("filters") or []]
-    subnets = call("ec2", "describe_subnets", Filters=filters)["Subnets"]
+    subnets = call("ec2", "describe_subnets", Filters=_filters(arguments))["Subnets"]
     return {"id": "eu-west-1", "ids": sorted(subnet["SubnetId"] for subnet in subnets)}
 
 
 def get_engine_version(arguments: Properties) -> Properties:
-    """Return the newest minor version of PostgreSQL. moto lacks this call, and the local stack has only one version.
+    """Return the newest minor version of PostgreSQL. moto lacks this call.
 
     Raises:
         OperationError: another engine or version is requested.
     """
-    major = database_server.VERSION.partition(".")[0]
-    if arguments["engine"] != "postgres" or arguments.get("version") not in {major, database_server.VERSION}:
-        raise OperationError(f"no RDS engine versions match the criteria; the local stack has only postgres {major}")
+    version = offers.latest(arguments.get("version", ""))
+    if arguments["engine"] != "postgres" or version is None:
+        raise OperationError(
+            f"no RDS engine versions match the criteria; the local account has only postgres {' and '.join(offers.VERSIONS)}"
+        )
     return {
-        "id": database_server.VERSION,
+        "id": version,
         "engine": "postgres",
-        "version": database_server.VERSION,
-        "versionActual": database_server.VERSION,
-        "parameterGroupFamily": f"postgres{major}",
+        "version": version,
+        "versionActual": version,
+        "parameterGroupFamily": f"postgres{version.partition('.')[0]}",
         "status": "available",
     }
 
 
+def get_orderable_db_instance(arguments: Properties) -> Properties:
+    """Return an instance class that the account offers. moto knows none of PostgreSQL's.
+
+    Raises:
+        OperationError: it does not offer the class.
+    """
+    if not offers.INSTANCE_CLASS.fullmatch(arguments["instanceClass"]):
+        raise OperationError("no RDS DB Instance Classes found matching criteria")
+    return {"id": arguments["instanceClass"], **arguments}
+
+
+def get_database_instances(arguments: Properties) -> Properties:
+    """Return the identifiers of the instances that have all of the tags."""
+    wanted = arguments.get("tags") or {}
+    found = [
+        instance
+        for instance in call("rds", "describe_db_instances")["DBInstances"]
+        if wanted.items() <= {tag["Key"]: tag["Value"] for tag in instance["TagList"]}.items()
+    ]
+    return {
+        "id": client("rds").meta.region_name,
+        "instanceIdentifiers": [instance["DBInstanceIdentifier"] for instance in found],
+        "instanceArns": [instance["DBInstanceArn"] for instance in found],
+    }
+
+
+def get_database_instance(arguments: Properties) -> Properties:
+    """Return an RDS instance by its identifier."""
+    (found,) = call("rds", "describe_db_instances", DBInstanceIdentifier=arguments["dbInstanceIdentifier"])[
+        "DBInstances"
+    ]
+    return {
+        "id": found["DBInstanceIdentifier"],
+        "allocatedStorage": found["AllocatedStorage"],
+        "dbInstanceClass": found["DBInstanceClass"],
+        "dbInstanceIdentifier": found["DBInstanceIdentifier"],
+        "engineVersion": found["EngineVersion"],
+        "kmsKeyId": found.get("KmsKeyId", ""),
+        "masterUsername": found["MasterUsername"],
+        "multiAz": found["MultiAZ"],
+        "preferredMaintenanceWindow": found["PreferredMaintenanceWindow"],
+        "storageType": found["StorageType"],
+    }
+
+
+def get_availability_zones(arguments: Properties) -> Properties:
+    """Return the names of the zones that match the filters."""
+    zones = call("ec2", "describe_availability_zones", Filters=_filters(arguments))["AvailabilityZones"]
+    return {"id": client("ec2").meta.region_name, "names": sorted(zone["ZoneName"] for zone in zones)}
+
+
+def get_instances(arguments: Properties) -> Properties:
+    """Return the ids of the EC2 instances that match the filters."""
+    states = {"Name": "instance-state-name", "Values": arguments.get("instanceStateNames") or ["running"]}
+    found = call("ec2", "describe_instances", Filters=[*_filters(arguments), states])
+    ids = [instance["InstanceId"] for group in found["Reservations"] for instance in group["Instances"]]
+    return {"id": client("ec2").meta.region_name, "ids": sorted(ids)}
+
+
+def get_bucket(arguments: Properties) -> Properties:
+    """Return a bucket by its name."""
+    call("s3", "head_bucket", Bucket=arguments["bucket"])
+    place = call("s3", "get_bucket_location", Bucket=arguments["bucket"])["LocationConstraint"]
+    return {"id": arguments["bucket"], "bucket": arguments["bucket"], "bucketRegion": place or "us-east-1"}
+
+
 def get_zone(arguments: Properties) -> Properties:
-    """Return a hosted zone by its name.
+    """Return the public hosted zone of a name, or the private one of a VPC.
 
     Raises:
         OperationError: there is no such zone.
     """
-    name = arguments["name"].rstrip(".")
+    name, private = arguments["name"].rstrip("."), bool(arguments.get("privateZone"))
     for zone in call("route53", "list_hosted_zones_by_name", DNSName=name)["HostedZones"]:
-        if zone["Name"].rstrip(".") == name:
+        if zone["Name"].rstrip(".") == name and zone["Config"]["PrivateZone"] == private:
             zone_id = zone["Id"].removeprefix("/hostedzone/")
-            return {"id": zone_id, "zoneId": zone_id, "name": name, "privateZone": zone["Config"]["PrivateZone"]}
+            vpcs = {each["VPCId"] for each in call("route53", "get_hosted_zone", Id=zone_id).get("VPCs", [])}
+            if not private or arguments.get("vpcId") in {None, *vpcs}:
+                return {"id": zone_id, "zoneId": zone_id, "name": name, "privateZone": private}
     raise OperationError(f"no matching Route 53 Hosted Zone found: {name}")
+
+
+def _filters(arguments: Properties) -> list[dict[str, Any]]:
+    return [{"Name": wanted["name"], "Values": wanted["values"]} for wanted in arguments.get("filters") or []]
 
 
 def get_hosted_zone_id(arguments: Properties) -> Properties:
@@ -140,6 +216,12 @@ def get_hosted_zone_id(arguments: Properties) -> Properties:
 
 
 FUNCTIONS: dict[str, Function] = {
+    "aws:ec2/getInstances:getInstances": get_instances,
+    "aws:index/getAvailabilityZones:getAvailabilityZones": get_availability_zones,
+    "aws:rds/getInstance:getInstance": get_database_instance,
+    "aws:rds/getInstances:getInstances": get_database_instances,
+    "aws:rds/getOrderableDbInstance:getOrderableDbInstance": get_orderable_db_instance,
+    "aws:s3/getBucket:getBucket": get_bucket,
     "aws:ec2/getRouteTable:getRouteTable": get_route_table,
     "aws:ec2/getRouteTables:getRouteTables": get_route_tables,
     "aws:ec2/getSubnet:getSubnet": get_subnet,

@@ -3,12 +3,22 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """RDS: instances, the groups that they need, and event subscriptions."""
 
+import re
 from typing import Any
 
+from local.aws_account import offers
 from local.plugins.aws import database_server
 from local.plugins.aws.api import ApiResource, call, unless_gone
 from local.plugins.aws.database_server import DatabaseServer
-from local.plugins.provider_base import UNKNOWN, InvalidInput, OperationError, Properties, State, changed
+from local.plugins.provider_base import (
+    UNKNOWN,
+    InvalidInput,
+    OperationError,
+    Plain,
+    Properties,
+    State,
+    changed,
+)
 
 
 def _calls(noun: str) -> tuple[str, str, str, str]:
@@ -70,7 +80,9 @@ class ParameterGroup(ApiResource):
         outputs = super().update(resource_id, old, inputs)
         for instance in call("rds", "describe_db_instances")["DBInstances"]:
             if instance["DBParameterGroups"][0]["DBParameterGroupName"] == resource_id:
-                DatabaseServer(instance["DBInstanceIdentifier"]).start(parameters_of(resource_id))
+                DatabaseServer(instance["DBInstanceIdentifier"]).start(
+                    parameters_of(resource_id), instance["EngineVersion"]
+                )
         return outputs
 
     def _set(self, inputs: Properties) -> None:
@@ -123,12 +135,15 @@ class Instance(ApiResource):
     autoname = "identifier"
     replace = frozenset({"engine", "identifier", "kmsKeyId", "storageEncrypted", "username"})
     optional = frozenset({"kmsKeyId"})
+    deferred = frozenset({"allocatedStorage", "engineVersion", "instanceClass", "multiAz", "storageType"})
 
     def check(self, inputs: Properties) -> Properties:
-        offered = {database_server.VERSION, database_server.VERSION.partition(".")[0], UNKNOWN}
+        version: Any = inputs.get("engineVersion")
         # An import reads no version.
-        if inputs.get("engine") != "postgres" or inputs.get("engineVersion", database_server.VERSION) not in offered:
-            raise InvalidInput("engineVersion", f"the local stack has only PostgreSQL {database_server.VERSION}")
+        if inputs.get("engine") != "postgres" or (version not in {None, UNKNOWN} and offers.latest(version) is None):
+            raise InvalidInput(
+                "engineVersion", f"the local account has only PostgreSQL {' and '.join(offers.VERSIONS.values())}"
+            )
         return super().check(inputs)
 
     def parameters(self, operation: str, inputs: Properties) -> dict[str, Any]:
@@ -136,42 +151,80 @@ class Instance(ApiResource):
         # The account's journal records every request, so the real password goes to the server only.
         return parameters | ({"MasterUserPassword": "kept-by-the-server"} if operation == self.calls[0] else {})
 
+    def identify(self, resource_id: str) -> dict[str, Any]:
+        # An import names the identifier. The id of the resource is AWS's own, which outlives a new identifier.
+        if re.fullmatch(r"db-[A-Z0-9]{26}", resource_id):
+            return {"Filters": [{"Name": "dbi-resource-id", "Values": [resource_id]}]}
+        return super().identify(resource_id)
+
     def create(self, inputs: Properties) -> tuple[str, Properties]:
         identifier = inputs["identifier"]
         call("rds", self.calls[0], **self.parameters(self.calls[0], inputs))
-        postgres = DatabaseServer(identifier)
-        postgres.start(parameters_of(inputs["parameterGroupName"]))
-        postgres.set_master(inputs["username"], inputs["password"])
-        return identifier, self.outputs(identifier)
+        self._serve(identifier, inputs)
+        outputs = self.outputs(identifier)
+        return outputs["resourceId"], outputs
 
     def outputs(self, resource_id: str) -> Properties:
-        port = DatabaseServer(resource_id).port
+        item: Any = self.describe(resource_id)
+        port = DatabaseServer(item["DBInstanceIdentifier"]).port
         here = {
             "address": database_server.ADDRESS,
             "port": port,
             "endpoint": f"{database_server.ADDRESS}:{port}",
-            "engineVersionActual": database_server.VERSION,
+            "engineVersionActual": item["EngineVersion"],
+            # What waits for the maintenance window is not there yet, so the next preview shows it again.
+            "allocatedStorage": item["AllocatedStorage"],
+            "engineVersion": item["EngineVersion"],
+            "instanceClass": item["DBInstanceClass"],
+            "multiAz": item["MultiAZ"],
+            "storageType": item["StorageType"],
         }
         return super().outputs(resource_id) | here
 
     def read(self, resource_id: str, inputs: Properties, outputs: Properties) -> State | None:
-        if DatabaseServer(resource_id).exists:
-            return super().read(resource_id, inputs, outputs)
+        item = self.describe(resource_id)
+        identifier = item["DBInstanceIdentifier"] if item else inputs.get("identifier", resource_id)
+        if DatabaseServer(identifier).exists:
+            state = super().read(resource_id, inputs, outputs)
+            return state and State(
+                state.outputs["resourceId"],
+                state.inputs
+                | {name: self.as_compared(name, inputs[name], state.outputs) for name in self.deferred & inputs.keys()},
+                state.outputs,
+            )
         # The creation was interrupted, or the supervisor has lost the server. The rest is deleted here, because after a
         # `None` the engine forgets the instance.
-        unless_gone("rds", self.calls[2], DBInstanceIdentifier=resource_id, DeletionProtection=False)
-        self.delete(resource_id, {"skipFinalSnapshot": True})
+        unless_gone("rds", self.calls[2], DBInstanceIdentifier=identifier, DeletionProtection=False)
+        self.delete(identifier, {"skipFinalSnapshot": True})
         return None
 
+    def as_compared(self, name: str, written: Plain, outputs: Properties) -> Plain:
+        actual = outputs.get(name, written)
+        if name == "engineVersion" and str(actual).partition(".")[0] == written:
+            return written
+        # Storage that RDS has enlarged, or rounded up, is no difference.
+        if name == "allocatedStorage" and isinstance(written, (int, float)) and actual > written:
+            return written
+        return actual
+
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
+        identifier = inputs["identifier"]
         if "enabledCloudwatchLogsExports" in changed(old, inputs):
             before, after = (set(side.get("enabledCloudwatchLogsExports", [])) for side in (old, inputs))
             logs = {"EnableLogTypes": sorted(after - before), "DisableLogTypes": sorted(before - after)}
-            call("rds", self.calls[2], DBInstanceIdentifier=resource_id, CloudwatchLogsExportConfiguration=logs)
-        super().update(resource_id, old, inputs)
-        postgres = DatabaseServer(resource_id)
-        postgres.start(parameters_of(inputs["parameterGroupName"]))
-        postgres.set_master(inputs["username"], inputs["password"])
+            call("rds", self.calls[2], DBInstanceIdentifier=identifier, CloudwatchLogsExportConfiguration=logs)
+        # As the provider does, send what differs only. What was taken back while it waits is not sent, and comes all the same.
+        differs = (
+            changed(old, inputs) - self.not_parameters - {"tags", "enabledCloudwatchLogsExports"}
+        ) & inputs.keys()
+        if differs:
+            wanted = {name: inputs[name] for name in differs | {"identifier"}}
+            how = {name: inputs[name] for name in ("applyImmediately", "allowMajorVersionUpgrade") if name in inputs}
+            # The provider sends what the smaller volume had along with a larger size, which RDS refuses from 400 GiB on.
+            volume = {"iops": 3000} if "allocatedStorage" in differs and inputs.get("storageType") == "gp3" else {}
+            call("rds", self.calls[2], **self.parameters(self.calls[2], volume | wanted | how))
+        super().update(resource_id, inputs | {"tags": old.get("tags", {})}, inputs)
+        self._serve(identifier, inputs)
         return self.outputs(resource_id)
 
     def delete(self, resource_id: str, properties: Properties) -> None:
@@ -181,8 +234,16 @@ class Instance(ApiResource):
         snapshot = (
             {"SkipFinalSnapshot": True} if properties.get("skipFinalSnapshot") else {"FinalDBSnapshotIdentifier": final}
         )
-        unless_gone("rds", self.calls[3], DBInstanceIdentifier=resource_id, **snapshot)
-        DatabaseServer(resource_id).remove()
+        identifier = properties.get("identifier", resource_id)
+        unless_gone("rds", self.calls[3], DBInstanceIdentifier=identifier, **snapshot)
+        DatabaseServer(identifier).remove()
+
+    def _serve(self, identifier: str, inputs: Properties) -> None:
+        """Run the server as the account says, which is not always what was asked for."""
+        postgres = DatabaseServer(identifier)
+        item: Any = self.describe(identifier)
+        postgres.start(parameters_of(inputs["parameterGroupName"]), item["EngineVersion"])
+        postgres.set_master(inputs["username"], inputs["password"])
 
 
 class EventSubscription(ApiResource):

@@ -136,6 +136,16 @@ class BucketServerSideEncryptionConfiguration(BucketSetting):
     parameter = "ServerSideEncryptionConfiguration"
     answer_path = parameter
 
+    def value(self, inputs: Properties) -> Plain:
+        """Return the rules. The API has the blocked types one level deeper; moto forgets them."""
+        rules = (
+            {**rule, "blockedEncryptionTypes": {"encryptionType": rule["blockedEncryptionTypes"]}}
+            if "blockedEncryptionTypes" in rule
+            else rule
+            for rule in inputs["rules"]
+        )
+        return {"rules": [*rules]}
+
 
 class BucketVersioning(BucketSetting):
     """The versioning of objects. S3 can suspend it and not remove it."""
