@@ -1,4 +1,4 @@
-"""The local stack's commands: `python -m local up | down | preview | status | logs | pulumi`."""
+"""The local stack's commands: `python -m local up | down | preview | status | logs | pulumi | maintenance`."""
 
 import argparse
 import contextlib
@@ -109,6 +109,17 @@ def pulumi(stack: Path, extra: Sequence[str]) -> None:
         raise RefusedError("there is no local stack yet: `make up` creates it")
     engine.follow_checkout()
     engine.run(*extra)
+
+
+def maintenance(stack: Path, extra: Sequence[str]) -> None:
+    """Let the maintenance window of the database pass: what waits for it is carried out."""
+    if not stack.exists():
+        raise RefusedError("there is no local stack yet: `make up` creates it")
+    os.environ.update(aws_account.credentials(_endpoint_if_running(stack)))
+    # boto3 takes a second to load, which no other command needs to wait for.
+    from local.plugins.aws.maintenance import let_pass  # noqa: PLC0415
+
+    print(*let_pass(), sep="\n")
 
 
 def down(stack: Path, extra: Sequence[str]) -> None:
@@ -320,7 +331,15 @@ def _left() -> str:
     return ""
 
 
-COMMANDS = {"up": up, "down": down, "preview": preview, "status": status, "logs": logs, "pulumi": pulumi}
+COMMANDS = {
+    "up": up,
+    "down": down,
+    "preview": preview,
+    "status": status,
+    "logs": logs,
+    "pulumi": pulumi,
+    "maintenance": maintenance,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

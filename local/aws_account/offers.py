@@ -1,4 +1,4 @@
-"""What RDS offers in the local account."""
+"""Offers of RDS in the local account."""
 
 import re
 

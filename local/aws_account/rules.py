@@ -115,7 +115,7 @@ def _complete_instance(original: Callable[..., Any], backend: RDSBackend, wanted
         instance.kms_key_id = _key_arn(backend, key)
     digest = hashlib.sha256(instance.db_instance_identifier.encode()).hexdigest()
     instance.dbi_resource_id = f"db-{digest[:26].upper()}"
-    instance.pending_modified_values = {}
+    instance.pending_modified_values, instance.waiting_group = {}, None
     _make_log_groups(backend, instance)
     return instance
 
@@ -143,16 +143,23 @@ def _make_log_groups(backend: RDSBackend, instance: Any) -> None:
             logs.create_log_group(name, {})
 
 
-def _modify_instance(original: Callable[..., Any], backend: RDSBackend, identifier: str, wanted: dict[str, Any]) -> Any:
+def _modify_instance(
+    original: Callable[..., Any], backend: RDSBackend, db_instance_identifier: str, db_kwargs: dict[str, Any]
+) -> Any:
     """Keep what interrupts the instance for the maintenance window, unless the request applies it, and all that waits, at once."""
-    instance: Any = backend.describe_db_instances(identifier)[0]
-    wanted = dict(wanted)
+    instance: Any = backend.describe_db_instances(db_instance_identifier)[0]
+    wanted = dict(db_kwargs)
     if wanted.get("engine_version"):
         wanted["engine_version"] = latest(wanted["engine_version"]) or wanted["engine_version"]
         _check_version(instance, wanted)
     if wanted.get("allocated_storage"):
         wanted["allocated_storage"] = _storage(instance, int(wanted["allocated_storage"]))
     _check_shape({**{name: getattr(instance, name, None) for name in ("allocated_storage", "storage_type")}, **wanted})
+    # The API does not show a group that waits together with the version that it is for.
+    group = wanted.get("db_parameter_group_name") or instance.waiting_group
+    if group and not _fits(backend, group, instance.engine_version):
+        instance.waiting_group = group
+        wanted.pop("db_parameter_group_name", None)
     pending: dict[str, Any] = dict(instance.pending_modified_values)
     for name, title in _WAITING.items():
         if wanted.get(name) is not None:
@@ -163,10 +170,19 @@ def _modify_instance(original: Callable[..., Any], backend: RDSBackend, identifi
     if wanted.get("apply_immediately"):
         wanted |= {name: pending[title] for name, title in _WAITING.items() if title in pending}
         pending = {}
-    changed = original(backend, identifier, wanted)
+        if instance.waiting_group:
+            wanted["db_parameter_group_name"], instance.waiting_group = instance.waiting_group, None
+    changed = original(backend, db_instance_identifier, wanted)
     changed.pending_modified_values = pending
     _make_log_groups(backend, changed)
     return changed
+
+
+def _fits(backend: RDSBackend, group: str, version: str) -> bool:
+    return (
+        group not in backend.db_parameter_groups
+        or backend.db_parameter_groups[group].family == f"postgres{version.partition('.')[0]}"
+    )
 
 
 def _check_version(instance: Any, wanted: Mapping[str, Any]) -> None:

@@ -111,13 +111,15 @@ def _differences(old: Plain, new: Plain, path: str = "") -> Iterator[tuple[str, 
         yield path, "ADD" if old is None else "DELETE" if new is None else "UPDATE"
 
 
-def _detailed_diff(old: Properties, new: Properties, replace: frozenset[str]) -> dict[str, provider_pb2.PropertyDiff]:
+def _detailed_diff(
+    old: Properties, new: Properties, replace: frozenset[str], deferred: frozenset[str]
+) -> dict[str, provider_pb2.PropertyDiff]:
     result: dict[str, provider_pb2.PropertyDiff] = {}
     for name in sorted(changed(old, new)):
         suffix = "_REPLACE" if name in replace else ""
         for path, kind in _differences({name: old.get(name)}, {name: new.get(name)}):
             kind_value = provider_pb2.PropertyDiff.Kind.Value(kind + suffix)
-            result[path] = provider_pb2.PropertyDiff(kind=kind_value, inputDiff=True)
+            result[path] = provider_pb2.PropertyDiff(kind=kind_value, inputDiff=name not in deferred)
     return result
 
 
@@ -442,6 +444,6 @@ def _diff_response(
         diffs=names,
         replaces=replaces,
         deleteBeforeReplace=resource.delete_before_replace and bool(replaces),
-        detailedDiff=_detailed_diff(old, new, replace),
+        detailedDiff=_detailed_diff(old, new, replace, resource.deferred),
         hasDetailedDiff=True,
     )

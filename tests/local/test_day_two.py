@@ -22,6 +22,9 @@ from local.supervisor.client import Supervisor
 from local.supervisor.spec import Status
 from operations.rotate_admin import change_password
 from tests import ROOT
+from tests.docs_commands import block
+from tests.local.docs_shell import Shell
+from tests.local.postgresql_upgrades import postgresql
 
 pytestmark = pytest.mark.local
 
@@ -240,6 +243,18 @@ def test_a_page_of_the_site_can_write_and_its_plain_twin_cannot(site: LocalStack
         assert send(site, "POST", CREATE, {"name": foreign}, admin, host | {"Origin": foreign}).status == 403
 
 
+def test_a_postgresql_upgrade_at_once_is_over_when_up_ends(site: LocalStack, admin: tuple[str, str]) -> None:
+    kept = _experiments(site, admin)
+    assert "large" in kept
+    said = Shell(site).run(*block("docs/upgrade-postgresql.md", "applyImmediately' true").to_run()).stdout
+    assert "postgres.engineVersion: the instance has 17.6, the settings say 18: it is changed at once" in said
+    assert postgresql(site) == 18
+    # The pods' connections ended with the old server. The next request opens new ones.
+    assert _experiments(site, admin) == kept
+    assert site.changes() == {}
+    assert send(site, "POST", CREATE, {"name": "after the upgrade"}, admin, {"Origin": site.url}).status == 200
+
+
 def _rotate(
     site: LocalStack,
     server: psycopg.Connection[Any],
@@ -280,6 +295,10 @@ def _runs(server: psycopg.Connection[Any], login: tuple[str, str]) -> int:
     with _log_in(server, *login) as database:
         (count,) = database.execute("SELECT count(*) FROM runs").fetchone() or (0,)
     return count
+
+
+def _experiments(site: LocalStack, admin: tuple[str, str]) -> str:
+    return send(site, "POST", "/api/2.0/mlflow/experiments/search", {"max_results": 1000}, admin).body
 
 
 def _rested_password(site: LocalStack) -> str:

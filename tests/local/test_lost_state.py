@@ -17,6 +17,7 @@ from components.mlflow_release.names import RELEASE
 from local.stack import LocalStack, new_stack
 from tests.docs_commands import block
 from tests.local.docs_shell import Shell
+from tests.local.postgresql_upgrades import postgresql, rds
 from tests.lost_state_page import fits, import_ids
 
 pytestmark = pytest.mark.local
@@ -102,3 +103,35 @@ def test_an_older_copy_brings_back_generated_values_too(site: LocalStack, shell:
     shell.run(*in_folder(tmp_path, block("docs/lost-state.md", "jq").to_run()))
     assert site.changes() == {}
     assert site.password() == password
+
+
+def test_a_blue_green_upgrade_of_postgresql_is_taken_over(site: LocalStack, shell: Shell, tmp_path: Path) -> None:
+    identifier = site.outputs()["databaseIdentifier"]
+    account = rds(site)
+    before = account.describe_db_instances(DBInstanceIdentifier=identifier)["DBInstances"][0]
+    account.create_db_parameter_group(
+        DBParameterGroupName="mlflow-switch", DBParameterGroupFamily="postgres18", Description="TLS only"
+    )
+    made = account.create_blue_green_deployment(
+        BlueGreenDeploymentName="mlflow",
+        Source=before["DBInstanceArn"],
+        TargetEngineVersion="18",
+        TargetDBParameterGroupName="mlflow-switch",
+    )["BlueGreenDeployment"]
+    account.switchover_blue_green_deployment(BlueGreenDeploymentIdentifier=made["BlueGreenDeploymentIdentifier"])
+    # The account has exchanged the two; now the server is of the new version.
+    site.command("maintenance")
+    now = account.describe_db_instances(DBInstanceIdentifier=identifier)["DBInstances"][0]
+    assert now["DbiResourceId"] != before["DbiResourceId"]
+    assert postgresql(site) == 18
+
+    commands = block("docs/upgrade-postgresql.md", "jq --arg").to_run()
+    example = "db-0123456789ABCDEFGHIJKLMNOP"
+    assert any(example in command for command in commands)
+    answered = [command.replace(example, now["DbiResourceId"]) for command in commands]
+    shell.run(*in_folder(tmp_path, answered))
+    assert site.changes() == {}
+    assert site.outputs()["databaseIdentifier"] == identifier
+    assert account.describe_db_instances(DBInstanceIdentifier=f"{identifier}-old1")["DBInstances"]
+    assert postgresql(site) == 18
+    assert site.get("/", login=("admin", site.password())).status == 200

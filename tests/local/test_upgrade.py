@@ -17,6 +17,7 @@ from local.supervisor.client import Supervisor
 from operations.rotate_admin import change_password
 from tests.docs_commands import block
 from tests.local.kept_data import FILL, Site
+from tests.local.postgresql_upgrades import parameter_groups, postgresql
 
 pytestmark = pytest.mark.local
 
@@ -170,3 +171,27 @@ def test_pulumi_finds_nothing_to_mend_after_the_way_back(site: Site) -> None:
     assert compared.returncode == 0, compared.stdout
     with site.stack.connect(as_master=True) as server:
         server.execute("DROP SCHEMA mlflow_newer CASCADE")
+
+
+def test_a_postgresql_upgrade_waits_for_the_window_and_keeps_everything(site: Site) -> None:
+    waits = {"postgres__engineVersion": 18, "postgres__allowMajorUpgrade": True}
+    site.stack.up(postgres__applyImmediately=False)
+    groups = parameter_groups(site.stack)
+    said = site.stack.up(**waits)
+    assert (
+        "postgres.engineVersion: the instance has 17.6, the settings say 18: it waits for the maintenance window"
+        in said
+    )
+    assert postgresql(site.stack) == 17
+    assert site.look("3.7.0") == site.before
+    # A preview shows what waits, again and again.
+    assert site.stack.changes() == {"update": ["postgres-instance"]}
+    site.stack.command("maintenance")
+    assert postgresql(site.stack) == 18
+    assert site.stack.changes() == {}
+    compared = site.stack.pulumi("preview", "--refresh", "--expect-no-changes", ok=False)
+    assert compared.returncode == 0, compared.stdout
+    assert site.look("3.7.0") == site.before
+    site.reader_may_what_was_granted()
+    # RDS refused to delete it while the upgrade waited, so Pulumi had to leave it behind.
+    assert groups < parameter_groups(site.stack)

@@ -445,6 +445,17 @@ def test_the_server_runs_the_version_of_the_account_and_not_of_the_program(insta
     assert Server.versions["db"] == "18.4"
 
 
+def test_the_old_parameter_group_is_in_use_until_the_upgrade_that_waits(instance: Properties):
+    later = instance | {"applyImmediately": False}
+    instance_id, _ = rds.Instance().create(later)
+    rds.ParameterGroup().create({"name": "pg18", "family": "postgres18", "description": "d", "parameters": []})
+    rds.Instance().update(instance_id, later, later | {"engineVersion": "18", "parameterGroupName": "pg18"})
+    refused_with("InvalidDBParameterGroupState", lambda: rds.ParameterGroup().delete("pg", {}))
+    api.call("rds", "modify_db_instance", DBInstanceIdentifier="db", ApplyImmediately=True)
+    assert described()["DBParameterGroups"][0]["DBParameterGroupName"] == "pg18"
+    rds.ParameterGroup().delete("pg", {})
+
+
 def test_an_upgrade_that_nobody_allowed_and_a_downgrade_are_refused(instance: Properties):
     instance_id, _ = rds.Instance().create(instance)
     newer = instance | {"engineVersion": "18"}

@@ -166,6 +166,8 @@ class ApiResource(Resource):
     """Inputs that are not parameters of a call. The class handles them itself."""
     optional: ClassVar[frozenset[str]] = frozenset()
     """Inputs in `replace` that AWS fills where a program leaves them out. An import leaves them out, too."""
+    imported: ClassVar[frozenset[str]] = frozenset()
+    """Inputs outside `replace` that an import reads, because the program ignores later changes of them."""
     computed = frozenset({"arn"})
 
     def check(self, inputs: Properties) -> Properties:
@@ -223,7 +225,7 @@ class ApiResource(Resource):
             )
 
         # Of an import, only what cannot be changed later is read. The next update writes the rest.
-        wanted = inputs or dict.fromkeys(self.replace - self.optional)
+        wanted = inputs or dict.fromkeys(self.replace - self.optional | self.imported)
         described = {name: as_written(value, actual(name)) for name, value in wanted.items()}
         return State(resource_id, described, outputs | self.outputs(resource_id))
 

@@ -39,6 +39,7 @@ class SubnetGroup(ApiResource):
     output_paths = {"arn": "DBSubnetGroupArn", "vpcId": "VpcId"}
     autoname = "name"
     replace = frozenset({"name"})
+    imported = frozenset({"subnetIds"})
 
 
 class ParameterGroup(ApiResource):
