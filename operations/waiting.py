@@ -1,0 +1,79 @@
+"""Tells a change that waits for the maintenance window from drift: ``python -m operations.waiting --stack dev preview.json``.
+
+RDS shows the old values until the window, so each preview of a stack with such a change differs from what is there. The exit code is 0 if
+nothing else differs, and 1 if something does.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from operations.aws_cli import from_config
+from operations.stack_file import config
+
+INSTANCE = "aws:rds/instance:Instance"
+SAME = ("same", "read", "refresh")
+"""Operations of a preview that change nothing."""
+NAMES = {
+    "allocatedStorage": "AllocatedStorage",
+    "dbSubnetGroupName": "DBSubnetGroupName",
+    "engineVersion": "EngineVersion",
+    "instanceClass": "DBInstanceClass",
+    "iops": "Iops",
+    "multiAz": "MultiAZ",
+    "storageThroughput": "StorageThroughput",
+    "storageType": "StorageType",
+}
+"""Inputs of the instance that wait for its window, to their names in RDS's ``PendingModifiedValues``."""
+
+
+def differences(digest: Mapping[str, Any]) -> tuple[str, set[str]] | None:
+    """Return the instance's identifier and the inputs of it that differ.
+
+    Args:
+        digest: output of ``pulumi preview --json``.
+
+    Returns:
+        None if anything but a change of the one instance differs.
+    """
+    steps = [step for step in digest.get("steps") or [] if step["op"] not in SAME]
+    if len(steps) != 1 or steps[0]["op"] != "update" or not str(steps[0]["urn"]).split("::")[2].endswith(INSTANCE):
+        return None
+    (step,) = steps
+    identifier: Any = step["newState"]["inputs"].get("identifier")
+    return str(identifier), {
+        path.partition(".")[0] for path in step.get("detailedDiff") or step.get("diffReasons") or []
+    }
+
+
+def what_waits(differs: set[str], pending: Mapping[str, Any]) -> str | None:
+    """Return a sentence on what waits. None if an input differs that does not wait."""
+    if not differs or any(NAMES.get(name) not in pending for name in differs):
+        return None
+    values = ", ".join(f"{name} {value}" for name, value in sorted(pending.items()))
+    return f"Waits for the maintenance window of the database: {values}."
+
+
+def main() -> None:
+    """Read the preview, ask RDS, and print what waits."""
+    parser = argparse.ArgumentParser(description="Whether all that a preview shows waits for the maintenance window.")
+    parser.add_argument("file", type=Path, help="output of `pulumi preview --json`")
+    parser.add_argument("--stack", required=True, help="name of the stack")
+    given = parser.parse_args()
+    found = differences(json.loads(given.file.read_text()))
+    if found is None:
+        sys.exit(1)
+    identifier, differs = found
+    aws = from_config(config(given.stack))
+    (instance,) = aws("rds", "describe-db-instances", "--db-instance-identifier", identifier)["DBInstances"]
+    sentence = what_waits(differs, instance.get("PendingModifiedValues") or {})
+    if sentence is None:
+        sys.exit(1)
+    print(f"{sentence} It is on {instance['PreferredMaintenanceWindow']} UTC.")
+
+
+if __name__ == "__main__":
+    main()
