@@ -100,6 +100,8 @@ def postgres(settings: Settings, cluster: EksCluster) -> PrivatePostgresArgs:
         kms_key_arn=section.kms_key_arn,
         alarm_topic_arn=section.alarm_topic_arn,
         protect=settings.protect,
+        permissions_boundary=settings.iam.permissions_boundary,
+        role_path=_role_path(settings),
         tags=_tags(settings),
     )
 
@@ -173,6 +175,8 @@ def artifacts(settings: Settings, cluster: EksCluster) -> ArtifactStoreArgs:
         identity=settings.artifacts.identity,
         bucket=settings.artifacts.bucket,
         protect=settings.protect,
+        permissions_boundary=settings.iam.permissions_boundary,
+        role_path=_role_path(settings),
         tags=_tags(settings),
     )
 
@@ -318,6 +322,11 @@ def _addresses(cluster: EksCluster | None) -> ClusterAddresses | None:
 
 def _secret(value: SecretStr | None) -> pulumi.Output[str] | None:
     return pulumi.Output.secret(value.get_secret_value()) if value is not None else None
+
+
+def _role_path(settings: Settings) -> str | None:
+    # Roles of stacks from before this setting have no path among their inputs, and a new input may replace a role.
+    return None if settings.iam.path == "/" else settings.iam.path
 
 
 def _tags(settings: Settings) -> dict[str, str]:

@@ -56,6 +56,10 @@ class PrivatePostgresArgs:
     """SNS topic for RDS events. None: no event subscription."""
     protect: bool = True
     """True (default) for deletion protection, Pulumi's protect, a final snapshot, and changes in the maintenance window only."""
+    permissions_boundary: pulumi.Input[str] | None = None
+    """ARN of the policy that limits the monitoring role. None: no limit beyond AWS's own policy for monitoring."""
+    role_path: pulumi.Input[str] | None = None
+    """IAM path of the monitoring role, for example ``/platform/``. None: ``/``."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     """Tags of every resource."""
 
@@ -279,6 +283,8 @@ def _monitoring_role(name: str, args: PrivatePostgresArgs, opts: pulumi.Resource
     role = aws.iam.Role(
         name,
         assume_role_policy=pulumi.Output.from_input(args.account_id).apply(trust),
+        permissions_boundary=args.permissions_boundary,
+        path=args.role_path,
         tags={**args.tags},
         opts=opts,
     )
