@@ -9,7 +9,7 @@ from settings.value_types import matching
 
 
 class Iam(Section):
-    """The IAM roles of the pods and of the database's monitoring."""
+    """The IAM roles of the pods and of the database's monitoring. ``docs/iam.md`` has the policies of those who deploy."""
 
     permissions_boundary: (
         Annotated[
