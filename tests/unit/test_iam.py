@@ -36,7 +36,6 @@ NOT_YET = {
     "aws:cloudwatch/logGroup:LogGroup",
     "aws:ec2/getInstances:getInstances",
     "aws:index/getAvailabilityZones:getAvailabilityZones",
-    "aws:index/getCallerIdentity:getCallerIdentity",
     "aws:rds/getInstance:getInstance",
     "aws:rds/getInstances:getInstances",
     "aws:rds/getOrderableDbInstance:getOrderableDbInstance",
