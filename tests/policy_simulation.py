@@ -1,10 +1,13 @@
 """IAM policies, asked about the calls that the local stack's account has received."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from local import aws_account
+from local.stack import LocalStack
+from local.supervisor.client import Supervisor
 from operations.iam.policies import Place, Policy, deploy, preview
 
 PLACE = Place(
@@ -21,8 +24,6 @@ PLACE = Place(
 
 _LOGGED = re.compile(r"\] (?P<service>\w+) (?P<action>\w+|[A-Z]+ \S+) (?P<status>\d{3})$", re.MULTILINE)
 """A line of the account's log: the service, then an action or a method with a path, then the status."""
-_END_OF_SEED = "eks POST /clusters 200"
-"""Last request that fills a new account. The requests before are not the program's."""
 
 _BY_PATH = {
     # Calls whose action is in no header, and the permission that they need. The first pattern that matches counts.
@@ -70,14 +71,25 @@ class UnknownRequestError(Exception):
     """A line of the log names no action, and no pattern here does."""
 
 
-def actions_in(log: str) -> set[str]:
-    """Return the permissions for the program's requests in an account's log.
+def asked_during(command: Callable[[], object], stack: LocalStack) -> set[str]:
+    """Run a command of a stack whose account exists, and return the permissions for what the account was asked meanwhile.
 
     Raises:
         UnknownRequestError: a request has no permission here.
     """
-    _, _, after = log.rpartition(_END_OF_SEED) if _END_OF_SEED in log else ("", "", log)
-    return {permission for match in _LOGGED.finditer(after) if (permission := _permission(match))}
+    log = Supervisor(stack.folder).log(aws_account.PROCESS)
+    before = log.stat().st_size
+    command()
+    return actions_in(log.read_bytes()[before:].decode())
+
+
+def actions_in(log: str) -> set[str]:
+    """Return the permissions for the requests in an account's log.
+
+    Raises:
+        UnknownRequestError: a request has no permission here.
+    """
+    return {permission for match in _LOGGED.finditer(log) if (permission := _permission(match))}
 
 
 def _permission(request: re.Match[str]) -> str:

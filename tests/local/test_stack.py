@@ -15,11 +15,10 @@ import psycopg
 import pytest
 import yaml
 
-from local import aws_account
 from local.http_load import Load, Request, over_and_over
 from local.stack import LocalStack, Project, new_stack
 from local.supervisor.client import Supervisor
-from tests.policy_simulation import PREVIEW, actions_in, not_allowed
+from tests.policy_simulation import PREVIEW, asked_during, not_allowed
 
 pytestmark = pytest.mark.local
 
@@ -84,11 +83,11 @@ def test_an_edit_of_the_checkout_is_in_the_next_preview_unless_the_copy_was_chan
 
 
 def test_a_refresh_finds_nothing_changed_and_asks_for_nothing_beyond_the_policy_of_previews(stack: LocalStack) -> None:
-    log = Supervisor(stack.folder).log(aws_account.PROCESS)
-    before = log.stat().st_size
-    compared = stack.pulumi("preview", "--refresh", "--expect-no-changes", ok=False)
-    assert compared.returncode == 0, compared.stdout
-    asked = actions_in(log.read_bytes()[before:].decode())
+    def compare() -> None:
+        compared = stack.pulumi("preview", "--refresh", "--expect-no-changes", ok=False)
+        assert compared.returncode == 0, compared.stdout
+
+    asked = asked_during(compare, stack)
     assert {"rds:DescribeDBInstances", "iam:GetRole", "eks:DescribeCluster", "s3:GetBucketPolicy"} <= asked
     assert not_allowed(PREVIEW, asked) == []
 
