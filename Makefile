@@ -25,7 +25,7 @@ receivers = --experiment "$(EXPERIMENT)" $(if $(call given,USERS),--user $(USERS
 	$(if $(call given,MODELS),--model $(MODELS))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down preview status logs test clients unit cluster-test bench check secrets-baseline audit lock settings-reference chart-facts doctor cost rotate-admin \
+.PHONY: help up down preview status logs test clients unit cluster-test bench check secrets-baseline audit lock settings-reference chart-facts doctor cost rotate-admin iam-policies \
 	deploy watch unstick user new-password remove-user team leave-team grant revoke
 
 help: ## Show this.
@@ -102,6 +102,11 @@ chart-facts: $(VENV)/.complete ## Record what the real charts make of the progra
 ##@ For a stack on AWS (STACK=dev)
 doctor: $(VENV)/.complete ## List what is missing before a first `pulumi up` of STACK.
 	@$(call on_aws,The local stack needs no AWS account: make up brings it up.) $(VENV)/bin/python -m operations.doctor $(STACK)
+
+iam-policies: $(VENV)/.complete ## Write the IAM policies of the roles that deploy and preview STACK (docs/iam.md has the other variables).
+	@$(call on_aws,The local stack has no IAM: its account allows everything.) $(call need,ACCOUNT) $(call need,OWNER) $(call need,REPOSITORY) $(call need,STATE_BUCKET) $(call need,STATE_KEY) \
+	$(VENV)/bin/python -m operations.iam.policies $(STACK) --account "$(ACCOUNT)" --owner "$(OWNER)" --repository "$(REPOSITORY)" \
+	--state-bucket "$(STATE_BUCKET)" --state-key "$(STATE_KEY)" $(if $(call given,IDS),--ids $(IDS))
 
 cost: $(VENV)/.complete ## Estimate the monthly cost of STACK.
 	@$(call on_aws,The local stack costs nothing: it runs on this machine.) $(VENV)/bin/python -m operations.cost $(STACK)

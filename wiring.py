@@ -108,6 +108,8 @@ def postgres(settings: Settings, cluster: EksCluster, there: aws.rds.GetInstance
         kms_key_arn=section.kms_key_arn,
         alarm_topic_arn=section.alarm_topic_arn,
         protect=settings.protect,
+        permissions_boundary=settings.iam.permissions_boundary,
+        role_path=_role_path(settings),
         tags=_tags(settings),
     )
 
@@ -219,6 +221,8 @@ def artifacts(settings: Settings, cluster: EksCluster) -> ArtifactStoreArgs:
         bucket=settings.artifacts.bucket,
         kms_key_arn=settings.artifacts.kms_key_arn,
         protect=settings.protect,
+        permissions_boundary=settings.iam.permissions_boundary,
+        role_path=_role_path(settings),
         tags=_tags(settings),
     )
 
@@ -380,6 +384,11 @@ def _secret(value: SecretStr | None) -> pulumi.Output[str] | None:
 def own_tags() -> dict[str, str]:
     """Return the tags that this stack's resources have and no other's."""
     return {"Project": pulumi.get_project(), "Stack": pulumi.get_stack()}
+
+
+def _role_path(settings: Settings) -> str | None:
+    # Roles of stacks from before this setting have no path among their inputs, and a new input may replace a role.
+    return None if settings.iam.path == "/" else settings.iam.path
 
 
 def _tags(settings: Settings) -> dict[str, str]:

@@ -36,6 +36,10 @@ class ArtifactStoreArgs:
     """KMS key that the bucket is encrypted with. None: the account's key ``aws/s3``."""
     protect: bool = True
     """True (default) to refuse the deletion of the bucket. False deletes it with everything in it."""
+    permissions_boundary: pulumi.Input[str] | None = None
+    """ARN of the policy that limits the role. None: no limit beyond the role's own policy."""
+    role_path: pulumi.Input[str] | None = None
+    """IAM path of the role, for example ``/platform/``. None: ``/``."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     """Tags of every resource."""
 
@@ -71,6 +75,8 @@ class ArtifactStore(pulumi.ComponentResource):
             assume_role_policy=pulumi.Output.all(args.account_id, args.partition, args.oidc_issuer).apply(
                 lambda facts: json.dumps(_trust_policy(args, *facts), sort_keys=True)
             ),
+            permissions_boundary=args.permissions_boundary,
+            path=args.role_path,
             tags=tags,
             opts=child,
         )

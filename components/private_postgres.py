@@ -78,6 +78,10 @@ class PrivatePostgresArgs:
     """SNS topic for RDS events. None: no event subscription."""
     protect: bool = True
     """True (default) for deletion protection, Pulumi's protect, and a final snapshot."""
+    permissions_boundary: pulumi.Input[str] | None = None
+    """ARN of the policy that limits the monitoring role. None: no limit beyond AWS's own policy for monitoring."""
+    role_path: pulumi.Input[str] | None = None
+    """IAM path of the monitoring role, for example ``/platform/``. None: ``/``."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     """Tags of every resource."""
 
@@ -361,6 +365,8 @@ def _monitoring_role(name: str, args: PrivatePostgresArgs, opts: pulumi.Resource
     role = aws.iam.Role(
         name,
         assume_role_policy=pulumi.Output.from_input(args.account_id).apply(trust),
+        permissions_boundary=args.permissions_boundary,
+        path=args.role_path,
         tags={**args.tags},
         opts=opts,
     )

@@ -5,6 +5,7 @@ from pydantic import Field
 from settings.artifacts import Artifacts, Images
 from settings.cluster import Cluster
 from settings.database import Database
+from settings.iam import Iam
 from settings.ingress import Ingress
 from settings.max_connections import max_connections
 from settings.mlflow import Mlflow
@@ -37,6 +38,8 @@ class Settings(Section):
     """The ingress controller."""
     images: Images = Images()
     """The registry that images are pulled from."""
+    iam: Iam = Iam()
+    """The IAM roles of the pods and of the database's monitoring."""
     protect: bool = True
     """True to refuse the deletion of the database, the bucket and the generated keys (Pulumi's protect, RDS's deletion protection, a final snapshot). False
     makes a stack that ``pulumi destroy`` removes whole, and applies changes to the instance at once instead of in the maintenance window."""
@@ -154,6 +157,7 @@ class Settings(Section):
                 "scheme" in self.ingress.model_fields_set and not self.ingress.load_balancer_class,
             ),
             "mlflow.dnsZone": ("needs cluster.name: the zone is in Route 53", self.mlflow.dns_zone),
+            "iam": ("needs cluster.name: without EKS the program creates no role; drop it", self.iam.model_fields_set),
         }
         return [
             Problem(
@@ -255,14 +259,16 @@ class Settings(Section):
             "postgres.kmsKeyArn": self.postgres.kms_key_arn,
             "postgres.alarmTopicArn": self.postgres.alarm_topic_arn,
             "ingress.certificateArn": self.ingress.certificate_arn,
+            "iam.permissionsBoundary": self.iam.permissions_boundary,
         }
         return [
             Problem(
                 key,
-                f"is in {' '.join(arn_place(arn))}, but the cluster is in {partition} {region}; write one of that region",
+                f"is in {' '.join(arn_place(arn)).rstrip()}, but the cluster is in {partition} {region}; write one of that region",
             )
             for key, arn in arns.items()
-            if arn and arn_place(arn) != (partition, region)
+            # A policy of IAM is in no region.
+            if arn and arn_place(arn) not in {(partition, region), (partition, "")}
         ]
 
     def warnings(self) -> list[str]:

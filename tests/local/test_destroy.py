@@ -1,12 +1,15 @@
 """A protected stack refuses to be destroyed. The way in docs/stuck-states.md destroys it completely."""
 
 import json
+from fnmatch import fnmatch
 
 import psycopg
 import pytest
 
 from local.stack import LocalStack
+from operations.iam.policies import state_paths
 from tests.local import faults
+from tests.policy_simulation import UP, asked_during, not_allowed
 
 pytestmark = pytest.mark.local
 
@@ -31,7 +34,7 @@ READ_IT = "import mlflow; print(mlflow.artifacts.load_text('runs:/{}/note.txt'))
 def test_a_protected_stack_stays_and_one_that_is_not_leaves_nothing_behind(own_stack: LocalStack) -> None:
     own_stack.command("preview")
     before = faults.outside(own_stack)
-    own_stack.up(protect=True)
+    asked = asked_during(lambda: own_stack.up(protect=True), own_stack)
     whole = faults.outside(own_stack)
     password = own_stack.password()
     run = own_stack.client(LOG_A_RUN, password=password)
@@ -56,9 +59,18 @@ def test_a_protected_stack_stays_and_one_that_is_not_leaves_nothing_behind(own_s
     session = own_stack.connect()
     session.execute("BEGIN")
     session.execute("SELECT * FROM experiments")
-    own_stack.pulumi("destroy", "--yes")
+    asked_to_destroy = asked_during(lambda: own_stack.pulumi("destroy", "--yes"), own_stack)
     with pytest.raises(psycopg.OperationalError):
         session.execute("SELECT 1")
     assert faults.differences(faults.outside(own_stack), before) == []
     state = json.loads(own_stack.pulumi("stack", "export").stdout)
     assert state["deployment"].get("resources", []) == []
+
+    backend = own_stack.folder / "backend" / ".pulumi"
+    files = [str(path.relative_to(backend)) for path in backend.rglob("*") if path.is_file()]
+    assert any(file.startswith("history/") for file in files)
+    assert [file for file in files if not any(fnmatch(file, each) for each in state_paths("local"))] == []
+
+    assert {"rds:CreateDBInstance", "iam:CreateRole", "s3:CreateBucket"} <= asked
+    assert {"rds:DeleteDBInstance", "iam:DeleteRole", "s3:DeleteObject"} <= asked_to_destroy
+    assert not_allowed(UP, asked | asked_to_destroy) == []

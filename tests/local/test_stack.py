@@ -18,6 +18,7 @@ import yaml
 from local.http_load import Load, Request, over_and_over
 from local.stack import LocalStack, Project, new_stack
 from local.supervisor.client import Supervisor
+from tests.policy_simulation import PREVIEW, asked_during, not_allowed
 
 pytestmark = pytest.mark.local
 
@@ -81,9 +82,14 @@ def test_an_edit_of_the_checkout_is_in_the_next_preview_unless_the_copy_was_chan
         assert stack.pulumi("config", "get", "--path", "mlflow-eks:mlflow.workers").stdout.strip() == "3"
 
 
-def test_a_refresh_finds_nothing_changed(stack: LocalStack) -> None:
-    compared = stack.pulumi("preview", "--refresh", "--expect-no-changes", ok=False)
-    assert compared.returncode == 0, compared.stdout
+def test_a_refresh_finds_nothing_changed_and_asks_for_nothing_beyond_the_policy_of_previews(stack: LocalStack) -> None:
+    def compare() -> None:
+        compared = stack.pulumi("preview", "--refresh", "--expect-no-changes", ok=False)
+        assert compared.returncode == 0, compared.stdout
+
+    asked = asked_during(compare, stack)
+    assert {"rds:DescribeDBInstances", "iam:GetRole", "eks:DescribeCluster", "s3:GetBucketPolicy"} <= asked
+    assert not_allowed(PREVIEW, asked) == []
 
 
 def test_a_changed_setting_touches_only_the_release(stack: LocalStack) -> None:

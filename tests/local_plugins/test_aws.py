@@ -177,6 +177,27 @@ def test_role():
     life(iam.Role(), inputs, {"assumeRolePolicy": trust("eks.amazonaws.com"), "description": "e", "tags": {}})
 
 
+def test_a_role_has_a_path_and_a_boundary_that_comes_and_goes():
+    boundary = "arn:aws:iam::aws:policy/ReadOnlyAccess"
+    plain = {"name": "r", "assumeRolePolicy": TRUST, "path": "/platform/"}
+    limited = plain | {"permissionsBoundary": boundary}
+    life(iam.Role(), limited, {"permissionsBoundary": boundary.replace("ReadOnly", "Administrator")})
+    role_id, outputs = iam.Role().create(plain)
+    assert outputs["arn"].endswith(":role/platform/r")
+
+    def boundary_in_aws() -> str | None:
+        return (
+            api.call("iam", "get_role", RoleName="r")["Role"]
+            .get("PermissionsBoundary", {})
+            .get("PermissionsBoundaryArn")
+        )
+
+    iam.Role().update(role_id, plain, limited)
+    assert boundary_in_aws() == boundary
+    iam.Role().update(role_id, limited, plain)
+    assert boundary_in_aws() is None
+
+
 def test_role_policy():
     iam.Role().create({"name": "r", "assumeRolePolicy": TRUST})
     policy = json.dumps(

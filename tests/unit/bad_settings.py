@@ -205,10 +205,27 @@ CLUSTER = [
         "write ingress.loadBalancerClass too",
     ),
     _without_eks("a context with a zone", {"mlflow.dnsZone": "example.com"}, "mlflow.dnsZone", "cluster.name"),
+    _without_eks("a context with a path of roles", {"iam.path": "/platform/"}, "iam", "creates no role; drop it"),
     _without_eks("several pods without shared storage", {"mlflow.replicas": 2}, "mlflow.replicas", "write replicas: 1"),
     _without_eks(
         "autoscaling without shared storage", {"mlflow.autoscaling": {}}, "mlflow.autoscaling", "needs a bucket"
     ),
+]
+
+IAM = [
+    _on_eks(
+        "a boundary by its name", {"iam.permissionsBoundary": "boundary"}, "iam.permissionsBoundary", "write the ARN"
+    ),
+    _on_eks(
+        "a boundary that is a role",
+        {"iam.permissionsBoundary": "arn:aws:iam::123456789012:role/boundary"},
+        "iam.permissionsBoundary",
+        "for example arn:aws:iam::123456789012:policy/boundary",
+    ),
+    _on_eks("a path without a slash at its end", {"iam.path": "/platform"}, "iam.path", "ends with a slash"),
+    _on_eks("a path without a slash at its beginning", {"iam.path": "platform/"}, "iam.path", "begins and ends"),
+    _on_eks("a path with a space", {"iam.path": "/my platform/"}, "iam.path", "without spaces"),
+    _on_eks("a path that is too long", {"iam.path": f"/{'x' * 511}/"}, "iam.path", "512 characters"),
 ]
 
 POSTGRES = [
@@ -972,6 +989,7 @@ BAD: Sequence[Bad] = [
     *BASICS,
     *UNKNOWN_KEYS,
     *CLUSTER,
+    *IAM,
     *POSTGRES,
     *DATABASE,
     *ARTIFACTS,

@@ -61,6 +61,8 @@ VALUES: Mapping[str, Any] = {
     "database.password": "another-password",
     "database.schema": "another",
     "database.user": "another",
+    "iam.path": "/another/",
+    "iam.permissionsBoundary": "arn:aws:iam::123456789012:policy/another",
     "images.pullSecret": "another",
     "images.registry": "registry.example.com/mirror",
     "ingress.address": "another.example.org",

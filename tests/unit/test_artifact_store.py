@@ -192,6 +192,17 @@ def test_pods_roll_when_the_way_to_their_identity_changes(dev: Deployment, irsa:
     assert dev.values["podAnnotations"] != irsa.values["podAnnotations"]
 
 
+@pytest.mark.parametrize("role", ["artifacts-role", "postgres-monitoring"])
+def test_each_role_has_the_boundary_and_the_path_of_the_settings(role: str, dev: Deployment) -> None:
+    boundary = "arn:aws:iam::123456789012:policy/boundary"
+    inputs = (
+        deploy(changed(MINIMAL, {"iam": {"permissionsBoundary": boundary, "path": "/platform/"}})).named(role).inputs
+    )
+    assert (inputs["permissionsBoundary"], inputs["path"]) == (boundary, "/platform/")
+    # Without the settings a role has the inputs that it had before them.
+    assert not {"permissionsBoundary", "path"} & dev.named(role).inputs.keys()
+
+
 @pytest.fixture(scope="module")
 def china() -> Deployment:
     return deploy(MINIMAL, account=Account(partition="aws-cn"), preview=True)

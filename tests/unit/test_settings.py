@@ -523,12 +523,14 @@ def test_every_arn_of_another_region_or_partition_is_refused_in_one_message() ->
         "postgres.kmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555",
         "postgres.alarmTopicArn": "arn:aws-cn:sns:cn-north-1:123456789012:alarms",
         "ingress.certificateArn": "arn:aws:acm:us-east-1:123456789012:certificate/11111111-2222-3333-4444-555555555555",
+        "iam.permissionsBoundary": "arn:aws-us-gov:iam::123456789012:policy/boundary",
     }
     refusal = refused(changed(MINIMAL, arns))
     assert [problem.partition(",")[0] for problem in refusal.problems] == [
         "postgres.kmsKeyArn is in aws us-east-1",
         "postgres.alarmTopicArn is in aws-cn cn-north-1",
         "ingress.certificateArn is in aws us-east-1",
+        "iam.permissionsBoundary is in aws-us-gov",
     ]
     assert "the cluster is in aws eu-west-1; write one of that region" in refusal.message
     assert refusal.deployment.resources == []

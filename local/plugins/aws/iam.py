@@ -23,6 +23,7 @@ class Role(ApiResource):
     answer_path = "Role"
     key = "RoleName"
     parameter_names = {"name": key, "assumeRolePolicy": "AssumeRolePolicyDocument"}
+    input_paths = {"permissionsBoundary": "PermissionsBoundary.PermissionsBoundaryArn"}
     output_paths = {"arn": "Arn", "uniqueId": "RoleId"}
     computed = frozenset({"arn", "uniqueId"})
     autoname = "name"
@@ -31,6 +32,11 @@ class Role(ApiResource):
 
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         call("iam", "update_assume_role_policy", RoleName=resource_id, PolicyDocument=inputs["assumeRolePolicy"])
+        boundary = inputs.get("permissionsBoundary")
+        if boundary and boundary != old.get("permissionsBoundary"):
+            call("iam", "put_role_permissions_boundary", RoleName=resource_id, PermissionsBoundary=boundary)
+        elif not boundary and old.get("permissionsBoundary"):
+            call("iam", "delete_role_permissions_boundary", RoleName=resource_id)
         return super().update(resource_id, old, inputs)
 
 
