@@ -1,4 +1,4 @@
-"""The local stack's commands: `python -m local up | down | preview | status | logs | pulumi`."""
+"""The local stack's commands: `python -m local up | down | preview | status | logs | pulumi | aws`."""
 
 import argparse
 import contextlib
@@ -109,6 +109,19 @@ def pulumi(stack: Path, extra: Sequence[str]) -> None:
         raise RefusedError("there is no local stack yet: `make up` creates it")
     engine.follow_checkout()
     engine.run(*extra)
+
+
+def aws(stack: Path, extra: Sequence[str]) -> None:
+    """Send a call to the local AWS account, as the AWS CLI does, for example `aws rds describe-db-instances`."""
+    if not stack.exists():
+        raise RefusedError("there is no local stack yet: `make up` creates it")
+    # boto3 takes half a second to load, and no other command needs it.
+    from local.aws_account import command  # noqa: PLC0415
+
+    try:
+        print(command.run(_endpoint_if_running(stack), extra))
+    except command.CommandError as error:
+        raise RefusedError(str(error)) from None
 
 
 def down(stack: Path, extra: Sequence[str]) -> None:
@@ -320,7 +333,7 @@ def _left() -> str:
     return ""
 
 
-COMMANDS = {"up": up, "down": down, "preview": preview, "status": status, "logs": logs, "pulumi": pulumi}
+COMMANDS = {"up": up, "down": down, "preview": preview, "status": status, "logs": logs, "pulumi": pulumi, "aws": aws}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from operations.checks import MissingError
@@ -75,6 +76,11 @@ class Aws:
                 raise MissingError("needs credentials (see above)")
             raise MissingError(words)
         return json.loads(done.stdout or "{}")
+
+
+def moment(value: str | float) -> datetime:
+    """Return a time as the versions of the aws command write it: as ISO 8601, or as seconds."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value, UTC)
 
 
 def from_config(config: Mapping[str, Any], command: str = "aws") -> Aws:

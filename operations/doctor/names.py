@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from operations.aws_cli import moment
 from operations.checks import MissingError, NotedError, skip
 from operations.doctor.subject import Subject
 
@@ -23,19 +24,11 @@ def certificate(subject: Subject) -> str:
         raise MissingError(f"its status is {found['Status']}; finish its validation first")
     if host not in names and f"*.{host.split('.', 1)[-1]}" not in names:
         raise MissingError(f"it is for {', '.join(names)}, not for {host}")
-    days = _days_left(found.get("NotAfter"))
+    end: str | float | None = found.get("NotAfter")
+    days = None if end is None else (moment(end) - datetime.now(UTC)).days
     if days is not None and days < DAYS and found.get("RenewalEligibility") != "ELIGIBLE":
         raise MissingError(f"it ends in {days} days, and ACM does not renew it; import or request another")
     return f"issued for {', '.join(names)}" + (f", {days} days left" if days is not None else "")
-
-
-def _days_left(end: str | float | None) -> int | None:
-    """Return the days until a time as the versions of the aws command write it: as seconds, or as ISO 8601."""
-    if end is None:
-        return None
-    if isinstance(end, str):
-        return (datetime.fromisoformat(end) - datetime.now(UTC)).days
-    return (datetime.fromtimestamp(end, UTC) - datetime.now(UTC)).days
 
 
 def issuer(subject: Subject) -> str:
