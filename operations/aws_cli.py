@@ -27,7 +27,7 @@ class Aws:
     roles: Sequence[Mapping[str, Any]] = ()
     """Roles that are assumed one after the other, the setting ``aws:assumeRoles``."""
     command: str = "aws"
-    """How to call the command."""
+    """Command line that calls it."""
 
     def __call__(self, *arguments: str) -> Any:
         """Send a request and return the answer's JSON.
