@@ -52,6 +52,9 @@ def examine(found: Sequence[Check], workers: int | None = None) -> tuple[list[st
             return "!", str(reason)
         except MissingError as reason:
             return "✗", str(reason)
+        except (LookupError, TypeError, ValueError) as error:
+            # The other checks are worth more than a traceback.
+            return "✗", f"an answer has not the form that is expected: {error!r}"
 
     with ThreadPoolExecutor(max_workers=workers or len(found)) as pool:
         results = list(pool.map(carry_out, found))

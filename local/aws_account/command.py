@@ -55,7 +55,11 @@ def run(endpoint: str, arguments: Sequence[str]) -> str:
     for option, values in _options(options):
         if option in _GLOBAL:
             continue
-        if option not in known:
+        flag = option.replace("--no-", "--", 1)
+        if flag in known and known[flag][1] == "boolean":
+            parameters[known[flag][0]] = flag == option
+            continue
+        if option not in known or not values:
             raise CommandError(f"{service} {operation} has no option {option}; it has {', '.join(sorted(known))}")
         name, kind = known[option]
         parameters[name] = values if kind == "list" else values[0] if kind == "string" else json.loads(values[0])

@@ -105,7 +105,7 @@ def read(stack: str, pulumi: str, aws: str) -> Subject:
     listed: list[dict[str, Any]] = deployment.get("resources") or []
     resources: dict[str, list[Mapping[str, Any]]] = {}
     for each in listed:
-        resources.setdefault(each["type"], []).append(each.get("outputs") or {})
+        resources.setdefault(each["type"], []).append({**(each.get("outputs") or {}), "id": each.get("id")})
     return Subject(settings, outputs, resources, aws_cli.from_config(values, aws))
 
 

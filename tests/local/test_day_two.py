@@ -13,9 +13,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import psycopg
 import pytest
 
+from local import aws_account
 from local.http_load import MIB, Load, Request, Sampler, database_login, memory, over_and_over, pods, report, send
 from local.stack import PYTHON, LocalStack, new_stack
 from local.supervisor.client import Supervisor
@@ -25,6 +27,7 @@ from tests import ROOT
 
 pytestmark = pytest.mark.local
 
+TOPIC = f"arn:aws:sns:{aws_account.REGION}:123456789012:alarms"
 TESTS = "tests"
 """Application name of the tests' connections to the database."""
 CREATE = "/ajax-api/2.0/mlflow/experiments/create"
@@ -73,7 +76,8 @@ def experiment(site: LocalStack, admin: tuple[str, str]) -> str:
 @pytest.fixture(scope="module")
 def two_pods(site: LocalStack) -> LocalStack:
     # With the default pools, two pods could open more connections than the smallest instance class has.
-    site.up(mlflow__replicas=2, mlflow__pool__overflow=5)
+    _aws(site, "sns").create_topic(Name="alarms")
+    site.up(mlflow__replicas=2, mlflow__pool__overflow=5, postgres__alarmTopicArn=TOPIC)
     return site
 
 
@@ -175,6 +179,46 @@ def test_a_killed_pod_comes_back_and_the_other_one_serves_meanwhile(
     assert Load(two_pods, admin, over_and_over(Request.create_run(experiment))).run(2).failed == 0
 
 
+def test_verify_finds_nothing_wrong_and_each_fault_that_is_put_in(two_pods: LocalStack, admin: tuple[str, str]) -> None:
+    began = time.monotonic()
+    code, said = _verify(two_pods)
+    report("make verify of the local stack", f"{time.monotonic() - began:.0f} s")
+    assert (code, said.count("✓"), said.count("! certificate")) == (0, 11, 1), said
+
+    resources = two_pods.resources()
+    rds, ec2, cloudwatch, s3 = (_aws(two_pods, service) for service in ("rds", "ec2", "cloudwatch", "s3"))
+    instance = {"DBInstanceIdentifier": resources["postgres-instance"]["outputs"]["identifier"]}
+    rule = {"GroupId": resources["postgres-sg"]["id"], "IpProtocol": "tcp", "FromPort": 5432, "ToPort": 5432}
+    alarm = {"AlarmName": resources["postgres-alarms-cpu"]["id"], "StateReason": "81 % CPU"}
+    bucket = resources["artifacts-bucket"]["id"]
+
+    ec2.authorize_security_group_ingress(**rule, CidrIp="0.0.0.0/0")
+    cloudwatch.set_alarm_state(**alarm, StateValue="ALARM")
+    for version in s3.list_object_versions(Bucket=bucket).get("Versions", []):
+        s3.delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
+    s3.delete_bucket(Bucket=bucket)
+    try:
+        code, said = _verify(two_pods)
+    finally:
+        ec2.revoke_security_group_ingress(**rule, CidrIp="0.0.0.0/0")
+        cloudwatch.set_alarm_state(**alarm, StateValue="OK")
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": aws_account.REGION})
+    sentences = ["it lets in 0.0.0.0/0 too", f"{alarm['AlarmName']}: 81 % CPU", "PUT of a file gets"]
+    assert (code, [one for one in sentences if one not in said]) == (1, []), said
+    assert "3 check(s) failed" in said
+
+    rds.modify_db_instance(**instance, PubliclyAccessible=True, ApplyImmediately=True)
+    change_password(two_pods.url, *admin, "another-password")
+    try:
+        code, said = _verify(two_pods)
+    finally:
+        change_password(two_pods.url, admin[0], "another-password", admin[1])
+        rds.modify_db_instance(**instance, PubliclyAccessible=False, ApplyImmediately=True)
+    sentences = ["it has a public address", "refuses the name and the password of admin"]
+    assert (code, [one for one in sentences if one not in said]) == (1, []), said
+    assert admin[1] not in said
+
+
 def test_a_new_admin_password_works_at_once_and_the_old_one_ends_with_the_cache(
     two_pods: LocalStack, admin: tuple[str, str], experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +282,27 @@ def test_a_page_of_the_site_can_write_and_its_plain_twin_cannot(site: LocalStack
     assert ours.status == 200
     for foreign in (origin.replace("https", "http"), "https://mlflow.example.com", "https://evil.example"):
         assert send(site, "POST", CREATE, {"name": foreign}, admin, host | {"Origin": foreign}).status == 403
+
+
+def _verify(site: LocalStack) -> tuple[int, str]:
+    """Run `make verify` on a stack, and return its exit code and output."""
+    local = f"{PYTHON} -m local"
+    done = subprocess.run(
+        [PYTHON, "-m", "operations.verify", "local", "--pulumi", f"{local} pulumi", "--aws", f"{local} aws"],
+        cwd=ROOT,
+        env=site.environment() | {"MLFLOW_TRACKING_INSECURE_TLS": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.stderr, done.stderr
+    return done.returncode, done.stdout
+
+
+def _aws(site: LocalStack, service: str) -> Any:
+    endpoint = f"http://127.0.0.1:{Supervisor(site.folder).free_port(aws_account.PROCESS)}"
+    keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local", "region_name": aws_account.REGION}
+    return boto3.client(service, endpoint_url=endpoint, **keys)
 
 
 def _rotate(

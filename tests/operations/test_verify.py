@@ -301,6 +301,12 @@ def test_alarms_that_fire_or_are_gone_are_found(
     assert (failed, said in text) == (failures, True)
 
 
+def test_an_answer_of_another_form_fails_its_check_only(stack: Stack) -> None:
+    del stack.instance["VpcSecurityGroups"]
+    text, failed = stack.screen()
+    assert (failed, "an answer has not the form that is expected: KeyError('VpcSecurityGroups')" in text) == (1, True)
+
+
 def test_a_new_instance_may_have_no_backup_yet(stack: Stack) -> None:
     stack.instance |= {"LatestRestorableTime": None, "InstanceCreateTime": hours_ago(1)}
     text, failed = stack.screen()
@@ -408,7 +414,7 @@ def test_a_stack_is_read_through_pulumi_with_its_identity(tmp_path: Path) -> Non
             "mlflow-eks:mlflow": {"secret": True, "objectValue": {"host": "mlflow.example.com", "auth": secret}},
         },
         "output": {"url": "https://mlflow.example.com", "adminUser": "admin", "adminPassword": ADMIN[1]},
-        "export": {"deployment": {"resources": [{"type": "a", "outputs": {"id": "1"}}, {"type": "a"}]}},
+        "export": {"deployment": {"resources": [{"type": "a", "id": "1", "outputs": {"n": 2}}, {"type": "a"}]}},
     }
     program = tmp_path / "pulumi"
     program.write_text(
@@ -420,7 +426,7 @@ def test_a_stack_is_read_through_pulumi_with_its_identity(tmp_path: Path) -> Non
     subject = read("dev", str(program), "aws")
     assert (subject.settings.protect, subject.url) == (False, "https://mlflow.example.com")
     assert (subject.aws.region, subject.aws.profile) == ("eu-west-1", "company")
-    assert subject.resources == {"a": [{"id": "1"}, {}]}
+    assert subject.resources == {"a": [{"id": "1", "n": 2}, {"id": None}]}
     assert subject.site == mlflow_site.Site("https://mlflow.example.com", *ADMIN)
     assert ADMIN[1] not in repr(subject)
     program.write_text(program.read_text().replace('"url"', '"other"'))
