@@ -66,14 +66,14 @@ class Aws:
                 command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
             )
         except FileNotFoundError:
-            raise MissingError("needs the aws command (see above)") from None
+            raise MissingError("needs the aws command: install the AWS CLI, version 2") from None
         except subprocess.TimeoutExpired:
             asked = " ".join(["aws", *arguments[:2]])
             raise MissingError(f"`{asked}` did not answer in {TIMEOUT} s: check the network") from None
         if done.returncode:
             words = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the aws command failed"
             if "locate credentials" in words and arguments[0] != "sts":
-                raise MissingError("needs credentials (see above)")
+                raise MissingError("needs credentials of AWS, which `aws sts get-caller-identity` finds or not")
             raise MissingError(words)
         return json.loads(done.stdout or "{}")
 

@@ -94,7 +94,7 @@ def plan(subject: Subject) -> str:
         # The service is in this region only.
         answer = subject.aws("freetier", "get-account-plan-state", "--region", "us-east-1")
     except MissingError as error:
-        if "see above" in str(error):
+        if "credentials" in str(error):
             raise
         return skip(f"not known: {error}")
     if answer.get("accountPlanType") != "FREE":

@@ -69,8 +69,8 @@ class Subject:
         self.needs_eks()
         try:
             described = self.described
-        except MissingError as error:
-            skip(str(error) if "see above" in str(error) else "needs the cluster (see above)")
+        except MissingError:
+            skip("needs the cluster (see above)")
         if described["status"] != "ACTIVE":
             skip("the cluster is not ready (see above)")
         return described

@@ -595,6 +595,17 @@ def test_what_is_right_in_another_way_passes(aws: Account, case: str) -> None:
     assert sentence in text
 
 
+@pytest.mark.parametrize(("private", "failures"), [(True, 0), (False, 1)])
+def test_a_private_zone_is_found_when_the_settings_ask_for_it(aws: Account, private: bool, failures: int) -> None:
+    aws.answers["list-hosted-zones-by-name"] = {"HostedZones": [zone("example.com", private=private)]}
+    subject = aws.subject()
+    mlflow = subject.settings.mlflow.model_copy(update={"private_zone": True})
+    asked = Subject("prod", subject.settings.model_copy(update={"mlflow": mlflow}), subject.aws)
+    lines, missing = checks.examine([check for check in all_checks(asked) if check.title == "dns zone"])
+    said = "Z1, private" if private else "is public; drop mlflow.privateZone"
+    assert (missing, said in lines[0]) == (failures, True)
+
+
 @pytest.mark.parametrize("told", ["false", None])
 def test_auto_mode_does_not_enforce_policies_until_it_is_told(aws: Account, told: str | None) -> None:
     aws.answers |= {**cluster(**AUTO_MODE), "daemonsets": {"items": []}}
@@ -608,7 +619,8 @@ def test_missing_credentials_are_said_once(aws: Account) -> None:
     aws.answers |= dict.fromkeys(answers, "Unable to locate credentials. You can configure credentials.")
     text, _ = aws.screen()
     assert text.count("Unable to locate credentials") == 1
-    assert text.count("needs credentials (see above)") > 10
+    assert text.count("needs credentials of AWS") > 5
+    assert text.count("needs the cluster (see above)") > 5
     assert "irsa" not in text
 
 
