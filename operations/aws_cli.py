@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from operations.checks import MissingError
 
-TIMEOUT = 20
+TIMEOUT = 40
 """Seconds for one request."""
 
 

@@ -21,8 +21,8 @@ NOT_CHECKED = (
 def report(stack: str) -> tuple[str, int]:
     """Return the output of a stack, and the number of failed checks."""
     subject = Subject(stack, read(stack), aws_cli.from_config(config(stack)))
-    # Ten at a time, because the services of AWS limit the calls of one caller.
-    lines, missing = examine(checks(subject), workers=10)
+    # A few at a time, because each call of the aws command takes a second of CPU.
+    lines, missing = examine(checks(subject), workers=5)
     end = (
         f"{missing} check(s) failed. Fix the lines with ✗, then run this again."
         if missing

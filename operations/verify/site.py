@@ -1,7 +1,7 @@
 """Checks of the site from outside: name, certificate, login, a run with a file, and what another user sees of it.
 
-What a check makes it removes. MLflow has no request that empties its trash, so each time a deleted experiment with a deleted run
-stays there until `mlflow gc`.
+What a check makes it removes. MLflow has no request that empties its trash, so each time two deleted experiments with a deleted run
+stay there until `mlflow gc`. A bucket with versions keeps the file's version until its rule deletes it.
 """
 
 import contextlib
