@@ -14,7 +14,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import botocore.session
 import pytest
+from botocore import xform_name
 
 from operations import aws_cli, checks
 from operations.aws_cli import Aws
@@ -208,6 +210,45 @@ def test_every_call_reads(aws: Account) -> None:
     assert not [name for name in operations if not re.match("(describe|get|list)-", name)]
     verbs = {"get", "auth"}
     assert all(verbs.intersection(call.arguments) for call in aws.calls if call.program == "kubectl")
+
+
+def unknown(shape: Any, value: Any, path: str) -> Iterator[str]:
+    """Return the fields of an answer that AWS's description does not have."""
+    if shape.type_name == "structure" and isinstance(value, dict):
+        for key, item in value.items():
+            if key in shape.members:
+                yield from unknown(shape.members[key], item, f"{path}.{key}")
+            else:
+                yield f"{path}.{key}"
+    elif shape.type_name == "list":
+        for item in value:
+            yield from unknown(shape.member, item, path)
+
+
+def test_calls_and_answers_are_those_of_aws(aws: Account) -> None:
+    for answers, settings, _ in [*FAULTS.values(), *NOTES.values(), *FINE.values()]:
+        if "postgres" not in settings:
+            aws.answers = {**ANSWERS, **answers}
+            aws.settings = changed(stack_config("prod"), settings)
+            aws.screen()
+    session: Any = botocore.session.get_session()
+    wrong: set[str] = set()
+    asked: set[str] = set()
+    for service, operation, *options in (call.arguments for call in aws.calls if call.program == "aws"):
+        model = session.get_service_model("s3" if service == "s3api" else service)
+        names = {xform_name(name, "-"): name for name in model.operation_names}
+        described = model.operation_model(names[operation])
+        members = (
+            {f"--{xform_name(name, '-')}" for name in described.input_shape.members} if described.input_shape else set()
+        )
+        known = members | {"--output", "--region", "--max-items"}
+        wrong.update(f"{operation} {option}" for option in options if option.startswith("--") and option not in known)
+        for table in [ANSWERS, *(row[0] for rows in (FAULTS, NOTES, FINE) for row in rows.values())]:
+            if isinstance(answer := table.get(operation), dict):
+                wrong.update(unknown(described.output_shape, answer, operation))
+        asked.add(operation)
+    assert wrong == set()
+    assert {"get-account-plan-state", "get-key-policy", "list-open-id-connect-providers"} <= asked
 
 
 def cluster(**changes: object) -> dict[str, Any]:
