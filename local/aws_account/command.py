@@ -59,7 +59,9 @@ def run(endpoint: str, arguments: Sequence[str]) -> str:
         if flag in known and known[flag][1] == "boolean":
             parameters[known[flag][0]] = flag == option
             continue
-        if option not in known or not values:
+        if option in known and not values:
+            raise CommandError(f"the option {option} of {service} {operation} needs a value")
+        if option not in known:
             raise CommandError(f"{service} {operation} has no option {option}; it has {', '.join(sorted(known))}")
         name, kind = known[option]
         parameters[name] = values if kind == "list" else values[0] if kind == "string" else json.loads(values[0])
