@@ -16,6 +16,8 @@ on_aws = $(if $(filter local,$(STACK)),echo "$(1)"; exit 0;)
 # The local stack has a self-signed certificate and a Pulumi CLI of its own.
 INSECURE = $(if $(filter local,$(STACK)),MLFLOW_TRACKING_INSECURE_TLS=true)
 PULUMI = $(if $(filter local,$(STACK)),--pulumi "$(LOCAL) pulumi")
+# It has an account of its own, for which the machine needs no AWS CLI.
+AWS = $(if $(filter local,$(STACK)),--aws "$(LOCAL) aws")
 PEOPLE = $(INSECURE) $(VENV)/bin/python -m operations.people $(PULUMI) --stack $(STACK)
 # Value of a variable that stands in the command. The environment may have one of the same name: NAME on WSL is the machine's.
 given = $(if $(filter command,$(origin $(1))),$($(1)))
@@ -25,7 +27,7 @@ receivers = --experiment "$(EXPERIMENT)" $(if $(call given,USERS),--user $(USERS
 	$(if $(call given,MODELS),--model $(MODELS))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down preview status logs test clients unit cluster-test bench check secrets-baseline audit lock settings-reference chart-facts doctor cost rotate-admin iam-policies \
+.PHONY: help up down preview status logs test clients unit cluster-test bench check secrets-baseline audit lock settings-reference chart-facts doctor verify cost rotate-admin iam-policies \
 	deploy watch unstick user new-password remove-user team leave-team grant revoke
 
 help: ## Show this.
@@ -100,7 +102,7 @@ chart-facts: $(VENV)/.complete ## Record what the real charts make of the progra
 	@CHARTS="$(CHARTS)" $(VENV)/bin/python -m tests.contract.record_charts
 
 ##@ For a stack on AWS (STACK=dev)
-doctor: $(VENV)/.complete ## List what is missing before a first `pulumi up` of STACK.
+doctor: $(VENV)/.complete ## List what is missing before a first `pulumi up` of STACK, and what it will do.
 	@$(call on_aws,The local stack needs no AWS account: make up brings it up.) $(VENV)/bin/python -m operations.doctor $(STACK)
 
 iam-policies: $(VENV)/.complete ## Write the IAM policies of the roles that deploy and preview STACK (docs/iam.md has the other variables).
@@ -108,8 +110,11 @@ iam-policies: $(VENV)/.complete ## Write the IAM policies of the roles that depl
 	$(VENV)/bin/python -m operations.iam.policies $(STACK) --account "$(ACCOUNT)" --owner "$(OWNER)" --repository "$(REPOSITORY)" \
 	--state-bucket "$(STATE_BUCKET)" --state-key "$(STATE_KEY)" $(if $(call given,IDS),--ids $(IDS))
 
-cost: $(VENV)/.complete ## Estimate the monthly cost of STACK.
+cost: $(VENV)/.complete ## Estimate the monthly cost of STACK: at first, at most, and in other regions.
 	@$(call on_aws,The local stack costs nothing: it runs on this machine.) $(VENV)/bin/python -m operations.cost $(STACK)
+
+verify: $(VENV)/.complete ## Try STACK from outside: name, login, a run with a file, other users, database, alarms (STACK=local too; WAIT=600: wait so long for the site).
+	@$(INSECURE) $(VENV)/bin/python -m operations.verify $(PULUMI) $(AWS) $(if $(call given,WAIT),--wait $(WAIT)) $(STACK)
 
 rotate-admin: $(VENV)/.complete ## Give the administrator of STACK a new password (STACK=local too).
 	@$(INSECURE) $(VENV)/bin/python -m operations.rotate_admin $(PULUMI) $(STACK)

@@ -1,4 +1,4 @@
-"""The local stack's commands: `python -m local up | down | preview | status | logs | pulumi | maintenance`."""
+"""The local stack's commands: `python -m local up | down | preview | status | logs | pulumi | aws | maintenance`."""
 
 import argparse
 import contextlib
@@ -120,6 +120,19 @@ def maintenance(stack: Path, extra: Sequence[str]) -> None:
     from local.plugins.aws.maintenance import let_pass  # noqa: PLC0415
 
     print(*let_pass(), sep="\n")
+
+
+def aws(stack: Path, extra: Sequence[str]) -> None:
+    """Send a call to the local AWS account, as the AWS CLI does, for example `aws rds describe-db-instances`."""
+    if not stack.exists():
+        raise RefusedError("there is no local stack yet: `make up` creates it")
+    # boto3 takes half a second to load, and no other command needs it.
+    from local.aws_account import command  # noqa: PLC0415
+
+    try:
+        print(command.run(_endpoint_if_running(stack), extra))
+    except command.CommandError as error:
+        raise RefusedError(str(error)) from None
 
 
 def down(stack: Path, extra: Sequence[str]) -> None:
@@ -338,6 +351,7 @@ COMMANDS = {
     "status": status,
     "logs": logs,
     "pulumi": pulumi,
+    "aws": aws,
     "maintenance": maintenance,
 }
 

@@ -10,12 +10,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def self_signed(names: Sequence[str], days: int) -> tuple[str, str]:
+def self_signed(names: Sequence[str], days: float, age: float = 0) -> tuple[str, str]:
     """Return a certificate and its private key, both in PEM.
 
     Args:
         names: DNS names and IP addresses of the certificate. The first is the common name.
-        days: validity in days.
+        days: validity in days from now on.
+        age: days since the beginning of the validity, default 0.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     # A common name has 64 characters at most (RFC 5280). Clients check the alternative names, which have no such limit.
@@ -27,7 +28,7 @@ def self_signed(names: Sequence[str], days: int) -> tuple[str, str]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_before(now - timedelta(days=age, minutes=5))
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([_general_name(each) for each in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)

@@ -1,45 +1,50 @@
 """Estimate of a stack's monthly cost: ``make cost STACK=dev``.
 
-Prices are list prices in US dollars, on demand, in us-east-1, of the date below. Other regions differ by up to a fifth. The cluster's
-nodes are not included: they exist already, and the resources that the pods request are printed instead.
+The prices are in ``operations/prices.yaml``. They were typed from AWS's price list on 29 November 2026; the file says which of them were
+found again elsewhere. Each item has two ends: a quiet month just after the first `up`, and the most that the settings allow. The cluster and its nodes are not included: they exist already, and the resources that the pods request are
+printed instead.
 """
 
 import argparse
-from dataclasses import dataclass
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
 
-from operations.stack_file import read
+import yaml
+
+from operations.planned import aws_resources
+from operations.stack_file import config, read
 from settings.all_settings import Settings
 
-PRICES_OF = "2026-11-24"
-"""Date of the prices."""
 HOURS = 730
 """Hours of a month, as AWS computes prices."""
+POINT_KIB = 2.5
+"""KiB of a point of enhanced monitoring."""
+SERVER_LOG_GIB = 0.1
+"""GiB a month that PostgreSQL logs, which are errors and connections, no statements."""
+CHANGED_A_DAY = 0.02
+"""Share of the database that changes in a day, for the size of its backups."""
+OBJECT_MIB = 1
+"""MiB of an artifact, for the number of requests."""
+ZONES = (2, 3)
+"""Zones of a load balancer: at least, and mostly at most."""
 
-INSTANCE_HOUR = {
-    "db.t3.micro": 0.018,
-    "db.t3.small": 0.036,
-    "db.t3.medium": 0.072,
-    "db.t3.large": 0.145,
-    "db.t4g.micro": 0.016,
-    "db.t4g.small": 0.032,
-    "db.t4g.medium": 0.065,
-    "db.t4g.large": 0.129,
-    "db.m6g.large": 0.159,
-    "db.m6g.xlarge": 0.318,
-    "db.m7g.large": 0.168,
-    "db.m7g.xlarge": 0.337,
-    "db.m7g.2xlarge": 0.674,
-    "db.r6g.large": 0.225,
-    "db.r7g.large": 0.239,
-}
-"""Instance class to dollars an hour, RDS for PostgreSQL in one zone. A standby doubles the price."""
-STORAGE_GIB_MONTH = 0.115
-NETWORK_LOAD_BALANCER_HOUR = 0.0225
-CAPACITY_UNIT_HOUR = 0.006
-PUBLIC_ADDRESS_HOUR = 0.005
-BUCKET_GIB_MONTH = 0.023
-ALARM_MONTH = 0.10
-LOG_GIB = 0.50
+INSTANCE = "aws:rds/instance:Instance"
+ALARM = "aws:cloudwatch/metricAlarm:MetricAlarm"
+LOG_GROUP = "aws:cloudwatch/logGroup:LogGroup"
+BUCKET = "aws:s3/bucket:Bucket"
+LOAD_BALANCER = "load balancer"
+"""Not a resource of Pulumi: the cluster's controller makes it."""
+
+
+@functools.cache
+def table() -> Mapping[str, Any]:
+    """Return the price table."""
+    return yaml.safe_load((Path(__file__).parent / "prices.yaml").read_text())
 
 
 @dataclass(frozen=True)
@@ -48,56 +53,148 @@ class Item:
 
     what: str
     dollars: float | None
-    """Dollars a month. None for an unknown price."""
+    """Dollars in a quiet month. None for an unknown price."""
+    most: float | None = None
+    """Dollars at most, where that is another number."""
+    of: str = INSTANCE
+    """Type of the resource that the item is for."""
 
 
-def estimate(settings: Settings, artifacts_gib: int = 100) -> list[Item]:
-    """Return the priced items of a stack.
+@dataclass(frozen=True)
+class Estimate:
+    """Prices of a stack in one region."""
+
+    settings: Settings
+    region: str
+    """Region with prices: one of the table's."""
+    artifacts_gib: int = 100
+    """GiB of artifacts that are stored, and that are written and read in a month."""
+    today: date = field(default_factory=lambda: datetime.now(UTC).date())
+
+    def price(self, name: str) -> float:
+        """Return the price of one unit."""
+        return table()["prices"][name][self._column]
+
+    @property
+    def _column(self) -> int:
+        return table()["regions"].index(self.region)
+
+    def items(self) -> list[Item]:
+        """Return the priced items."""
+        settings = self.settings
+        if not settings.on_eks:
+            return []
+        found: list[Item] = []
+        if not settings.postgres.existing:
+            found += [*self._instance(), *self._storage(), *self._logs(), *self._alarms()]
+        if settings.ingress.install:
+            found += self._load_balancer()
+        return [*found, *self._bucket(), *self._traffic()]
+
+    def _instance(self) -> Iterator[Item]:
+        section = self.settings.postgres
+        zones = 2 if section.multi_az else 1
+        prices: list[float] | None = table()["instanceHour"].get(section.instance_class)
+        name = f"RDS {section.instance_class}{', two zones' if section.multi_az else ''}"
+        yield Item(name, prices[self._column] * HOURS * zones if prices else None)
+        size = section.instance_class.rpartition(".")[2]
+        vcpus = _vcpus(size)
+        if section.instance_class.startswith("db.t"):
+            above = vcpus * (1 - table()["baseline"].get(size, 0)) * HOURS * zones
+            yield Item("CPU credits, at most: all vCPUs all the time", 0, above * self.price("credit"))
+        ends: date | None = table()["endOfStandardSupport"].get(int(section.engine_version))
+        if ends and self.today > ends:
+            support = vcpus * zones * HOURS * self.price("extendedSupport")
+            what = f"Extended Support of PostgreSQL {section.engine_version}, whose standard support ended on {ends}"
+            yield Item(what, support, 2 * support)
+
+    def _storage(self) -> Iterator[Item]:
+        section = self.settings.postgres
+        first, last = section.allocated_storage, max(section.allocated_storage, section.max_allocated_storage)
+        zones = 2 if section.multi_az else 1
+        price = self.price("storage") * zones
+        grown = f" to {last} GiB" if last > first else " GiB"
+        yield Item(f"RDS storage, {first}{grown} {section.storage_type}", first * price, last * price)
+        # As much as the storage is free, which the first backup alone takes at most.
+        changed = last * CHANGED_A_DAY * section.backup_retention_days
+        yield Item(f"RDS backups of {section.backup_retention_days} days", 0, changed * self.price("backup"))
+        if section.kms_key_arn:
+            yield Item("KMS key", self.price("key"))
+
+    def _logs(self) -> Iterator[Item]:
+        interval = self.settings.postgres.monitoring_interval
+        gib = HOURS * 3600 / interval * POINT_KIB / 2**20 if interval else 0.0
+        written = gib + SERVER_LOG_GIB
+        yield Item(
+            "Logs of the server" + (" and enhanced monitoring" if interval else ""),
+            written * (self.price("logs") + self.price("keptLogs")),
+            of=LOG_GROUP,
+        )
+
+    def _alarms(self) -> Iterator[Item]:
+        number = aws_resources(self.settings).get(ALARM, 0)
+        if number:
+            yield Item(f"{number} CloudWatch alarms", number * self.price("alarm"), of=ALARM)
+
+    def _load_balancer(self) -> Iterator[Item]:
+        yield Item("Network load balancer", self.price("loadBalancer") * HOURS, of=LOAD_BALANCER)
+        # A unit is a GiB in an hour.
+        units = 2 * self.artifacts_gib * self.price("capacityUnit")
+        most = max(units, HOURS * self.price("capacityUnit"))
+        yield Item("Its capacity units, at most: one all the time", units, most, LOAD_BALANCER)
+        if self.settings.ingress.scheme == "internet-facing":
+            first, last = (number * self.price("publicAddress") * HOURS for number in ZONES)
+            yield Item(f"{ZONES[0]} to {ZONES[1]} public addresses, one for each zone", first, last, LOAD_BALANCER)
+
+    def _bucket(self) -> Iterator[Item]:
+        stored = self.artifacts_gib * self.price("bucket")
+        yield Item(f"Bucket with {self.artifacts_gib} GiB, at most with old versions", stored, 2 * stored, BUCKET)
+        thousands = self.artifacts_gib * 1024 / OBJECT_MIB / 1000
+        requests = thousands * (self.price("writes") + self.price("reads"))
+        yield Item(f"Its requests, with files of {OBJECT_MIB} MiB", requests, of=BUCKET)
+
+    def _traffic(self) -> Iterator[Item]:
+        # Artifacts go from the load balancer to HAProxy and from there to MLflow, once in and once out. Half of the pods are in another zone.
+        hops = 2 * 2 * self.artifacts_gib * self.price("betweenZones")
+        yield Item("Traffic between zones", hops / 2, hops, LOAD_BALANCER)
+        through = 2 * self.artifacts_gib * self.price("throughNat")
+        yield Item("NAT gateway, without a gateway endpoint for S3", 0, through, BUCKET)
+
+    def total(self) -> float:
+        """Return the dollars of a quiet month."""
+        return sum(item.dollars or 0 for item in self.items())
+
+
+def _vcpus(size: str) -> int:
+    """Return the vCPUs of an instance size. Sizes below `xlarge` have two."""
+    match = re.fullmatch(r"(\d*)xlarge", size)
+    return 4 * int(match[1] or 1) if match else 2
+
+
+def report(stack: str, settings: Settings, region: str | None, artifacts_gib: int) -> str:
+    """Return the estimate as a table for a terminal.
 
     Args:
-        settings: the stack's settings.
-        artifacts_gib: GiB of artifacts to assume, default 100.
+        stack: name of the stack.
+        settings: its settings.
+        region: its region.
+        artifacts_gib: GiB of artifacts to assume.
     """
-    items: list[Item] = []
-    postgres, ingress = settings.postgres, settings.ingress
-    if settings.on_eks and not postgres.existing:
-        zones = 2 if postgres.multi_az else 1
-        hour = INSTANCE_HOUR.get(postgres.instance_class)
-        name = f"RDS {postgres.instance_class}{', two zones' if postgres.multi_az else ''}"
-        items.append(Item(name, hour * HOURS * zones if hour is not None else None))
-        items.append(
-            Item(
-                f"RDS storage {postgres.allocated_storage} GiB {postgres.storage_type}",
-                postgres.allocated_storage * STORAGE_GIB_MONTH * zones,
-            )
-        )
-        if postgres.monitoring_interval:
-            # About 2.5 KiB a point.
-            items.append(
-                Item("Enhanced monitoring", HOURS * 3600 / postgres.monitoring_interval * 2.5 / 2**20 * LOG_GIB)
-            )
-        if postgres.alarm_topic_arn:
-            items.append(Item("4 CloudWatch alarms", 4 * ALARM_MONTH))
-    if settings.on_eks and ingress.install:
-        items.append(
-            Item("Network load balancer, one capacity unit", (NETWORK_LOAD_BALANCER_HOUR + CAPACITY_UNIT_HOUR) * HOURS)
-        )
-        if ingress.scheme == "internet-facing":
-            items.append(Item("2 public addresses", 2 * PUBLIC_ADDRESS_HOUR * HOURS))
-    if settings.on_eks:
-        items.append(Item(f"Bucket with {artifacts_gib} GiB", artifacts_gib * BUCKET_GIB_MONTH))
-    return items
-
-
-def report(stack: str, settings: Settings, artifacts_gib: int) -> str:
-    """Return the estimate as a table for a terminal."""
-    items = estimate(settings, artifacts_gib)
+    regions: Sequence[str] = table()["regions"]
+    priced = region if region and region in regions else regions[0]
+    estimate = Estimate(settings, priced, artifacts_gib)
+    items = estimate.items()
     width = max((len(item.what) for item in items), default=10)
-    lines = [f"{stack}: a month at list prices of {PRICES_OF}, us-east-1, US dollars"]
-    lines += [
-        f"  {item.what:<{width}}  {'unknown' if item.dollars is None else f'{item.dollars:9.2f}'}" for item in items
-    ]
-    lines.append(f"  {'together':<{width}}  {sum(item.dollars or 0 for item in items):9.2f}")
+    lines = [f"{stack}: a month at list prices of {table()['date']}, {priced}, US dollars"]
+    if region and region != priced:
+        lines.append(f"  There are no prices for {region} here; other regions differ by up to a fifth.")
+    lines.append(f"  {'':<{width}}  {'at first':>9}  {'at most':>9}")
+    lines += [f"  {item.what:<{width}}  {_money(item.dollars)}  {_money(_most(item))}" for item in items]
+    most = sum(_most(item) or 0 for item in items)
+    lines.append(f"  {'together':<{width}}  {_money(estimate.total())}  {_money(most)}")
+    others = [(other, Estimate(settings, other, artifacts_gib).total()) for other in regions if other != priced]
+    if items:
+        lines.append("  Elsewhere at first: " + ", ".join(f"{total:.0f} in {other}" for other, total in others) + ".")
     pods = settings.max_replicas
     asked = settings.mlflow.resources
     lines.append(
@@ -108,7 +205,29 @@ def report(stack: str, settings: Settings, artifacts_gib: int) -> str:
             else "."
         )
     )
+    if settings.on_eks:
+        lines.append(
+            f"  There already: the cluster, {estimate.price('clusterHour') * HOURS:.0f} a month, and its NAT gateways."
+        )
+    if settings.protect and settings.on_eks:
+        lines.append(
+            "  After `pulumi destroy` the final snapshot and the automated backups stay, and cost (docs/stuck-states.md)."
+        )
+    ends: date | None = table()["endOfStandardSupport"].get(int(settings.postgres.engine_version))
+    if ends and settings.on_eks and not settings.postgres.existing:
+        lines.append(
+            f"  Standard support of PostgreSQL {settings.postgres.engine_version} ends on {ends}. Extended Support costs "
+            f"{estimate.price('extendedSupport'):.3f} a vCPU and hour from the next day on, and twice as much in its third year."
+        )
     return "\n".join(lines)
+
+
+def _most(item: Item) -> float | None:
+    return item.dollars if item.most is None else item.most
+
+
+def _money(dollars: float | None) -> str:
+    return f"{'unknown':>9}" if dollars is None else f"{dollars:9.2f}"
 
 
 def main() -> None:
@@ -117,7 +236,11 @@ def main() -> None:
     parser.add_argument("stacks", nargs="+", help="names of stacks, for example dev prod")
     parser.add_argument("--artifacts-gib", type=int, default=100, help="GiB of artifacts to assume (default 100)")
     given = parser.parse_args()
-    print("\n\n".join(report(stack, read(stack), given.artifacts_gib) for stack in given.stacks))
+    print(
+        "\n\n".join(
+            report(stack, read(stack), config(stack).get("aws:region"), given.artifacts_gib) for stack in given.stacks
+        )
+    )
 
 
 if __name__ == "__main__":

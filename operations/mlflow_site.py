@@ -37,7 +37,7 @@ class Site:
     url: str
     """Address, without a path."""
     user: str
-    """Name of the administrator."""
+    """Name of the administrator. Empty: requests have no login."""
     password: str = field(repr=False)
     """Password of the administrator."""
 
@@ -54,25 +54,43 @@ class Site:
             SystemExit: the site cannot be reached, or refuses the login. No password is in the message.
         """
         get = method == "GET"
-        request = urllib.request.Request(  # noqa: S310  (the site's own URL)
-            f"{self.url}{path}{'?' + urllib.parse.urlencode(values) if get and values else ''}",
-            data=None if get else json.dumps(values).encode(),
-            method=method,
-            headers={
-                "Content-Type": "application/json",
-                "Authorization": "Basic " + b64encode(f"{self.user}:{self.password}".encode()).decode(),
-            },
-        )
-        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=trusted()), _NoRedirect())
+        query = f"?{urllib.parse.urlencode(values)}" if get and values else ""
+        status, body, reason = self.send(method, path + query, None if get else json.dumps(values).encode())
+        if status >= 300:
+            raise self._refused(status, body, reason)
         try:
-            with opener.open(request, timeout=60) as answer:
-                return json.loads(answer.read() or b"{}")
-        except urllib.error.HTTPError as error:
-            raise self._refused(error) from None
-        except OSError as error:
-            raise SystemExit(f"{self.url} cannot be reached from here ({error}).") from None
+            return json.loads(body or b"{}")
         except ValueError:
             raise SystemExit(f"{self.url} does not answer as MLflow does: it sent no JSON.") from None
+
+    def send(
+        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
+    ) -> tuple[int, bytes, str]:
+        """Send a request and return the answer's status, body and reason, whatever the status is.
+
+        Args:
+            method: HTTP method.
+            path: path below the address, with the query.
+            body: body of the request.
+            kind: type of the body, default JSON.
+
+        Raises:
+            SystemExit: the site cannot be reached. No password is in the message.
+        """
+        headers = {"Content-Type": kind}
+        if self.user:
+            headers["Authorization"] = basic(self.user, self.password)
+        request = urllib.request.Request(self.url + path, data=body, method=method, headers=headers)  # noqa: S310  (the site's own URL)
+        # The trusted certificates take longer to read than most answers.
+        tls = [urllib.request.HTTPSHandler(context=trusted())] if self.url.startswith("https:") else []
+        opener = urllib.request.build_opener(*tls, _NoRedirect())
+        try:
+            with opener.open(request, timeout=60) as answer:
+                return answer.status, answer.read(), ""
+        except urllib.error.HTTPError as error:
+            return error.code, error.read(), str(error.reason)
+        except OSError as error:
+            raise SystemExit(f"{self.url} cannot be reached from here ({error}).") from None
 
     def find(self, method: str, path: str, **values: object) -> Any:
         """Send a request as `ask` does, and return None if MLflow does not know what the request is about.
@@ -88,18 +106,18 @@ class Site:
                 raise
             return None
 
-    def _refused(self, error: urllib.error.HTTPError) -> RefusedError:
-        body = error.read().decode(errors="replace")
+    def _refused(self, status: int, answer: bytes, reason: str) -> RefusedError:
+        body = answer.decode(errors="replace")
         try:
             said = json.loads(body)
             code, message = str(said["error_code"]), str(said["message"])
         except (ValueError, LookupError, TypeError):
-            code, message = "", " ".join(body.split())[:200] or error.reason
-        if error.code == 401:
+            code, message = "", " ".join(body.split())[:200] or reason
+        if status == 401:
             raise SystemExit(f"{self.url} refuses the name and the password of {self.user} (401).")
-        if error.code == 403:
+        if status == 403:
             raise SystemExit(f"{self.url} refuses this to {self.user}, who must be an administrator (403): {message}")
-        return RefusedError(error.code, code, message)
+        return RefusedError(status, code, message)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -115,6 +133,11 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> None:
         """Refuse a redirect."""
+
+
+def basic(user: str, password: str) -> str:
+    """Return the header `Authorization` of a user and password."""
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
 
 
 def trusted() -> ssl.SSLContext:

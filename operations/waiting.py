@@ -39,7 +39,8 @@ def differences(digest: Mapping[str, Any]) -> tuple[str, set[str]] | None:
     Returns:
         None if anything but a change of the one instance differs.
     """
-    steps = [step for step in digest.get("steps") or [] if step["op"] not in SAME]
+    every: list[dict[str, Any]] = digest.get("steps") or []
+    steps = [step for step in every if step["op"] not in SAME]
     if len(steps) != 1 or steps[0]["op"] != "update" or not str(steps[0]["urn"]).split("::")[2].endswith(INSTANCE):
         return None
     (step,) = steps

@@ -32,13 +32,14 @@ class Section(BaseModel):
         wrote 1.10 in YAML would get 1.1. So is a password that YAML may have changed in the same way.
         """
         kinds = kinds_of(cls.model_fields[field.field_name or ""].annotation)
-        # A section converts its own values.
-        if str not in kinds or kinds & {bool, int} or (isinstance(value, dict) and any(map(is_section, kinds))):
+        if str not in kinds or kinds & {bool, int}:
             return value
         if isinstance(value, list):
             return [_text(item) for item in typing.cast("list[Any]", value)]
         if isinstance(value, dict):
-            return {key: _text(item) for key, item in typing.cast("dict[str, Any]", value).items()}
+            pairs = typing.cast("dict[str, Any]", value)
+            # A section converts its own values.
+            return pairs if any(map(is_section, kinds)) else {key: _text(item) for key, item in pairs.items()}
         return _text(value)
 
     def problems(self) -> list[Problem]:

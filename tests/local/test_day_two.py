@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from local import aws_account
 from local.http_load import MIB, Load, Request, Sampler, database_login, memory, over_and_over, pods, report, send
 from local.stack import PYTHON, LocalStack, new_stack
 from local.supervisor.client import Supervisor
@@ -23,11 +24,12 @@ from local.supervisor.spec import Status
 from operations.rotate_admin import change_password
 from tests import ROOT
 from tests.docs_commands import block
+from tests.local.account import aws_client, postgresql
 from tests.local.docs_shell import Shell
-from tests.local.postgresql_upgrades import postgresql
 
 pytestmark = pytest.mark.local
 
+TOPIC = f"arn:aws:sns:{aws_account.REGION}:123456789012:alarms"
 TESTS = "tests"
 """Application name of the tests' connections to the database."""
 CREATE = "/ajax-api/2.0/mlflow/experiments/create"
@@ -76,7 +78,8 @@ def experiment(site: LocalStack, admin: tuple[str, str]) -> str:
 @pytest.fixture(scope="module")
 def two_pods(site: LocalStack) -> LocalStack:
     # With the default pools, two pods could open more connections than the smallest instance class has.
-    site.up(mlflow__replicas=2, mlflow__pool__overflow=5)
+    aws_client(site, "sns").create_topic(Name="alarms")
+    site.up(mlflow__replicas=2, mlflow__pool__overflow=5, postgres__alarmTopicArn=TOPIC)
     return site
 
 
@@ -178,6 +181,50 @@ def test_a_killed_pod_comes_back_and_the_other_one_serves_meanwhile(
     assert Load(two_pods, admin, over_and_over(Request.create_run(experiment))).run(2).failed == 0
 
 
+def test_verify_finds_nothing_wrong_and_each_fault_that_is_put_in(
+    two_pods: LocalStack, admin: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+    began = time.monotonic()
+    code, said = _verify(two_pods)
+    report("make verify of the local stack", f"{time.monotonic() - began:.0f} s")
+    assert (code, said.count("✓"), said.count("! certificate")) == (0, 11, 1), said
+
+    resources = two_pods.resources()
+    rds, ec2, cloudwatch, s3 = (aws_client(two_pods, service) for service in ("rds", "ec2", "cloudwatch", "s3"))
+    instance = {"DBInstanceIdentifier": resources["postgres-instance"]["outputs"]["identifier"]}
+    rule = {"GroupId": resources["postgres-sg"]["id"], "IpProtocol": "tcp", "FromPort": 5432, "ToPort": 5432}
+    alarm = {"AlarmName": resources["postgres-alarms-cpu"]["id"], "StateReason": "81 % CPU"}
+    bucket = resources["artifacts-bucket"]["id"]
+
+    ec2.authorize_security_group_ingress(**rule, CidrIp="0.0.0.0/0")
+    cloudwatch.set_alarm_state(**alarm, StateValue="ALARM")
+    listed = s3.list_object_versions(Bucket=bucket)
+    for version in [*listed.get("Versions", []), *listed.get("DeleteMarkers", [])]:
+        s3.delete_object(Bucket=bucket, Key=version["Key"], VersionId=version["VersionId"])
+    s3.delete_bucket(Bucket=bucket)
+    try:
+        code, said = _verify(two_pods)
+    finally:
+        ec2.revoke_security_group_ingress(**rule, CidrIp="0.0.0.0/0")
+        cloudwatch.set_alarm_state(**alarm, StateValue="OK")
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": aws_account.REGION})
+    sentences = ["it lets in 0.0.0.0/0 too", f"{alarm['AlarmName']}: 81 % CPU", "PUT of a file gets"]
+    assert (code, [one for one in sentences if one not in said]) == (1, []), said
+    assert "3 check(s) failed" in said
+
+    rds.modify_db_instance(**instance, PubliclyAccessible=True, ApplyImmediately=True)
+    change_password(two_pods.url, *admin, "another-password")
+    try:
+        code, said = _verify(two_pods)
+    finally:
+        change_password(two_pods.url, admin[0], "another-password", admin[1])
+        rds.modify_db_instance(**instance, PubliclyAccessible=False, ApplyImmediately=True)
+    sentences = ["it has a public address", "refuses the name and the password of admin"]
+    assert (code, [one for one in sentences if one not in said]) == (1, []), said
+    assert admin[1] not in said
+
+
 def test_a_new_admin_password_works_at_once_and_the_old_one_ends_with_the_cache(
     two_pods: LocalStack, admin: tuple[str, str], experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +300,21 @@ def test_a_postgresql_upgrade_at_once_is_over_when_up_ends(site: LocalStack, adm
     assert _experiments(site, admin) == kept
     assert site.changes() == {}
     assert send(site, "POST", CREATE, {"name": "after the upgrade"}, admin, {"Origin": site.url}).status == 200
+
+
+def _verify(site: LocalStack) -> tuple[int, str]:
+    """Run `make verify` on a stack, and return its exit code and output."""
+    local = f"{PYTHON} -m local"
+    done = subprocess.run(
+        [PYTHON, "-m", "operations.verify", "local", "--pulumi", f"{local} pulumi", "--aws", f"{local} aws"],
+        cwd=ROOT,
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.stderr, done.stderr
+    return done.returncode, done.stdout
 
 
 def _rotate(

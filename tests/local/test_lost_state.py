@@ -16,8 +16,8 @@ import pytest
 from components.mlflow_release.names import RELEASE
 from local.stack import LocalStack, new_stack
 from tests.docs_commands import block
+from tests.local.account import aws_client, postgresql
 from tests.local.docs_shell import Shell
-from tests.local.postgresql_upgrades import postgresql, rds
 from tests.lost_state_page import fits, import_ids
 
 pytestmark = pytest.mark.local
@@ -107,7 +107,7 @@ def test_an_older_copy_brings_back_generated_values_too(site: LocalStack, shell:
 
 def test_a_blue_green_upgrade_of_postgresql_is_taken_over(site: LocalStack, shell: Shell, tmp_path: Path) -> None:
     identifier = site.outputs()["databaseIdentifier"]
-    account = rds(site)
+    account = aws_client(site, "rds")
     before = account.describe_db_instances(DBInstanceIdentifier=identifier)["DBInstances"][0]
     account.create_db_parameter_group(
         DBParameterGroupName="mlflow-switch", DBParameterGroupFamily="postgres18", Description="TLS only"

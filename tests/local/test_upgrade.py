@@ -16,8 +16,8 @@ from local.stack import new_stack
 from local.supervisor.client import Supervisor
 from operations.rotate_admin import change_password
 from tests.docs_commands import block
+from tests.local.account import parameter_groups, postgresql
 from tests.local.kept_data import FILL, Site
-from tests.local.postgresql_upgrades import parameter_groups, postgresql
 
 pytestmark = pytest.mark.local
 

@@ -142,9 +142,8 @@ class Account:
             "aws:ec2/getInstances:getInstances": self._nodes,
             "aws:rds/getInstances:getInstances": lambda _: {"instanceIdentifiers": [*self.instances]},
             "aws:rds/getInstance:getInstance": lambda args: (
-                INSTANCE_THERE
-                | {"dbInstanceIdentifier": args["dbInstanceIdentifier"]}
-                | self.instances[args["dbInstanceIdentifier"]]
+                {**INSTANCE_THERE, "dbInstanceIdentifier": args["dbInstanceIdentifier"]}
+                | {**self.instances[args["dbInstanceIdentifier"]]}
             ),
             "aws:rds/getOrderableDbInstance:getOrderableDbInstance": self._class,
             "aws:s3/getBucket:getBucket": self._bucket,

@@ -159,6 +159,12 @@ def test_prod_is_deployed_after_dev() -> None:
     assert deployments["prod"]["needs"] == "dev"
 
 
+def test_each_up_is_followed_by_a_verification_that_waits_for_the_load_balancer() -> None:
+    done = steps(read(ROOT / ".github/workflows/up.yml"))
+    assert [step["name"] for step in done if "name" in step] == ["Up", "Show the outputs", "Verify"]
+    assert "operations.verify --wait" in done[-1]["run"]
+
+
 @pytest.mark.parametrize("workflow", ["preview", "drift"])
 def test_every_stack_on_aws_is_watched(workflow: str) -> None:
     job = read(ROOT / f".github/workflows/{workflow}.yml")["jobs"][workflow]

@@ -1,6 +1,6 @@
 # boto3 has no types of its own.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""An upgrade of PostgreSQL, looked at from the account and from the server."""
+"""A stack's AWS account and its database server, as tests look at them."""
 
 from typing import Any
 
@@ -11,17 +11,11 @@ from local.stack import LocalStack
 from local.supervisor.client import Supervisor
 
 
-def postgresql(stack: LocalStack) -> int:
-    """Return the major version of the stack's server."""
-    with stack.connect(as_master=True) as server:
-        return server.info.server_version // 10000
-
-
-def rds(stack: LocalStack) -> Any:
-    """Return a client of RDS in the stack's account."""
+def aws_client(stack: LocalStack, service: str) -> Any:
+    """Return a client of a service in the stack's account."""
     port = Supervisor(stack.folder).free_port(aws_account.PROCESS)
     return boto3.client(
-        "rds",
+        service,
         endpoint_url=f"http://{aws_account.ADDRESS}:{port}",
         region_name=aws_account.REGION,
         aws_access_key_id="local",
@@ -29,6 +23,13 @@ def rds(stack: LocalStack) -> Any:
     )
 
 
+def postgresql(stack: LocalStack) -> int:
+    """Return the major version of the stack's server."""
+    with stack.connect(as_master=True) as server:
+        return server.info.server_version // 10000
+
+
 def parameter_groups(stack: LocalStack) -> set[str]:
     """Return the names of the account's parameter groups."""
-    return {group["DBParameterGroupName"] for group in rds(stack).describe_db_parameter_groups()["DBParameterGroups"]}
+    groups = aws_client(stack, "rds").describe_db_parameter_groups()["DBParameterGroups"]
+    return {group["DBParameterGroupName"] for group in groups}

@@ -1,0 +1,1 @@
+"""The checks of ``make verify``. `operations.verify.checks` lists them all."""
