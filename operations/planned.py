@@ -10,6 +10,7 @@ from settings.max_connections import max_connections
 from settings.postgres import AllowFrom
 
 WORDS = {
+    "aws:cloudwatch/logGroup:LogGroup": "log group",
     "aws:cloudwatch/metricAlarm:MetricAlarm": "CloudWatch alarm",
     "aws:ec2/securityGroup:SecurityGroup": "security group",
     "aws:eks/podIdentityAssociation:PodIdentityAssociation": "Pod Identity association",
@@ -66,8 +67,10 @@ def _of_the_instance(settings: Settings) -> Counter[str]:
         ]
     )
     allowed = section.allow_from
-    sources = len({*allowed.cidrs, *allowed.security_groups}) if isinstance(allowed, AllowFrom) else 1
+    listed = isinstance(allowed, AllowFrom)
+    sources = len({*allowed.cidrs, *allowed.security_groups}) + allowed.cluster if listed else 1
     found["aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"] = sources
+    found["aws:cloudwatch/logGroup:LogGroup"] = 2
     if section.monitoring_interval:
         found.update(["aws:iam/role:Role", "aws:iam/rolePolicyAttachment:RolePolicyAttachment"])
     if section.alarm_topic_arn:

@@ -85,7 +85,7 @@ def record(subject: Subject) -> str:
 
 
 def _private(subject: Subject) -> bool:
-    return bool(getattr(subject.settings.mlflow, "private_zone", False))
+    return subject.settings.mlflow.private_zone
 
 
 def _kind(private: bool) -> str:

@@ -50,13 +50,13 @@ def _sources(subject: Subject) -> tuple[set[str], list[IPv4Network]]:
     """Return the security groups and the networks that may connect to the database.
 
     Raises:
-        SkippedError: the whole VPC may, or the program looks the groups of the nodes up by itself.
+        SkippedError: the whole VPC may.
     """
     allowed = subject.settings.postgres.allow_from
     own = subject.cluster["resourcesVpcConfig"]["clusterSecurityGroupId"]
     if isinstance(allowed, str):
         return ({own}, []) if allowed == "cluster" else skip(f"postgres.allowFrom is {allowed}")
-    also = {own} if getattr(allowed, "cluster", False) else set[str]()
+    also = {own} if allowed.cluster else set[str]()
     return also | {*allowed.security_groups}, [IPv4Network(cidr) for cidr in allowed.cidrs]
 
 

@@ -97,7 +97,8 @@ def scopes(place: Place) -> dict[str, Scope]:
                 "eks",
                 f"cluster/{place.cluster}",
                 f"podidentityassociation/{place.cluster}/*",
-                f"addon/{place.cluster}/eks-pod-identity-agent/*",
+                f"addon/{place.cluster}/*/*",
+                f"fargateprofile/{place.cluster}/*/*",
             )
         ),
         # EC2 chooses the ids of groups and rules, so the stack's tags tell them from others.
@@ -123,6 +124,7 @@ def scopes(place: Place) -> dict[str, Scope]:
         "log_group": Scope(arn("logs", "log-group:/aws/rds/instance/postgres-*")),
         "topic": Scope(arn("sns", "*")),
         "certificate": Scope(arn("acm", "certificate/*")),
+        "key": Scope(arn("kms", "key/*")),
         "bucket": Scope([bucket]),
         "data": Scope([bucket, f"{bucket}/*"]),
         "named_bucket": Scope([f"arn:{place.partition}:s3:::{place.bucket}"]) if place.bucket else None,

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from operations.aws_cli import moment
-from operations.checks import MissingError, skip
+from operations.checks import MissingError, NotedError, skip
 from operations.verify.subject import Subject
 
 RULE = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
@@ -23,7 +23,8 @@ def state(subject: Subject) -> str:
     if not status.startswith(WORKING):
         raise MissingError(f"it is {status}; wait until it is available, or see docs/stuck-states.md")
     version: str = found["EngineVersion"]
-    if version.partition(".")[0] != subject.settings.postgres.engine_version:
+    waits = (found.get("PendingModifiedValues") or {}).get("EngineVersion", version)
+    if waits.partition(".")[0] != subject.settings.postgres.engine_version:
         raise MissingError(
             f"PostgreSQL {version} runs, and the stack has {subject.settings.postgres.engine_version}; see what waits (below)"
         )
@@ -87,7 +88,7 @@ def pending(subject: Subject) -> str:
     ]
     if changes:
         window = found.get("PreferredMaintenanceWindow", "unknown")
-        raise MissingError(
+        raise NotedError(
             f"{', '.join(changes)}: waits for the maintenance window, {window} UTC; until then the old value is in force (docs/stuck-states.md)"
         )
     if restarts:

@@ -124,6 +124,7 @@ def test_a_blue_green_upgrade_of_postgresql_is_taken_over(site: LocalStack, shel
     now = account.describe_db_instances(DBInstanceIdentifier=identifier)["DBInstances"][0]
     assert now["DbiResourceId"] != before["DbiResourceId"]
     assert postgresql(site) == 18
+    account.delete_db_instance(DBInstanceIdentifier=f"{identifier}-old1", SkipFinalSnapshot=True)
 
     commands = block("docs/upgrade-postgresql.md", "jq --arg").to_run()
     example = "db-0123456789ABCDEFGHIJKLMNOP"
@@ -132,6 +133,6 @@ def test_a_blue_green_upgrade_of_postgresql_is_taken_over(site: LocalStack, shel
     shell.run(*in_folder(tmp_path, answered))
     assert site.changes() == {}
     assert site.outputs()["databaseIdentifier"] == identifier
-    assert account.describe_db_instances(DBInstanceIdentifier=f"{identifier}-old1")["DBInstances"]
+    assert {each["DBInstanceIdentifier"] for each in account.describe_db_instances()["DBInstances"]} == {identifier}
     assert postgresql(site) == 18
     assert site.get("/", login=("admin", site.password())).status == 200

@@ -249,16 +249,27 @@ DATABASE_FAULTS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "no backups": ({"BackupRetentionPeriod": 0}, "backups are off"),
     "an old backup": ({"LatestRestorableTime": hours_ago(50)}, "the newest is 2 day(s) old"),
     "a backup that never came": ({"LatestRestorableTime": None}, "there is none; look at the events"),
-    "a change that waits": (
-        {"PendingModifiedValues": {"DBInstanceClass": "db.m7g.large", "MasterUserPassword": "****"}},
-        "DBInstanceClass db.m7g.large, MasterUserPassword changed: waits for the maintenance window, sun:03:00-sun:03:30 UTC",
-    ),
     "parameters that wait": (
         {"DBParameterGroups": [{"DBParameterGroupName": "postgres-18", "ParameterApplyStatus": "pending-reboot"}]},
         "parameters of postgres-18: wait for a restart",
     ),
 }
 """Fault of the instance to fields and a sentence."""
+
+
+def test_a_change_that_waits_for_the_window_is_told_and_is_no_fault(stack: Stack) -> None:
+    stack.instance |= {"PendingModifiedValues": {"DBInstanceClass": "db.m7g.large", "MasterUserPassword": "****"}}
+    text, failed = stack.screen()
+    waits = "waits for the maintenance window, sun:03:00-sun:03:30 UTC"
+    assert f"DBInstanceClass db.m7g.large, MasterUserPassword changed: {waits}" in text
+    assert failed == 0, text
+
+
+def test_a_version_that_waits_is_no_fault(stack: Stack) -> None:
+    stack.instance |= {"EngineVersion": "16.9", "PendingModifiedValues": {"EngineVersion": "17.6"}}
+    text, failed = stack.screen()
+    assert "EngineVersion 17.6: waits for the maintenance window" in text
+    assert failed == 0, text
 
 
 @pytest.mark.parametrize("fault", DATABASE_FAULTS)
