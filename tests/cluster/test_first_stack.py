@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from local.stack import any_certificate
-from tests.cluster.real_cluster import HOST, ClusterStack, kubectl
+from tests.cluster.real_cluster import HOST, ClusterStack, kubectl, site_certificate
 
 pytestmark = pytest.mark.cluster
 
@@ -38,11 +38,7 @@ def test_the_first_up_only_creates(site: ClusterStack, certificate: tuple[Path, 
     counts = site.up()
     assert set(counts) == {"created"}
     assert site.outputs()["url"] == f"https://{HOST}"
-    made = site.kubectl(
-        *("-n", "mlflow", "create", "secret", "tls", "site-tls", "--dry-run=client", "-o", "yaml"),
-        *(f"--cert={certificate[0]}", f"--key={certificate[1]}"),
-    )
-    site.kubectl("apply", "-f", "-", given=made)
+    site_certificate(site, certificate)
 
 
 def test_a_second_preview_changes_nothing(site: ClusterStack) -> None:
