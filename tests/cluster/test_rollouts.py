@@ -81,7 +81,7 @@ def test_a_rotation_loses_no_request(deployed: ClusterStack, load: Load) -> None
 
 
 def test_a_changed_setting_loses_no_request(deployed: ClusterStack, load: Load) -> None:
-    deployed.up(mlflow__auth__defaultPermission="NO_PERMISSIONS")
+    deployed.up(mlflow__auth__defaultPermission="READ")
     assert _losses(load, "changed setting on the cluster") == 0
 
 
