@@ -89,15 +89,17 @@ class State:
         """
         if self.provider is None:
             raise SystemExit("The state has no cluster yet: nothing of this stack is in Kubernetes.")
-        context = self.provider.get("context")
-        if "kubeconfig" not in self.provider:
-            yield Kubectl(["--context", context] if context else [])
+        context = ["--context", self.provider["context"]] if self.provider.get("context") else []
+        kubeconfig = self.provider.get("kubeconfig", "")
+        if not kubeconfig.lstrip().startswith("{"):
+            # Pulumi writes the value of the variable KUBECONFIG into the state: the path of a file.
+            yield Kubectl([*(["--kubeconfig", kubeconfig] if kubeconfig else []), *context])
             return
         # The file has the address of the cluster and a command that logs in. Only this user may read it.
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            file.write(self.provider["kubeconfig"])
+            file.write(kubeconfig)
             file.flush()
-            yield Kubectl(["--kubeconfig", file.name])
+            yield Kubectl(["--kubeconfig", file.name, *context])
 
 
 def read_state(stack: str, pulumi: str) -> State:

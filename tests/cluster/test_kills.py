@@ -55,7 +55,6 @@ def _goes_on(site: ClusterStack) -> str:
         site.unstick()
         way = "make unstick"
     assert _serves(site)
-    assert site.changes() == {}
     return way
 
 
@@ -97,6 +96,11 @@ def test_a_killed_uninstall_can_be_gone_on_from(
     command = ("destroy", "--target", _release(deployed), "--target-dependents")
     deployed.kill(victims, _helm(deployed, "uninstalling"), seconds, *command)
     report(f"killed uninstall, {request.node.callspec.id}", _goes_on(deployed))
+
+
+def test_nothing_is_left_of_all_the_killed_commands(deployed: ClusterStack) -> None:
+    assert deployed.changes() == {}
+    assert set(deployed.refresh()) == {"unchanged"}
 
 
 def test_a_killed_destroy_is_finished_by_the_next_one(deployed: ClusterStack) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from operations import unstick
-from operations.stack_cluster import Kubectl, KubectlError, Release
+from operations.stack_cluster import Kubectl, KubectlError, Release, State
 from operations.unstick import Revision, free_release, to_forget
 from tests import ROOT
 
@@ -182,3 +182,20 @@ def test_a_plugin_that_never_ends_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(unstick.time, "sleep", lambda _: None)
     with pytest.raises(KubectlError, match="pulumi-resource-kubernetes still works on it after 0 s"):
         free_release(Cluster([]), Release("mlflow", "mlflow", 0), lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "arguments"),
+    [
+        ({"context": "node"}, ["--context", "node"]),
+        # Pulumi takes the variable KUBECONFIG for the setting.
+        (
+            {"context": "node", "kubeconfig": "/home/me/config"},
+            ["--kubeconfig", "/home/me/config", "--context", "node"],
+        ),
+    ],
+    ids=["the usual file", "a file that a variable names"],
+)
+def test_kubectl_asks_the_cluster_of_the_state(inputs: dict[str, Any], arguments: Sequence[str]) -> None:
+    with State(releases=[], namespaces=[], being_created=[], provider=inputs).kubectl() as kubectl:
+        assert kubectl.cluster == arguments
