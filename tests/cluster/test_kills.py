@@ -41,7 +41,7 @@ def _release(site: ClusterStack) -> str:
 def _serves(site: ClusterStack) -> bool:
     deployment = json.loads(site.kubectl("-n", "mlflow", "get", "deployment", "mlflow", "-o", "json"))
     return (
-        deployment["status"].get("readyReplicas") == 1
+        deployment["status"].get("readyReplicas", 0) >= 1
         and site.get("/api/2.0/mlflow/experiments/search?max_results=1", login=site.login()).status == 200
     )
 
