@@ -1,5 +1,6 @@
 """Rollouts under the load of raw clients without retries, through the cluster address of HAProxy's Service."""
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from tests.cluster.real_cluster import ClusterStack
 pytestmark = pytest.mark.cluster
 
 CONTROLLERS = "app.kubernetes.io/name=kubernetes-ingress"
-REQUESTS = 5000
+REQUESTS = int(os.environ.get("CLUSTER_TEST_REQUESTS") or 5000)
 """Requests of each load, at least."""
 PATIENCE = 900
 """Seconds that they may take. A node with two cores that are busy answers 20 requests a second."""
