@@ -52,6 +52,8 @@ def site_rules(args: MlflowReleaseArgs, files: Sequence[str], places: int) -> li
             "too many large requests at once",
             f"if {{ sc1_conn_cur gt {MAX_LONG} }} || {{ sc2_conn_cur gt {longest} }}",
         ),
+        # A new pod takes seconds for its first answers, on a busy node longer than the controller's 5 s. A rollout would lose what waits.
+        "timeout queue 15s",
         *_passing_on(),
     ]
 

@@ -972,6 +972,11 @@ def test_browsers_are_told_to_stay_with_tls_where_there_is_tls(prod: Deployment)
     assert annotation(plain_http, "haproxy.org/ssl-redirect") == "false"
 
 
+def test_a_request_waits_for_a_new_pod_longer_than_its_first_answers_take(prod: Deployment) -> None:
+    # On a node a rollout lost a request that had waited for the controller's 5 s.
+    assert "timeout queue 15s" in backend_lines(prod)
+
+
 def test_a_person_is_told_how_to_log_in_without_being_shown_the_password(prod: Deployment) -> None:
     client = prod.outputs["client"]
     assert "MLFLOW_TRACKING_URI=https://mlflow.example.com\n" in client
