@@ -209,8 +209,9 @@ class ClusterStack:
         """
         done = subprocess.run(
             [sys.executable, "-m", "operations.unstick", STACK],
-            cwd=ROOT,
-            env=self._environment(),
+            # Pulumi writes its settings file where it runs.
+            cwd=self.folder,
+            env={**self._environment(), "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             timeout=1800,
