@@ -54,6 +54,7 @@ def deployed(site: ClusterStack) -> ClusterStack:
 @pytest.fixture(scope="module")
 def script(deployed: ClusterStack) -> Request:
     answer = send(deployed, "POST", "/api/2.0/mlflow/experiments/create", {"name": "load"}, deployed.login())
+    assert answer.status == 200, answer.body
     return Request.create_run(answer.body.split('"')[3])
 
 

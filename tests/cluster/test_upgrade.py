@@ -45,6 +45,7 @@ def test_the_older_chart_changes_nothing_in_a_second_preview_and_keeps_to_its_ho
 def test_an_upgrade_under_load_keeps_the_data_and_loses_almost_nothing(older: ClusterStack) -> None:
     run = older.client(WRITE, version="3.7.0")
     answer = send(older, "POST", "/api/2.0/mlflow/experiments/create", {"name": "load"}, older.login())
+    assert answer.status == 200, answer.body
     script = Request.create_run(answer.body.split('"')[3])
     with Load(older, older.login(), over_and_over(script)) as load:
         time.sleep(5)
