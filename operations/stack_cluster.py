@@ -70,6 +70,8 @@ class State:
     """Helm releases, those with an operation that was interrupted too."""
     namespaces: Sequence[str]
     """Namespaces that the stack has created."""
+    half_made: Sequence[Release]
+    """Helm releases whose creation was interrupted, so that the state does not have them."""
     being_created: Sequence[str]
     """Types of the resources whose creation was interrupted."""
     provider: dict[str, Any] | None
@@ -113,10 +115,13 @@ def read_state(stack: str, pulumi: str) -> State:
     pending: list[dict[str, Any]] = deployment.get("pending_operations") or []
     known: list[dict[str, Any]] = [*resources, *(operation["resource"] for operation in pending)]
     releases = {str(release): release for release in _releases(known)}
+    there = {str(release) for release in _releases(resources)}
+    creating = [each["resource"] for each in pending if each["type"] == "creating"]
     return State(
         releases=list(releases.values()),
+        half_made=[release for release in _releases(creating) if str(release) not in there],
         namespaces=[each["inputs"]["metadata"]["name"] for each in resources if each["type"] == _NAMESPACE],
-        being_created=[each["resource"]["type"] for each in pending if each["type"] == "creating"],
+        being_created=[each["type"] for each in creating],
         provider=next((each["inputs"] for each in resources if each["type"] == _PROVIDER), None),
     )
 
