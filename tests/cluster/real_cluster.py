@@ -188,18 +188,26 @@ class ClusterStack:
             CommandError: the moment did not come before the command's end.
         """
         words = ["pulumi", "--non-interactive", "--color=never", *command, *self._config, "--yes", "--skip-preview"]
-        with (self.folder / "killed.log").open("ab") as log:
+        with self._killed_log.open("wb") as log:
             engine = subprocess.Popen(words, cwd=ROOT, env=self._environment(), stdout=log, stderr=log)
             while not moment():
                 if engine.poll() is not None:
                     raise CommandError(f"pulumi {command[0]} ended before it could be killed")
-                time.sleep(0.2)
+                time.sleep(0.05)
             time.sleep(seconds)
             plugins = [pid for pid, program in _children(engine.pid) if "pulumi-resource-kubernetes" in program]
             for pid in [*(plugins if "plugin" in victims else []), *([engine.pid] if "engine" in victims else [])]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             engine.wait(600)
+
+    def deletes_the_release(self) -> bool:
+        """Return True once the command that is to be killed deletes MLflow's release, which takes Helm about a second."""
+        return re.search(r"mlflow-release\W+deleting", self._killed_log.read_text()) is not None
+
+    @property
+    def _killed_log(self) -> Path:
+        return self.folder / "killed.log"
 
     def unstick(self, then: Sequence[str] = ()) -> str:
         """Run `make unstick`, then a command or those that it names, and return what it said.

@@ -87,14 +87,14 @@ def test_a_killed_install_can_be_gone_on_from(
 
 @pytest.mark.parametrize(
     ("victims", "seconds"),
-    [(BOTH, 0), (("engine",), 0), (("plugin",), 0)],
+    [(BOTH, 0.5), (("engine",), 0.5), (("plugin",), 0.5)],
     ids=["both", "the engine", "the plugin"],
 )
 def test_a_killed_uninstall_can_be_gone_on_from(
     deployed: ClusterStack, request: pytest.FixtureRequest, victims: tuple[str, ...], seconds: float
 ) -> None:
     command = ("destroy", "--target", _release(deployed), "--target-dependents")
-    deployed.kill(victims, _helm(deployed, "uninstalling"), seconds, *command)
+    deployed.kill(victims, deployed.deletes_the_release, seconds, *command)
     report(f"killed uninstall, {request.node.callspec.id}", _goes_on(deployed))
 
 
@@ -104,6 +104,6 @@ def test_nothing_is_left_of_all_the_killed_commands(deployed: ClusterStack) -> N
 
 
 def test_a_killed_destroy_is_finished_by_the_next_one(deployed: ClusterStack) -> None:
-    deployed.kill(BOTH, _helm(deployed, "uninstalling"), 0, "destroy")
+    deployed.kill(BOTH, deployed.deletes_the_release, 0, "destroy")
     deployed.unstick(then=("destroy", "--refresh"))
     assert deployed.state() == []
