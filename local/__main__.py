@@ -6,13 +6,14 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -31,8 +32,6 @@ DEFAULT_MLFLOW_VERSION = APP_VERSIONS["1.11.5"]
 """MLflow of the default chart version. Another one is installed when a release asks for it."""
 PULUMI = ".venv/bin/python -m local pulumi"
 """Command that runs the CLI on the local stack."""
-LOAD_BALANCER = "kubernetes-ingress"
-"""Part of the name of the process that listens on the load balancer's ports."""
 MLFLOW_POD = "mlflow.mlflow-"
 """Part of the names of MLflow's processes."""
 
@@ -279,7 +278,8 @@ def _wait_for_processes(supervisor: Supervisor, seconds: float = 120) -> None:
 
 def _check_ports(stack: Path) -> None:
     with contextlib.suppress(SupervisorError):
-        if any(process.running and LOAD_BALANCER in process.name for process in Supervisor(stack).list()):
+        own = {name for port in ports() for name in balancers(stack, port)}
+        if any(process.running and process.name in own for process in Supervisor(stack).list()):
             return
     for port, variable in zip(ports(), ("MLFLOW_EKS_HTTP_PORT", "MLFLOW_EKS_HTTPS_PORT"), strict=True):
         with socket.socket() as probe:
@@ -293,10 +293,19 @@ def _check_ports(stack: Path) -> None:
 
 def _holder(port: int) -> str:
     """Return the program that listens on a port, as far as another local stack is it."""
-    for specs in (paths.home() / "stacks").glob(f"*/supervisor/specs/*{LOAD_BALANCER}*.json"):
-        if any(f"127.0.0.1:{port}\n" in text for text in json.loads(specs.read_text())["files"].values()):
-            return f"the local stack in {specs.parents[2]}"
+    for stack in (paths.home() / "stacks").glob("*"):
+        if any(balancers(stack, port)):
+            return f"the local stack in {stack}"
     return "another program"
+
+
+def balancers(stack: Path, port: int) -> Iterator[str]:
+    """Find the declared processes of a stack that stand for a load balancer on a port. Their names depend on the settings."""
+    binds = re.compile(rf"^\s*bind 127\.0\.0\.1:{port}\b", re.MULTILINE)
+    for file in (stack / "supervisor" / "specs").glob("*.json"):
+        spec = json.loads(file.read_text())
+        if any(binds.search(text) for text in spec["files"].values()):
+            yield spec["name"]
 
 
 def _endpoint_if_running(stack: Path) -> str:

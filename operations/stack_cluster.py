@@ -70,6 +70,8 @@ class State:
     """Helm releases, those with an operation that was interrupted too."""
     namespaces: Sequence[str]
     """Namespaces that the stack has created."""
+    half_made: Sequence[Release]
+    """Helm releases whose creation was interrupted, so that the state does not have them."""
     being_created: Sequence[str]
     """Types of the resources whose creation was interrupted."""
     provider: dict[str, Any] | None
@@ -89,15 +91,17 @@ class State:
         """
         if self.provider is None:
             raise SystemExit("The state has no cluster yet: nothing of this stack is in Kubernetes.")
-        context = self.provider.get("context")
-        if "kubeconfig" not in self.provider:
-            yield Kubectl(["--context", context] if context else [])
+        context = ["--context", self.provider["context"]] if self.provider.get("context") else []
+        kubeconfig = self.provider.get("kubeconfig", "")
+        if not kubeconfig.lstrip().startswith("{"):
+            # Pulumi writes the value of the variable KUBECONFIG into the state: the path of a file.
+            yield Kubectl([*(["--kubeconfig", kubeconfig] if kubeconfig else []), *context])
             return
         # The file has the address of the cluster and a command that logs in. Only this user may read it.
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            file.write(self.provider["kubeconfig"])
+            file.write(kubeconfig)
             file.flush()
-            yield Kubectl(["--kubeconfig", file.name])
+            yield Kubectl(["--kubeconfig", file.name, *context])
 
 
 def read_state(stack: str, pulumi: str) -> State:
@@ -111,10 +115,13 @@ def read_state(stack: str, pulumi: str) -> State:
     pending: list[dict[str, Any]] = deployment.get("pending_operations") or []
     known: list[dict[str, Any]] = [*resources, *(operation["resource"] for operation in pending)]
     releases = {str(release): release for release in _releases(known)}
+    there = {str(release) for release in _releases(resources)}
+    creating = [each["resource"] for each in pending if each["type"] == "creating"]
     return State(
         releases=list(releases.values()),
+        half_made=[release for release in _releases(creating) if str(release) not in there],
         namespaces=[each["inputs"]["metadata"]["name"] for each in resources if each["type"] == _NAMESPACE],
-        being_created=[each["resource"]["type"] for each in pending if each["type"] == "creating"],
+        being_created=[each["type"] for each in creating],
         provider=next((each["inputs"] for each in resources if each["type"] == _PROVIDER), None),
     )
 

@@ -38,14 +38,17 @@ class Revision:
     """Status, in Helm's words."""
 
 
-def to_forget(revisions: Sequence[Revision]) -> list[Revision]:
+def to_forget(revisions: Sequence[Revision], *, unknown: bool = False) -> list[Revision]:
     """Return the revisions without which Helm goes on.
 
     A release that never was complete, or is no more, is forgotten as a whole, so that Helm installs it again over what runs.
 
     Args:
         revisions: all revisions of a release.
+        unknown: True if Pulumi's state does not have the release, and so installs it: Helm refuses that for a release that it knows.
     """
+    if unknown:
+        return list(revisions)
     last = max(revisions, key=lambda each: each.number, default=None)
     if last is None or last.status not in INTERRUPTED:
         return []
@@ -65,25 +68,28 @@ def revisions_of(kubectl: Kubectl, release: Release) -> list[Revision]:
     return [Revision(secret, int(number), status) for secret, number, status in map(str.split, lines)]
 
 
-def free_release(kubectl: Kubectl, release: Release, at_work: Callable[[], bool]) -> str:
+def free_release(kubectl: Kubectl, release: Release, at_work: Callable[[], bool], *, unknown: bool = False) -> str:
     """Make Helm forget an interrupted operation on a release, and return a sentence about it.
 
     Args:
         kubectl: kubectl for the cluster.
         release: the release.
         at_work: returns True as long as the operation may still go on.
+        unknown: True if Pulumi's state does not have the release, because its creation was interrupted.
 
     Raises:
         KubectlError: the cluster does not answer or refuses.
     """
     deadline = time.monotonic() + release.timeout
-    while (forgotten := to_forget(revisions := revisions_of(kubectl, release))) and at_work():
+    # Helm's last word is the status, so a plugin that has said it is not waited for.
+    while to_forget(revisions := revisions_of(kubectl, release)) and at_work():
         print(f"{release}: waiting for {PLUGIN}, which may still work on it", flush=True)
         if time.monotonic() > deadline:
             raise KubectlError(
                 f"{release}: {PLUGIN} still works on it after {release.timeout} s; end that process first"
             )
         time.sleep(10)
+    forgotten = to_forget(revisions, unknown=unknown)
     if not revisions:
         return f"{release}: Helm knows no such release."
     last = max(revisions, key=lambda each: each.number)
@@ -168,7 +174,7 @@ def main() -> None:
         with state.kubectl() as kubectl:
             for release in state.releases:
                 try:
-                    print(free_release(kubectl, release, plugin_runs), flush=True)
+                    print(free_release(kubectl, release, plugin_runs, unknown=release in state.half_made), flush=True)
                 except KubectlError as error:
                     raise SystemExit(f"{release}: {error}") from None
     others = bool(state.being_created) and not state.only_releases_are_being_created

@@ -52,6 +52,8 @@ def site_rules(args: MlflowReleaseArgs, files: Sequence[str], places: int) -> li
             "too many large requests at once",
             f"if {{ sc1_conn_cur gt {MAX_LONG} }} || {{ sc2_conn_cur gt {longest} }}",
         ),
+        # A new pod takes seconds for its first answers, on a busy node longer than the controller's 5 s. A rollout would lose what waits.
+        "timeout queue 15s",
         *_passing_on(),
     ]
 
@@ -74,6 +76,16 @@ def script_rules(args: MlflowReleaseArgs) -> list[str]:
         _refuse(400, "send no body to this path", "if { req.body_size gt 0 }"),
         *_passing_on(),
     ]
+
+
+def stays_with_tls(args: MlflowReleaseArgs) -> list[str]:
+    """Return the rule by which a browser asks this host over TLS only.
+
+    The controller's annotation for headers leaves out the answers of HAProxy itself: 401, 403, 413, 429, 503 and 504.
+    """
+    if not args.site.url.startswith("https:"):
+        return []
+    return ['http-after-response set-header Strict-Transport-Security "max-age=31536000"']
 
 
 def _login(args: MlflowReleaseArgs) -> list[str]:

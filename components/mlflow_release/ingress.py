@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pulumi_kubernetes as kubernetes
 
 from .arguments import MlflowReleaseArgs
-from .edge_rules import files_rules, page_rules, script_rules, site_rules
+from .edge_rules import files_rules, page_rules, script_rules, site_rules, stays_with_tls
 from .names import RELEASE, TLS_SECRET
 
 FILES = (
@@ -112,7 +112,7 @@ def _at_least_one_each(args: MlflowReleaseArgs, places: int) -> int:
 def _annotations(args: MlflowReleaseArgs, places: int, rules: Sequence[str]) -> dict[str, str]:
     """Return annotations for HAProxy's controller."""
     site = args.site
-    annotations = {
+    return {
         "haproxy.org/ssl-redirect": "true" if site.redirect_to_https else "false",
         # The default is the controller's own port, 8443, and a controller that exists may have no other.
         "haproxy.org/ssl-redirect-port": str(urlsplit(site.url).port or 443),
@@ -120,8 +120,5 @@ def _annotations(args: MlflowReleaseArgs, places: int, rules: Sequence[str]) -> 
         "haproxy.org/timeout-server": "300s",
         # The controller divides the number among its own pods.
         "haproxy.org/pod-maxconn": str(places),
-        "haproxy.org/backend-config-snippet": "\n".join(rules),
+        "haproxy.org/backend-config-snippet": "\n".join([*rules, *stays_with_tls(args)]),
     }
-    if site.url.startswith("https:"):
-        annotations["haproxy.org/response-set-header"] = 'Strict-Transport-Security "max-age=31536000"'
-    return annotations

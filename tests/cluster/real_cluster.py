@@ -6,10 +6,14 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
+import signal
 import socket
 import subprocess
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,6 +173,78 @@ class ClusterStack:
         """Delete everything, and return the numbers of resources as `up` does."""
         return _counts(self._pulumi("destroy", *self._config, "--yes", "--skip-preview", ok=ok))
 
+    def kill(self, victims: Collection[str], moment: Callable[[], bool], seconds: float, *command: str) -> None:
+        """Run a command of Pulumi, and kill its engine, its plugin for Kubernetes or both some seconds after a moment.
+
+        If only the plugin is killed, the command ends by itself. If only the engine is killed, the plugin works on.
+
+        Args:
+            victims: `engine`, `plugin` or both.
+            moment: returns True from the moment on.
+            seconds: time from the moment to the kill.
+            command: the command, for example `up`.
+
+        Raises:
+            CommandError: the moment did not come before the command's end.
+        """
+        words = ["pulumi", "--non-interactive", "--color=never", *command, *self._config, "--yes", "--skip-preview"]
+        with self._killed_log.open("wb") as log:
+            engine = subprocess.Popen(words, cwd=ROOT, env=self._environment(), stdout=log, stderr=log)
+            while not moment():
+                if engine.poll() is not None:
+                    raise CommandError(f"pulumi {command[0]} ended before it could be killed")
+                time.sleep(0.05)
+            time.sleep(seconds)
+            plugins = [pid for pid, program in _children(engine.pid) if "pulumi-resource-kubernetes" in program]
+            for pid in [*(plugins if "plugin" in victims else []), *([engine.pid] if "engine" in victims else [])]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            engine.wait(600)
+
+    def deletes_the_release(self) -> bool:
+        """Return True once the command that is to be killed deletes MLflow's release, which takes Helm about a second."""
+        return re.search(r"mlflow-release\W+deleting", self._killed_log.read_text()) is not None
+
+    @property
+    def _killed_log(self) -> Path:
+        return self.folder / "killed.log"
+
+    def unstick(self, then: Sequence[str] = ()) -> str:
+        """Run `make unstick`, then a command or those that it names, and return what it said.
+
+        Raises:
+            CommandError: it failed, or one of the commands.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "operations.unstick", STACK],
+            # Pulumi writes its settings file where it runs.
+            cwd=self.folder,
+            env={**self._environment(), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=1800,
+            check=False,
+        )
+        if done.returncode:
+            raise CommandError(f"unstick failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        steps = done.stdout.partition("Now run:\n")[2].partition("To finish")[0]
+        named = [shlex.split(step, comments=True)[1:] for step in steps.splitlines() if step.strip()]
+        for words in [then] if then else named:
+            self._pulumi(*words, *self._config, "--yes", "--skip-preview")
+        return done.stdout
+
+    def destroy_only(self, urn: str) -> None:
+        """Delete a resource and what depends on it.
+
+        Raises:
+            CommandError: Pulumi could not.
+        """
+        self._pulumi("destroy", *self._config, "--yes", "--skip-preview", "--target", urn, "--target-dependents")
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return the resources of the state."""
+        return json.loads(self._pulumi("stack", "export"))["deployment"].get("resources", [])
+
     def changes(self) -> dict[str, list[str]]:
         """Preview an `up`, and return its operations except `same` and `read`, each with the logical names."""
         digest = json.loads(self._pulumi("preview", *self._config, "--json"))
@@ -283,8 +359,25 @@ class _Connection(http.client.HTTPSConnection):
         self.sock = any_certificate().wrap_socket(raw, server_hostname=HOST)
 
 
+def _children(pid: int) -> Iterator[tuple[int, str]]:
+    """Find the children of a process, each with its program."""
+    lines = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    for child, parent, program, *_ in (line.split() for line in lines.splitlines()):
+        if int(parent) == pid:
+            yield int(child), program
+
+
 def _plugins() -> Path:
     return Path(os.environ.get("PULUMI_HOME", "~/.pulumi")).expanduser() / "plugins"
+
+
+def site_certificate(site: ClusterStack, files: tuple[Path, Path]) -> None:
+    """Give the site a certificate and its key."""
+    made = site.kubectl(
+        *("-n", "mlflow", "create", "secret", "tls", "site-tls", "--dry-run=client", "-o", "yaml"),
+        *(f"--cert={files[0]}", f"--key={files[1]}"),
+    )
+    site.kubectl("apply", "-f", "-", given=made)
 
 
 def _counts(output: str) -> dict[str, int]:

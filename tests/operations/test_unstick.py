@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from operations import unstick
-from operations.stack_cluster import Kubectl, KubectlError, Release
+from operations.stack_cluster import Kubectl, KubectlError, Release, State
 from operations.unstick import Revision, free_release, to_forget
 from tests import ROOT
 
@@ -114,8 +114,10 @@ def test_a_killed_upgrade_is_freed_and_the_next_command_named(tmp_path: Path) ->
     assert changes[1].endswith("-n mlflow delete secret sh.helm.release.v1.mlflow.v2")
 
 
-def test_a_killed_installation_is_found_by_the_operation_in_the_state(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, state(creating=[RELEASE]), ["sh.helm.release.v1.mlflow.v1 1 pending-install"])
+# A plugin that goes on without its engine finishes the installation, and the state does not hear of it.
+@pytest.mark.parametrize("status", ["pending-install", "deployed"])
+def test_a_killed_installation_is_found_by_the_operation_in_the_state(tmp_path: Path, status: str) -> None:
+    machine = Machine(tmp_path, state(creating=[RELEASE]), [f"sh.helm.release.v1.mlflow.v1 1 {status}"])
     code, said, changes = machine.run()
     assert code == 0, said
     assert len(changes) == 1
@@ -182,3 +184,20 @@ def test_a_plugin_that_never_ends_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(unstick.time, "sleep", lambda _: None)
     with pytest.raises(KubectlError, match="pulumi-resource-kubernetes still works on it after 0 s"):
         free_release(Cluster([]), Release("mlflow", "mlflow", 0), lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "arguments"),
+    [
+        ({"context": "node"}, ["--context", "node"]),
+        # Pulumi takes the variable KUBECONFIG for the setting.
+        (
+            {"context": "node", "kubeconfig": "/home/me/config"},
+            ["--kubeconfig", "/home/me/config", "--context", "node"],
+        ),
+    ],
+    ids=["the usual file", "a file that a variable names"],
+)
+def test_kubectl_asks_the_cluster_of_the_state(inputs: dict[str, Any], arguments: Sequence[str]) -> None:
+    with State(releases=[], namespaces=[], half_made=[], being_created=[], provider=inputs).kubectl() as kubectl:
+        assert kubectl.cluster == arguments

@@ -964,11 +964,17 @@ def test_a_redirect_is_there_where_haproxy_ends_tls(request: pytest.FixtureReque
 
 
 def test_browsers_are_told_to_stay_with_tls_where_there_is_tls(prod: Deployment) -> None:
-    header = "haproxy.org/response-set-header"
-    assert "Strict-Transport-Security" in (annotation(prod, header) or "")
+    snippet, rule = "haproxy.org/backend-config-snippet", "http-after-response set-header Strict-Transport-Security"
+    # `http-response`, which the controller's annotation writes, is not asked about an answer of HAProxy itself.
+    assert rule in (annotation(prod, snippet) or "")
     plain_http = Computed({"ingress.plainHttp": True})
-    assert annotation(plain_http, header) is None
+    assert rule not in (annotation(plain_http, snippet) or "")
     assert annotation(plain_http, "haproxy.org/ssl-redirect") == "false"
+
+
+def test_a_request_waits_for_a_new_pod_longer_than_its_first_answers_take(prod: Deployment) -> None:
+    # On a node a rollout lost a request that had waited for the controller's 5 s.
+    assert "timeout queue 15s" in backend_lines(prod)
 
 
 def test_a_person_is_told_how_to_log_in_without_being_shown_the_password(prod: Deployment) -> None:
