@@ -223,6 +223,8 @@ class PrivatePostgres(pulumi.ComponentResource):
             vpc_security_group_ids=[security_group.id],
             parameter_group_name=parameter_group.name,
             publicly_accessible=False,
+            # Named, because an account may have another default, such as one that expires.
+            ca_cert_identifier="rds-ca-rsa2048-g1",
             iam_database_authentication_enabled=True,
             multi_az=args.multi_az,
             backup_retention_period=args.backup_retention_days,

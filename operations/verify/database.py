@@ -23,8 +23,8 @@ def state(subject: Subject) -> str:
     if not status.startswith(WORKING):
         raise MissingError(f"it is {status}; wait until it is available, or see docs/stuck-states.md")
     version: str = found["EngineVersion"]
-    waits = (found.get("PendingModifiedValues") or {}).get("EngineVersion", version)
-    if waits.partition(".")[0] != subject.settings.postgres.engine_version:
+    waits: dict[str, str] = found.get("PendingModifiedValues") or {}
+    if waits.get("EngineVersion", version).partition(".")[0] != subject.settings.postgres.engine_version:
         raise MissingError(
             f"PostgreSQL {version} runs, and the stack has {subject.settings.postgres.engine_version}; see what waits (below)"
         )

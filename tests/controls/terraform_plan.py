@@ -14,6 +14,7 @@ from tests.contract.recordings import recording
 from tests.unit.harness import Deployment, Resource, plain
 
 TYPES = {
+    "aws:cloudwatch/logGroup:LogGroup": "aws_cloudwatch_log_group",
     "aws:cloudwatch/metricAlarm:MetricAlarm": "aws_cloudwatch_metric_alarm",
     "aws:ec2/securityGroup:SecurityGroup": "aws_security_group",
     "aws:eks/podIdentityAssociation:PodIdentityAssociation": "aws_eks_pod_identity_association",

@@ -459,6 +459,7 @@ def test_what_forces_tls_is_applied_as_aws_says_it_is(dev: Deployment) -> None:
         ("copyTagsToSnapshot", True),
         ("iamDatabaseAuthenticationEnabled", True),
         ("performanceInsightsEnabled", True),
+        ("caCertIdentifier", "rds-ca-rsa2048-g1"),
         ("databaseInsightsMode", "standard"),
         ("enabledCloudwatchLogsExports", ["postgresql", "upgrade"]),
         ("monitoringInterval", 60),
