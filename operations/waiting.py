@@ -44,10 +44,8 @@ def differences(digest: Mapping[str, Any]) -> tuple[str, set[str]] | None:
     if len(steps) != 1 or steps[0]["op"] != "update" or not str(steps[0]["urn"]).split("::")[2].endswith(INSTANCE):
         return None
     (step,) = steps
-    identifier: Any = step["newState"]["inputs"].get("identifier")
-    return str(identifier), {
-        path.partition(".")[0] for path in step.get("detailedDiff") or step.get("diffReasons") or []
-    }
+    detailed = cast("Mapping[str, Any]", step.get("detailedDiff") or {})
+    return str(step["newState"]["inputs"].get("identifier")), {path.partition(".")[0] for path in detailed}
 
 
 def what_waits(differs: set[str], pending: Mapping[str, Any]) -> str | None:
