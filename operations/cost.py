@@ -1,6 +1,6 @@
 """Estimate of a stack's monthly cost: ``make cost STACK=dev``.
 
-The prices are in ``operations/prices.yaml``. They were typed from AWS's price list on 29 November 2026; the file says which of them were
+The prices are in ``operations/prices.yaml``. They were typed on 29 November 2026; the file says which of them were
 found again elsewhere. Each item has two ends: a quiet month just after the first `up`, and the most that the settings allow. The cluster and its nodes are not included: they exist already, and the resources that the pods request are
 printed instead.
 """
