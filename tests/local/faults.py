@@ -48,7 +48,8 @@ _GENERATED = (
     (r"\b(vpc|subnet|sg|sgr)-[0-9a-f]{17}\b", r"\1-*"),
     (r"\bmlflow-[0-9a-f]{10}-(\d+)\b", r"mlflow-*-\1"),
     (r"\b(a)-[0-9a-f]{16}\b", r"\1-*"),
-    (r"(?<=[a-z])-[0-9a-f]{7}\b", "-*"),
+    # Seven signs of a provider, eight of a RandomId.
+    (r"(?<=[a-z])-[0-9a-f]{7,8}\b", "-*"),
     (r'("checksum/secrets": )"[0-9a-f]{16}"', r'\1"*"'),
     (r'"revision": \d+', '"revision": "*"'),
     (r"(sh\.helm\.release\.v1\.[\w-]+)\.v\d+", r"\1.v*"),

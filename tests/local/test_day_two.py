@@ -279,17 +279,6 @@ def test_the_login_cache_saves_the_hash_on_every_request(two_pods: LocalStack, a
     )
 
 
-def test_a_page_of_the_site_can_write_and_its_plain_twin_cannot(site: LocalStack, admin: tuple[str, str]) -> None:
-    # MLflow accepts every origin on localhost, so only another name shows that the setting works.
-    origin = f"https://mlflow.example.com:{site.https_port}"
-    site.up(mlflow__host="mlflow.example.com", mlflow__url=origin)
-    host = {"Host": f"mlflow.example.com:{site.https_port}"}
-    ours = send(site, "POST", CREATE, {"name": "from the page"}, admin, host | {"Origin": origin})
-    assert ours.status == 200
-    for foreign in (origin.replace("https", "http"), "https://mlflow.example.com", "https://evil.example"):
-        assert send(site, "POST", CREATE, {"name": foreign}, admin, host | {"Origin": foreign}).status == 403
-
-
 def test_a_postgresql_upgrade_at_once_is_over_when_up_ends(site: LocalStack, admin: tuple[str, str]) -> None:
     kept = _experiments(site, admin)
     assert "large" in kept
@@ -300,6 +289,17 @@ def test_a_postgresql_upgrade_at_once_is_over_when_up_ends(site: LocalStack, adm
     assert _experiments(site, admin) == kept
     assert site.changes() == {}
     assert send(site, "POST", CREATE, {"name": "after the upgrade"}, admin, {"Origin": site.url}).status == 200
+
+
+def test_a_page_of_the_site_can_write_and_its_plain_twin_cannot(site: LocalStack, admin: tuple[str, str]) -> None:
+    # MLflow accepts every origin on localhost, so only another name shows that the setting works.
+    origin = f"https://mlflow.example.com:{site.https_port}"
+    site.up(mlflow__host="mlflow.example.com", mlflow__url=origin)
+    host = {"Host": f"mlflow.example.com:{site.https_port}"}
+    ours = send(site, "POST", CREATE, {"name": "from the page"}, admin, host | {"Origin": origin})
+    assert ours.status == 200
+    for foreign in (origin.replace("https", "http"), "https://mlflow.example.com", "https://evil.example"):
+        assert send(site, "POST", CREATE, {"name": foreign}, admin, host | {"Origin": foreign}).status == 403
 
 
 def _verify(site: LocalStack) -> tuple[int, str]:
