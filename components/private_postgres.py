@@ -55,7 +55,8 @@ class PrivatePostgresArgs:
     maintenance_window: pulumi.Input[str] | None = None
     """Time of maintenance in UTC and lower case, for example ``sun:03:00-sun:04:00``. None: AWS chooses one."""
     apply_immediately: bool = False
-    """True to change class, version, storage and Multi-AZ at once, with an interruption. False (default) waits for the maintenance window."""
+    """True to change class, version, storage and Multi-AZ at once, with an interruption. False (default) waits for the maintenance
+    window, and leaves the parameter group behind when the component goes."""
     allow_major_upgrade: bool = False
     """True to let another `engine_version` upgrade the instance, which cannot be taken back. Default false."""
     log_retention_days: pulumi.Input[int] = 30

@@ -3,6 +3,7 @@
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """CloudWatch: alarms and log groups."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from local.plugins.aws.api import ApiResource, as_written, call, unless_gone
@@ -46,7 +47,7 @@ class LogGroup(Resource):
         actual = {
             "name": resource_id,
             "retentionInDays": found.get("retentionInDays"),
-            "tags": call("logs", "list_tags_log_group", logGroupName=resource_id)["tags"],
+            "tags": call("logs", "list_tags_for_resource", resourceArn=_plain_arn(found))["tags"],
         }
         wanted = inputs or {"name": resource_id}
         return State(
@@ -58,9 +59,10 @@ class LogGroup(Resource):
     def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
         if "tags" in changed(old, inputs):
             gone = sorted(old.get("tags", {}).keys() - inputs.get("tags", {}).keys())
-            call("logs", "tag_log_group", logGroupName=resource_id, tags=inputs.get("tags", {}))
+            arn = _plain_arn(self._describe(resource_id) or {})
+            call("logs", "tag_resource", resourceArn=arn, tags=inputs.get("tags", {}))
             if gone:
-                call("logs", "untag_log_group", logGroupName=resource_id, tags=gone)
+                call("logs", "untag_resource", resourceArn=arn, tagKeys=gone)
         return self._keep(resource_id, inputs)
 
     def delete(self, resource_id: str, properties: Properties) -> None:
@@ -74,3 +76,8 @@ class LogGroup(Resource):
     def _describe(name: str) -> Any | None:
         answer = call("logs", "describe_log_groups", logGroupNamePrefix=name)
         return next((group for group in answer["logGroups"] if group["logGroupName"] == name), None)
+
+
+def _plain_arn(group: Mapping[str, Any]) -> str:
+    # The description ends in `:*`, which stands for the group's streams.
+    return str(group["arn"]).removesuffix(":*")

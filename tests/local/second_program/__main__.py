@@ -37,6 +37,7 @@ postgres = PrivatePostgres(
         instance_class="db.t4g.small",
         allow_security_groups={"cluster": cluster.security_group_id},
         protect=False,
+        apply_immediately=True,
     ),
 )
 addresses = ClusterAddresses(dns=cluster.dns_address, api_server=cluster.api_networks)
