@@ -31,7 +31,9 @@ class PostgresAlarms(pulumi.ComponentResource):
     def __init__(self, name: str, args: PostgresAlarmsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlflow-eks:index:PostgresAlarms", name, {}, opts)
 
-        def alarm(what: str, metric: str, comparison: str, threshold: float, description: str, silence: str) -> None:
+        def alarm(
+            what: str, metric: str, comparison: str, threshold: float, description: str, silence: str = "missing"
+        ) -> None:
             aws.cloudwatch.MetricAlarm(
                 f"{name}-{what}",
                 alarm_description=description,
@@ -66,7 +68,6 @@ class PostgresAlarms(pulumi.ComponentResource):
             below,
             0.1 * GIB,
             "MLflow's database: less than 100 MiB of memory left for 15 minutes",
-            "missing",
         )
         alarm(
             "storage",
@@ -75,7 +76,6 @@ class PostgresAlarms(pulumi.ComponentResource):
             # RDS enlarges the storage when a tenth is left, which nobody need know. It tells by an event when it cannot.
             args.allocated_storage * GIB / 20,
             "MLflow's database: a twentieth of the storage left",
-            "missing",
         )
         if args.max_connections:
             limit = args.max_connections * 8 // 10
@@ -85,6 +85,5 @@ class PostgresAlarms(pulumi.ComponentResource):
                 above,
                 limit,
                 f"MLflow's database: more than {limit} connections (80 %)",
-                "missing",
             )
         self.register_outputs({})

@@ -2,25 +2,17 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from local import aws_account
 from local.stack import LocalStack
 from local.supervisor.client import Supervisor
-from operations.iam.policies import Place, Policy, deploy, preview
+from operations.iam.policies import Policy, deploy, preview
+from operations.iam.write_page import EXAMPLE
 
-PLACE = Place(
-    account="123456789012",
-    region="eu-west-1",
-    cluster="mlflow-local",
-    host="localhost",
-    stack="local",
-    state_bucket="my-pulumi-state",
-    state_key="arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555",
-    owner="acme",
-    repository="mlflow-eks",
-)
+PLACE = replace(EXAMPLE, cluster="mlflow-local", host="localhost", stack="local", owner="acme")
 
 _LOGGED = re.compile(r"\] (?P<service>\w+) (?P<action>\w+|[A-Z]+ \S+) (?P<status>\d{3})$", re.MULTILINE)
 """A line of the account's log: the service, then an action or a method with a path, then the status."""
