@@ -169,7 +169,7 @@ def test_a_section_that_is_none_is_refused_beside_the_other_mistakes(
 
 
 def test_an_engine_version_that_is_not_offered_is_refused_without_a_traceback(stack: LocalStack) -> None:
-    with stack.with_settings(postgres__engineVersion="29"):
+    with stack.with_settings(postgres__engineVersion="29", postgres__allowMajorUpgrade=True):
         refused = stack.pulumi("preview", ok=False)
     assert refused.returncode != 0
     said = refused.stdout + refused.stderr

@@ -188,9 +188,9 @@ def test_a_postgresql_upgrade_waits_for_the_window_and_keeps_everything(site: Si
     assert site.stack.changes() == {"update": ["postgres-instance"]}
     site.stack.command("maintenance")
     assert postgresql(site.stack) == 18
+    # The state has the version of before until somebody refreshes it.
+    site.stack.pulumi("refresh", "--yes")
     assert site.stack.changes() == {}
-    compared = site.stack.pulumi("preview", "--refresh", "--expect-no-changes", ok=False)
-    assert compared.returncode == 0, compared.stdout
     assert site.look("3.7.0") == site.before
     site.reader_may_what_was_granted()
     # RDS refused to delete it while the upgrade waited, so Pulumi had to leave it behind.

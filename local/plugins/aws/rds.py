@@ -260,3 +260,8 @@ class EventSubscription(ApiResource):
     output_paths = {"arn": "EventSubscriptionArn"}
     autoname = "name"
     replace = frozenset({"name", "sourceType"})
+
+    def update(self, resource_id: str, old: Properties, inputs: Properties) -> Properties:
+        # moto cannot change a subscription.
+        self.delete(resource_id, old)
+        return self.create(inputs)[1]
