@@ -31,6 +31,7 @@ from components.mlflow_release import (
     LoginArgs,
     LoginMode,
     MlflowReleaseArgs,
+    OidcArgs,
     PodArgs,
     SiteArgs,
 )
@@ -40,6 +41,7 @@ from components.private_postgres import PrivatePostgres, PrivatePostgresArgs
 from settings.all_settings import Settings
 from settings.login import Auth
 from settings.max_connections import max_connections
+from settings.oidc import Oidc
 
 
 @dataclass(frozen=True)
@@ -338,7 +340,13 @@ def _login(section: Auth) -> LoginArgs:
         default_permission=section.default_permission,
         cache_seconds=section.cache_seconds,
         ldap=LdapArgs(**section.ldap.model_dump()) if section.ldap else None,
+        oidc=_oidc(section.oidc) if section.oidc else None,
     )
+
+
+def _oidc(section: Oidc) -> OidcArgs:
+    secret = section.client_secret.get_secret_value()
+    return OidcArgs(client_secret=pulumi.Output.secret(secret), **section.model_dump(exclude={"client_secret"}))
 
 
 def dns_record(settings: Settings, cluster: EksCluster | None, load_balancer: pulumi.Input[str]) -> DnsRecordArgs:

@@ -122,6 +122,14 @@ class Settings(Section):
                     based_on=["ingress.plainHttp"],
                 )
             )
+        if self.mlflow.auth.oidc and self.url.startswith("http:"):
+            found.append(
+                Problem(
+                    "mlflow.auth.mode",
+                    f"is oidc and the site is {self.url}; its cookie is for HTTPS only: drop ingress.plainHttp, or write mode: basic",
+                    based_on=["mlflow.url", "ingress.plainHttp"],
+                )
+            )
         return found
 
     def _without_aws(self) -> list[Problem]:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from settings.oidc import Oidc
 from settings.problem import Problem
 from settings.section import Section
 from settings.value_types import DistinguishedName, LdapUri, Password, matching
@@ -53,12 +54,13 @@ class Ldap(Section):
 class Auth(Section):
     """The login."""
 
-    mode: Literal["basic", "ldap", "none"] = "basic"
-    """Kind of login. ``basic``: MLflow's own users. ``ldap``: a directory checks passwords. ``none``: every visitor may do everything."""
+    mode: Literal["basic", "ldap", "oidc", "none"] = "basic"
+    """Kind of login. ``basic``: MLflow's own users. ``ldap``: a directory checks passwords. ``oidc``: an identity provider logs people in
+    (single sign-on). ``none``: every visitor may do everything."""
     admin_username: Annotated[
         str, matching(r"[A-Za-z0-9._-]{1,64}", "write 1 to 64 characters out of A-Z a-z 0-9 . _ -")
     ] = "admin"
-    """Name of the first administrator. With ``mode: ldap``, the only account that the directory does not check."""
+    """Name of the first administrator. With ``mode: ldap`` and ``mode: oidc``, the only account with a password of MLflow's."""
     admin_password: Password | None = None
     """Password of the first administrator, a secret. Generated when absent. MLflow reads it at its first start only: see ``docs/rotation.md``."""
     default_permission: Literal["NO_PERMISSIONS", "READ", "EDIT", "MANAGE"] = "NO_PERMISSIONS"
@@ -68,31 +70,39 @@ class Auth(Section):
     password and a removed user count at once all the same; with ``mode: ldap`` after that time. A change replaces the pods."""
     ldap: Ldap | None = None
     """The directory, with ``mode: ldap``."""
+    oidc: Oidc | None = None
+    """The identity provider, with ``mode: oidc``."""
 
     def problems(self) -> list[Problem]:
-        """Require `ldap` and `mode: ldap` together, and no password for a login that is off."""
-        if self.mode == "ldap" and self.ldap is None:
-            return [
-                Problem(
-                    "mode",
-                    "is ldap but `ldap` is missing; give its uri, lookupBind, groupSearchBase, adminGroupDn and userGroupDn",
-                    based_on=["ldap"],
-                )
-            ]
-        if self.mode != "ldap" and self.ldap is not None:
-            return [
-                Problem(
-                    "ldap",
-                    f"is given but `mode` is {self.mode}; basic and LDAP exclude each other: write mode: ldap or drop ldap",
-                    based_on=["mode"],
-                )
-            ]
+        """Require a block and its mode together, and no password for a login that is off."""
+        for block, given, needed in (
+            ("ldap", self.ldap, "uri, lookupBind, groupSearchBase, adminGroupDn and userGroupDn"),
+            ("oidc", self.oidc, "issuer, clientId, clientSecret and userGroups"),
+        ):
+            if self.mode == block and given is None:
+                return [Problem("mode", f"is {block} but `{block}` is missing; give its {needed}", based_on=[block])]
+            if self.mode != block and given is not None:
+                return [
+                    Problem(
+                        block,
+                        f"is given but `mode` is {self.mode}; the kinds of login exclude each other: write mode: {block} or drop {block}",
+                        based_on=["mode"],
+                    )
+                ]
         if self.mode == "none" and self.admin_password is not None:
             return [
                 Problem(
                     "adminPassword",
                     "is given but `mode` is none, so nothing asks for it; drop it or write mode: basic",
                     based_on=["mode"],
+                )
+            ]
+        if self.oidc and self.admin_username in self.oidc.machines:
+            return [
+                Problem(
+                    "oidc.machines",
+                    f"names the account {self.admin_username}, which is `adminUsername`; write another name",
+                    based_on=["adminUsername"],
                 )
             ]
         return []

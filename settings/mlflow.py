@@ -235,6 +235,15 @@ class Mlflow(Section):
                     based_on=["chartVersion"],
                 )
             )
+        if self.auth.oidc and self.chart_version == "1.8.1":
+            found.append(
+                Problem(
+                    "auth.mode",
+                    "is oidc, and MLflow 3.7.0 of chart 1.8.1 lacks the roles and routes that this login builds on; write chartVersion 1.11.5, "
+                    "or mode: basic",
+                    based_on=["chartVersion"],
+                )
+            )
         charts = MLFLOW_OF_A_CHART[self.chart_version]
         if self.image and _version(self.image.tag) < _version(charts):
             found.append(

@@ -228,6 +228,10 @@ Password = Annotated[
     ),
 ]
 ForeignPassword = Annotated[SecretStr, AfterValidator(_not_empty)]
+ClientSecret = Annotated[
+    SecretStr,
+    _secret_matching(r"[!-~]{8,512}", "8 to 512 characters of ASCII without spaces, as the provider shows it"),
+]
 KeyText = Annotated[
     SecretStr,
     _secret_matching(

@@ -10,6 +10,7 @@ from .arguments import (
     LoginArgs,
     LoginMode,
     MlflowReleaseArgs,
+    OidcArgs,
     PodArgs,
     SiteArgs,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "LoginMode",
     "MlflowRelease",
     "MlflowReleaseArgs",
+    "OidcArgs",
     "PodArgs",
     "SiteArgs",
 ]

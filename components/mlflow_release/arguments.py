@@ -1,9 +1,10 @@
 """Arguments of `MlflowRelease`, a class for each part of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
+from urllib.parse import urlsplit
 
 import pulumi
 
@@ -92,6 +93,8 @@ class LoginMode(StrEnum):
     """MLflow's own users."""
     LDAP = "ldap"
     """A directory checks passwords."""
+    OIDC = "oidc"
+    """An identity provider logs people in."""
     NONE = "none"
     """No login: every visitor may do everything."""
 
@@ -123,11 +126,55 @@ class LdapArgs:
 
 
 @dataclass(frozen=True)
+class OidcArgs:
+    """The identity provider that logs people in by OpenID Connect, and the tokens that programs log in with."""
+
+    issuer: str
+    """Issuer, as the provider's discovery document writes it."""
+    client_id: str
+    """Id of the client. Its redirect URI is the site's address with ``/oidc/callback``."""
+    client_secret: pulumi.Input[str]
+    """Secret of the client, a secret. It goes into a Kubernetes Secret and nowhere else."""
+    user_groups: Sequence[str] = ()
+    """Groups whose members may log in. Empty: everybody of ``allowed_domains``, or whom the provider knows."""
+    admin_groups: Sequence[str] = ()
+    """Groups whose members are MLflow administrators."""
+    allowed_domains: Sequence[str] = ()
+    """Domains of verified e-mail addresses. Empty: any."""
+    teams: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Group to the role of MLflow that its members have."""
+    scopes: Sequence[str] = ("openid", "profile", "email")
+    """Scopes to ask for."""
+    parameters: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Further parameters of the authorization request."""
+    name_claim: str = "preferred_username"
+    """Claim with the name of a person's account, default ``preferred_username``."""
+    groups_claim: str = "groups"
+    """Claim with a person's groups, or a path with dots to it, default ``groups``."""
+    audience: str | None = None
+    """Audience of the tokens of programs. None: no token is accepted."""
+    audience_claim: str = "aud"
+    """Claim of the issuer's access tokens that names the audience, default ``aud``."""
+    machines: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Account to the issuer, a space and the subject of the machine that it is for."""
+    session_hours: int = 8
+    """Hours after which a person logs in again, default 8."""
+    ca_certificate: str | None = None
+    """CA certificate of the issuer's server, PEM. None: the public ones."""
+
+    @property
+    def ports(self) -> list[int]:
+        """TCP ports of the issuers, in ascending order."""
+        issuers = [self.issuer, *(workload.partition(" ")[0] for workload in self.machines.values())]
+        return sorted({urlsplit(issuer).port or 443 for issuer in issuers})
+
+
+@dataclass(frozen=True)
 class LoginArgs:
     """The login.
 
     Raises:
-        ValueError: `mode` is ldap without the block `ldap`, or the other way round.
+        ValueError: a mode without the block of its name, or the other way round.
     """
 
     mode: LoginMode = LoginMode.BASIC
@@ -142,13 +189,16 @@ class LoginArgs:
     """Seconds for which a checked password is remembered, default 60; 0 checks every request."""
     ldap: LdapArgs | None = None
     """The directory, with mode ``ldap``."""
+    oidc: OidcArgs | None = None
+    """The identity provider, with mode ``oidc``."""
 
     def __post_init__(self) -> None:
-        """Reject `ldap` without its mode, and the mode without `ldap`: either would check logins otherwise than intended."""
-        if (self.mode == LoginMode.LDAP) != (self.ldap is not None):
-            raise ValueError(
-                f"login: mode is {self.mode} and ldap is {'given' if self.ldap else 'missing'}; give both or neither"
-            )
+        """Reject a block without its mode, and a mode without its block: either would check logins otherwise than intended."""
+        for mode, block in ((LoginMode.LDAP, self.ldap), (LoginMode.OIDC, self.oidc)):
+            if (self.mode == mode) != (block is not None):
+                raise ValueError(
+                    f"login: mode is {self.mode} and {mode} is {'given' if block else 'missing'}; give both or neither"
+                )
 
 
 @dataclass(frozen=True)

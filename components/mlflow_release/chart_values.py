@@ -10,7 +10,7 @@ from . import database_access
 from .arguments import MlflowReleaseArgs
 from .ingress import ingress_values, threads
 from .login_code import CONFIG_MAP, FOLDER, VOLUME, LoginCode
-from .names import ADMIN_SECRET, DATABASE_SECRET, KEYS_SECRET, POD_LABELS, RELEASE, SERVICE_ACCOUNT
+from .names import ADMIN_SECRET, DATABASE_SECRET, KEYS_SECRET, OIDC_SECRET, POD_LABELS, RELEASE, SERVICE_ACCOUNT
 
 GATEWAY_PROVIDERS = "openai,azure,anthropic,gemini,mistral,groq,deepseek,xai,openrouter"
 """Providers of models whose requests go through aiohttp, which `pod_code/outgoing.py` guards. Others bring a client of their own."""
@@ -55,7 +55,7 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
         "log": {"enabled": False},
         "extraArgs": _server_arguments(args, code),
         "extraEnvVars": _environment(args, code),
-        "extraSecretNamesForEnvFrom": [KEYS_SECRET],
+        "extraSecretNamesForEnvFrom": [KEYS_SECRET, *([OIDC_SECRET] if args.login.oidc else [])],
         "podAnnotations": {"checksum/secrets": checksum},
         "podSecurityContext": {
             **user,

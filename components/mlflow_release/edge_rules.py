@@ -93,8 +93,17 @@ def _login(args: MlflowReleaseArgs) -> list[str]:
     if args.login.mode == LoginMode.NONE:
         return []
     reason, header = "log in with a name and a password", "hdr WWW-Authenticate 'Basic realm=\"mlflow\"' "
+    accepted = ['acl has_login req.hdr(authorization) -m beg -i "basic "']
+    if args.login.mode == LoginMode.OIDC:
+        reason, header = "log in at the site, or send a token", "hdr WWW-Authenticate 'Bearer realm=\"mlflow\"' "
+        accepted = [
+            'acl has_login req.hdr(authorization) -m beg -i "basic " "bearer "',
+            "acl has_login req.cook(__Host-mlflow) -m found",
+            # MLflow answers a browser without a session with the way to the provider.
+            "acl is_open method GET",
+        ]
     return [
-        'acl has_login req.hdr(authorization) -m beg -i "basic "',
+        *accepted,
         "acl is_open path /health",
         # A browser asks so, without a login, whether a page may send a request. MLflow answers by the page's origin.
         "acl is_open method OPTIONS",

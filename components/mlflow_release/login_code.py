@@ -4,7 +4,7 @@ import hashlib
 import importlib.resources
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from . import pod_code
 from .arguments import LoginMode, MlflowReleaseArgs
@@ -18,16 +18,23 @@ VOLUME = "login"
 CONFIG_MAP = "mlflow-login"
 """Name of the ConfigMap that holds the code."""
 FILES = (
+    "accounts.py",
     "answers.py",
     "authorization.py",
     "failed_logins.py",
     "ldap_login.py",
     "login_tables.py",
+    "oidc_login.py",
+    "oidc_provider.py",
+    "oidc_rules.py",
+    "oidc_sessions.py",
     "outgoing.py",
     "password_login.py",
     "request_rules.py",
 )
 """Files of the code."""
+NOT_RULES = {"client_secret", "ca_certificate"}
+"""Arguments of the login by OpenID Connect that are elsewhere than in its rules."""
 GUNICORN_CONFIGURATION = "login_tables.py"
 """File of the code that creates the login's tables before gunicorn starts workers."""
 
@@ -55,12 +62,17 @@ def login_code(args: MlflowReleaseArgs) -> LoginCode | None:
     if login.mode == LoginMode.NONE:
         return None
     # The image's own function for LDAP refuses every login over TLS, and blocks the server while the directory does not answer: docs/ldap.md.
-    module = "ldap_login" if login.ldap else "password_login"
-    authority = {"ca.crt": login.ldap.ca_certificate} if login.ldap and login.ldap.ca_certificate else {}
+    module = "ldap_login" if login.ldap else "oidc_login" if login.oidc else "password_login"
+    server = login.ldap or login.oidc
+    settings = {"ca.crt": server.ca_certificate} if server and server.ca_certificate else {}
+    if login.oidc:
+        rules = {field.name: getattr(login.oidc, field.name) for field in fields(login.oidc)}
+        rules = {key: rule for key, rule in rules.items() if key not in NOT_RULES}
+        settings["oidc.json"] = json.dumps(rules | {"site": args.site.url}, default=list, indent=1, sort_keys=True)
     # Every file, whatever the login and the chart: a release that is rolled back finds the code of its pods.
     code = {file: (CODE / file).read_text(encoding="utf-8") for file in FILES}
     return LoginCode(
         f"{module}:authenticate",
-        {**code, **authority},
+        {**code, **settings},
         f"{FOLDER}/{GUNICORN_CONFIGURATION}" if chart.gunicorn else None,
     )

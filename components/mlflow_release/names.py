@@ -6,6 +6,7 @@ SERVICE_ACCOUNT = "mlflow"
 DATABASE_SECRET = "postgres-database-secret"  # noqa: S105  (the name of a Secret)
 ADMIN_SECRET = "mlflow-auth"  # noqa: S105
 KEYS_SECRET = "mlflow-keys"  # noqa: S105
+OIDC_SECRET = "mlflow-oidc"  # noqa: S105
 DATABASE_CA = "mlflow-database-ca"
 TLS_SECRET = "mlflow-tls"  # noqa: S105
 CONTAINER_PORT = 5000

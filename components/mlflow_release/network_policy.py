@@ -13,7 +13,7 @@ POD_IDENTITY_AGENT = "169.254.170.23/32"
 
 
 def network_policy(args: MlflowReleaseArgs) -> kubernetes.networking.v1.NetworkPolicySpecArgsDict:
-    """Allow connections from the ingress controller, and to what the settings need: database, DNS, S3, gateway, directory."""
+    """Allow connections from the ingress controller, and to what the settings need: database, DNS, S3, gateway, directory, identity providers."""
     egress: list[kubernetes.networking.v1.NetworkPolicyEgressRuleArgsDict] = [dns(args.cluster)]
     database: kubernetes.networking.v1.NetworkPolicyEgressRuleArgsDict = {"ports": tcp(args.database.port)}
     if args.database.networks:
@@ -33,6 +33,9 @@ def network_policy(args: MlflowReleaseArgs) -> kubernetes.networking.v1.NetworkP
         directory = urlsplit(args.login.ldap.uri)
         # The directory can be in the cluster or outside, so the rule names no peer.
         egress.append({"ports": tcp(directory.port or (636 if directory.scheme == "ldaps" else 389))})
+    if args.login.oidc is not None:
+        # The same holds for identity providers.
+        egress.append({"ports": [port for number in args.login.oidc.ports for port in tcp(number)]})
     return {
         "pod_selector": {"match_labels": POD_LABELS},
         "policy_types": ["Ingress", "Egress"],

@@ -25,6 +25,7 @@ from .names import (
     DATABASE_CA,
     DATABASE_SECRET,
     KEYS_SECRET,
+    OIDC_SECRET,
     POD_LABELS,
     RELEASE,
 )
@@ -59,6 +60,10 @@ class MlflowRelease(pulumi.ComponentResource):
             )
             self.admin_password = pulumi.Output.secret(password)
             secrets[ADMIN_SECRET] = {"admin-user": args.login.admin_username, "admin-password": password}
+        if args.login.oidc:
+            # The key hides the provider's tokens in the table of sessions. Another one ends the sessions.
+            key = random.RandomPassword(f"{name}-sessions", length=32, special=False, opts=child).result
+            secrets[OIDC_SECRET] = {"OIDC_CLIENT_SECRET": args.login.oidc.client_secret, "OIDC_SESSION_KEY": key}
         # The keys are no part of the pods' checksum: other keys are of use only after a rotation in the database.
         keys = {KEYS_SECRET: encryption_keys(name, args, self)}
         dependencies: list[pulumi.Resource] = [

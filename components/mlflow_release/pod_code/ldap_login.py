@@ -13,19 +13,18 @@ import secrets
 import ssl
 import threading
 import time
-import unicodedata
 from urllib.parse import urlsplit
 
 import failed_logins
 import ldap3
 import password_login
+from accounts import account_name, keep_account
 from authorization import authorized
 from cachetools import TTLCache
 from flask import Response, make_response, request
 from ldap3.core.exceptions import LDAPException
 from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import escape_rdn, parse_dn
-from mlflow.exceptions import MlflowException
 from mlflow.server import auth
 from werkzeug.datastructures import Authorization
 
@@ -51,7 +50,6 @@ _logger = logging.getLogger(__name__)
 _key = secrets.token_bytes(32)
 _checked = TTLCache[bytes, bool](10_000, CACHE_SECONDS)
 _checked_lock = threading.Lock()
-_accounts_lock = threading.Lock()
 _retry_at = 0.0
 
 
@@ -106,17 +104,8 @@ def _refusal(name: str, password: str) -> Response | None:
         _logger.warning("%r may not enter: %s", name, "password refused" if groups is None else "in neither group")
         return auth.make_basic_auth_response()
     failed_logins.forget(name, password)
-    _keep_account(name, is_admin)
+    keep_account(name, is_admin)
     return None
-
-
-def account_name(typed: str) -> str | None:
-    """Return the name of the account for a typed name, or None for an impossible one.
-
-    A directory ignores case and spaces in names, so all spellings of a name must lead to one account.
-    """
-    name = " ".join(unicodedata.normalize("NFKC", typed).split()).lower()
-    return name if name and name.isprintable() and len(name) <= 255 else None
 
 
 def normal_dn(dn: str) -> tuple[tuple[str, str], ...]:
@@ -188,21 +177,6 @@ def _ask(name: str, password: str) -> set[tuple[tuple[str, str], ...]] | None:
         return {normal_dn(entry["dn"]) for entry in entries}
     values = [entry["attributes"].get(GROUP_ATTRIBUTE, []) for entry in entries]
     return {normal_dn(dn) for value in values for dn in ([value] if isinstance(value, str) else value)}
-
-
-def _keep_account(name: str, is_admin: bool) -> None:
-    """Create the account in MLflow's database, which permissions need, or change whether it is an admin."""
-    # A page of the UI sends many requests at once, and only the first may create the account.
-    with _accounts_lock:
-        if not auth.store.has_user(name):
-            try:
-                # This password is never used: the directory checks the person's password. It is random and not stored.
-                auth.store.create_user(name, secrets.token_urlsafe(32), is_admin=is_admin)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-        if auth.store.get_user(name).is_admin != is_admin:
-            auth.store.update_user(name, is_admin=is_admin)
 
 
 authenticate = authorized(check)

@@ -63,7 +63,8 @@ def check() -> Authorization | Response:
     return given
 
 
-def _offer_a_change_of_password(response: Response) -> None:
+def offer_logout(response: Response) -> None:
+    """Let MLflow's page offer its logout and its change of password."""
     user = response.get_json()
     user["is_basic_auth"] = True
     response.set_data(json.dumps(user))
@@ -73,4 +74,4 @@ authenticate = authorized(check)
 # With LDAP, which imports this file, a changed password would have no effect.
 if auth.auth_config.authorization_function == f"{__name__}:authenticate":
     for prefix in ("/api/2.0", "/ajax-api/2.0"):
-        auth.AFTER_REQUEST_HANDLERS[f"{prefix}/mlflow/users/current", "GET"] = _offer_a_change_of_password
+        auth.AFTER_REQUEST_HANDLERS[f"{prefix}/mlflow/users/current", "GET"] = offer_logout
