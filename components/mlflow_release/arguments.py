@@ -135,7 +135,7 @@ class OidcArgs:
     """Id of the client. Its redirect URI is the site's address with ``/oidc/callback``."""
     client_secret: pulumi.Input[str]
     """Secret of the client, a secret. It goes into a Kubernetes Secret and nowhere else."""
-    user_groups: Sequence[str] = ()
+    user_groups: Sequence[str]
     """Groups whose members may log in. Empty: everybody of ``allowed_domains``, or whom the provider knows."""
     admin_groups: Sequence[str] = ()
     """Groups whose members are MLflow administrators."""

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, changed, deploy, plain, stack_config
+from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, OIDC, changed, deploy, plain, stack_config
 
 LARGE = {"postgres.instanceClass": "db.m7g.large"}
 """An instance class with connections for more than one pod."""
@@ -62,6 +62,8 @@ def _cases() -> dict[str, Mapping[str, Any]]:
         for name, config in ON_BOTH_VERSIONS.items()
     }
     cases |= {f"mlflow-1.11.5/{stack}": stack_config(stack) for stack in STACKS}
+    provider = {**OIDC, "caCertificate": PEM}
+    cases["mlflow-1.11.5/oidc"] = changed(MINIMAL, {"mlflow.auth": {"mode": "oidc", "oidc": provider}})
     of_the_ingress = {
         **OF_THE_INGRESS,
         **{stack: stack_config(stack) for stack in STACKS},
@@ -84,7 +86,7 @@ def release(case: str) -> Mapping[str, Any]:
     Checksums are left empty: they change with each edit of the code in the pods.
     """
     chart = case.split("/", maxsplit=1)[0].rsplit("-", 1)[0]
-    deployment = deploy(CASES[case], secrets=["postgres"])
+    deployment = deploy(CASES[case], secrets=["mlflow", "postgres"])
     (inputs,) = (plain(each.inputs) for each in deployment.resources if each.inputs.get("chart") == chart)
     annotations = inputs["values"].get("podAnnotations", {})
     annotations |= {name: "" for name in annotations if name.startswith("checksum/")}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, changed
+from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, OIDC, changed
 
 EMPTY = "<nothing>"
 """Value that stands for a line with nothing behind its colon."""
@@ -59,6 +59,12 @@ def _key(mistake: str, name: str, key: str, fix: str) -> Bad:
 def _ldap(mistake: str, changes: Mapping[str, Any], key: str, fix: str, *, bug: str = "") -> Bad:
     directory = changed(LDAP, changes)
     return _on_eks(mistake, {"mlflow.auth": {"mode": "ldap", "ldap": directory}}, f"mlflow.auth.{key}", fix, bug=bug)
+
+
+def _oidc(mistake: str, changes: Mapping[str, Any], key: str, fix: str, more: Mapping[str, Any] | None = None) -> Bad:
+    provider = changed(OIDC, changes)
+    config = changed(MINIMAL, {"mlflow.auth": {"mode": "oidc", "oidc": provider}, **(more or {})})
+    return Bad(mistake, config, f"mlflow.auth.{key}", fix, ["mlflow"], ["the-client-secret"])
 
 
 BASICS = [
@@ -829,7 +835,94 @@ MLFLOW = [
 ]
 
 LOGIN = [
-    _on_eks("a login of its own", {"mlflow.auth.mode": "oidc"}, "mlflow.auth.mode", "write basic, ldap or none"),
+    _on_eks("a login of its own", {"mlflow.auth.mode": "saml"}, "mlflow.auth.mode", "write basic, ldap, oidc or none"),
+    _on_eks(
+        "OpenID Connect without a provider",
+        {"mlflow.auth.mode": "oidc"},
+        "mlflow.auth.mode",
+        "clientSecret and userGroups",
+    ),
+    Bad(
+        "a provider with basic",
+        changed(MINIMAL, {"mlflow.auth": {"oidc": OIDC}}),
+        "mlflow.auth.oidc",
+        "write mode: oidc or drop oidc",
+        ["mlflow"],
+    ),
+    Bad(
+        "a client's secret in plain text",
+        changed(MINIMAL, {"mlflow.auth": {"mode": "oidc", "oidc": OIDC}}),
+        "mlflow.auth.oidc.clientSecret",
+        "pulumi config set --secret",
+        [],
+        ["the-client-secret"],
+    ),
+    _oidc("a provider without an address", {"issuer": None}, "oidc.issuer", "config set"),
+    _oidc(
+        "a provider over HTTP",
+        {"issuer": "http://login.example.com"},
+        "oidc.issuer",
+        "https://login.example.com/realms/ml",
+    ),
+    _oidc(
+        "a discovery document with a query", {"issuer": "https://a.example.com/?x"}, "oidc.issuer", "discovery document"
+    ),
+    _oidc("a client without an id", {"clientId": None}, "oidc.clientId", "config set"),
+    _oidc("a client's id with a space", {"clientId": "my client"}, "oidc.clientId", "the id of the client"),
+    _oidc("a client without a secret", {"clientSecret": None}, "oidc.clientSecret", "config set --secret"),
+    _oidc(
+        "a client's secret of two lines",
+        {"clientSecret": "a-line\nanother"},
+        "oidc.clientSecret",
+        "8 to 512 characters",
+    ),
+    _oidc("everybody of the provider", {"userGroups": []}, "oidc.userGroups", "name the groups or the domains"),
+    _oidc("a group without a name", {"userGroups": [" "]}, "oidc.userGroups[0]", "write a group"),
+    _oidc("an administrators' group without a name", {"adminGroups": [""]}, "oidc.adminGroups[0]", "write a group"),
+    _oidc(
+        "an address for a domain",
+        {"allowedDomains": ["@example.com"]},
+        "oidc.allowedDomains[0]",
+        "for example example.com",
+    ),
+    _oidc("scopes without openid", {"scopes": ["email"]}, "oidc.scopes", "add it"),
+    _oidc("two scopes in one", {"scopes": ["openid email"]}, "oidc.scopes[0]", "without spaces"),
+    _oidc("a parameter of the login's own", {"parameters": {"state": "x"}}, "oidc.parameters", "drop it"),
+    _oidc("ID tokens for the API", {"audience": "mlflow"}, "oidc.audience", "write another one"),
+    _oidc(
+        "a machine without an audience",
+        {"machines": {"ci": "https://a.example.com sub"}},
+        "oidc.audience",
+        "the audience that their tokens have",
+    ),
+    _oidc(
+        "a machine by its subject only",
+        {"audience": "api", "machines": {"ci": "repo:acme/x"}},
+        "oidc.machines.ci",
+        "an issuer, a space and the exact subject",
+    ),
+    _oidc(
+        "a machine with a pattern",
+        {"audience": "api", "machines": {"ci": "https://a.example.com repo:acme/*"}},
+        "oidc.machines.ci",
+        "the exact subject",
+    ),
+    _oidc(
+        "a machine with two accounts",
+        {"audience": "api", "machines": {"a": "https://a.example.com s", "b": "https://a.example.com s"}},
+        "oidc.machines",
+        "drop one of them",
+    ),
+    _oidc(
+        "a machine that is the first administrator",
+        {"audience": "api", "machines": {"admin": "https://a.example.com s"}},
+        "oidc.machines",
+        "write another name",
+    ),
+    _oidc("a session of a month", {"sessionHours": 720}, "oidc.sessionHours", "a whole number from 1 to 168"),
+    _oidc("a certificate's name", {"caCertificate": "ca.pem"}, "oidc.caCertificate", "PEM"),
+    _oidc("OpenID Connect on the old chart", {}, "mode", "write chartVersion 1.11.5", {"mlflow.chartVersion": "1.8.1"}),
+    _oidc("OpenID Connect over plain HTTP", {}, "mode", "drop ingress.plainHttp", {"ingress.plainHttp": True}),
     _on_eks("LDAP without a directory", {"mlflow.auth.mode": "ldap"}, "mlflow.auth.mode", "groupSearchBase"),
     _on_eks("a directory with basic", {"mlflow.auth": {"ldap": LDAP}}, "mlflow.auth.ldap", "mode: ldap or drop ldap"),
     _on_eks("a directory with none", {"mlflow.auth": {"mode": "none", "ldap": LDAP}}, "mlflow.auth.ldap", "drop ldap"),

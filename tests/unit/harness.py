@@ -49,6 +49,13 @@ LDAP: Mapping[str, Any] = {
     "userGroupDn": "cn=mlflow,ou=groups,dc=example,dc=com",
 }
 """Settings of a directory that have no default."""
+OIDC: Mapping[str, Any] = {
+    "issuer": "https://login.example.com/realms/ml",
+    "clientId": "mlflow",
+    "clientSecret": "the-client-secret",
+    "userGroups": ["/mlflow-users"],
+}
+"""Settings of an identity provider that have no default. Deploy them with ``secrets=["mlflow"]``."""
 
 
 INSTANCE_THERE: Mapping[str, Any] = {

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from settings.all_settings import Settings
-from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, PRIVATE_A, PRIVATE_C, changed
+from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, OIDC, PRIVATE_A, PRIVATE_C, changed
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
 
@@ -22,6 +22,7 @@ EKS = changed(
     {"postgres": {"alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms", "instanceClass": "db.r6g.large"}},
 )
 WITH_LDAP = changed(MINIMAL, {"mlflow.auth": {"mode": "ldap", "ldap": LDAP}})
+WITH_OIDC = changed(MINIMAL, {"mlflow.auth": {"mode": "oidc", "oidc": {**OIDC, "audience": "mlflow-api"}}})
 SCALED = changed(EKS, {"mlflow.autoscaling": {}})
 NEWER = changed(EKS, {"mlflow.image": {"tag": "3.17.2"}})
 FOREIGN_INGRESS = changed(
@@ -39,6 +40,7 @@ STACKS: Mapping[str, Mapping[str, Any]] = {
     "ingress.address": FOREIGN_INGRESS,
     "ingress.serviceMonitorLabels": changed(MINIMAL, {"ingress": {"serviceMonitor": True}}),
     "mlflow.auth.ldap.": WITH_LDAP,
+    "mlflow.auth.oidc.": WITH_OIDC,
     "mlflow.autoscaling.": SCALED,
     "mlflow.image.": NEWER,
     "mlflow.privateZone": changed(EKS, {"mlflow.dnsZone": "example.com"}),
@@ -89,6 +91,21 @@ VALUES: Mapping[str, Any] = {
     "mlflow.auth.ldap.lookupBind": "%s@example.com",
     "mlflow.auth.ldap.uri": "ldaps://another.example.com:1636",
     "mlflow.auth.ldap.userGroupDn": "cn=others,dc=example,dc=com",
+    "mlflow.auth.oidc.adminGroups": ["/another"],
+    "mlflow.auth.oidc.allowedDomains": ["another.example.com"],
+    "mlflow.auth.oidc.audience": "another",
+    "mlflow.auth.oidc.audienceClaim": "client_id",
+    "mlflow.auth.oidc.caCertificate": PEM,
+    "mlflow.auth.oidc.clientId": "another",
+    "mlflow.auth.oidc.clientSecret": "another-secret",
+    "mlflow.auth.oidc.groupsClaim": "realm_access.roles",
+    "mlflow.auth.oidc.issuer": "https://another.example.com:8443",
+    "mlflow.auth.oidc.machines": {"ci": "https://token.actions.githubusercontent.com repo:acme/x:ref:refs/heads/main"},
+    "mlflow.auth.oidc.nameClaim": "email",
+    "mlflow.auth.oidc.parameters": {"access_type": "offline"},
+    "mlflow.auth.oidc.scopes": ["openid", "offline_access"],
+    "mlflow.auth.oidc.teams": {"/another": "another"},
+    "mlflow.auth.oidc.userGroups": ["/another"],
     "mlflow.corsAllowedOrigins": ["https://another.example.com"],
     "mlflow.dnsZone": "example.com",
     "mlflow.host": "another.example.com",

@@ -26,7 +26,7 @@ from components.mlflow_database import MlflowDatabase
 from components.mlflow_release import MlflowRelease
 from components.postgres_alarms import PostgresAlarms
 from components.private_postgres import PrivatePostgres
-from tests.unit.harness import LDAP, MINIMAL, Deployment, changed, deploy, plain
+from tests.unit.harness import LDAP, MINIMAL, OIDC, Deployment, changed, deploy, plain
 from tests.unit.settings_values import Leaf, leaves
 
 EFFECTS = Path(__file__).parent / "setting_effects.json"
@@ -109,7 +109,7 @@ def arguments_of_components(config: Mapping[str, Any]) -> list[Any]:
     with pytest.MonkeyPatch.context() as patched:
         for component in COMPONENTS:
             patched.setattr(component, "__init__", recording(component))
-        deploy(config)
+        deploy(config, secrets=["mlflow"])
     # A controller that exists has no component.
     assert len(seen) >= len(COMPONENTS) - 1
     return [each for args in seen for each in with_nested(args)]
@@ -125,7 +125,13 @@ def with_nested(args: Any) -> Iterator[Any]:
 
 def test_a_default_of_a_component_is_the_default_of_its_setting() -> None:
     handed: dict[tuple[str, Any], list[Any]] = {}
-    others = ({"mlflow.auth": {"mode": "ldap", "ldap": LDAP}}, {"ingress.proxyProtocol": False}, EXISTING_CONTROLLER)
+    provider = {"mlflow.auth": {"mode": "oidc", "oidc": OIDC}}
+    others = (
+        {"mlflow.auth": {"mode": "ldap", "ldap": LDAP}},
+        provider,
+        {"ingress.proxyProtocol": False},
+        EXISTING_CONTROLLER,
+    )
     for config in (LEAST, *(changed(LEAST, changes) for changes in others)):
         for args in arguments_of_components(config):
             for field in dataclasses.fields(args):

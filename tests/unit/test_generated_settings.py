@@ -18,7 +18,7 @@ from local.plugins.aws.api import ApiResource, client
 from local.plugins.aws.aws_provider import Aws
 from settings.reader import parse
 from tests.contract import value_rules
-from tests.unit.harness import LDAP, MINIMAL, Deployment, Resource, changed, deploy, plain
+from tests.unit.harness import LDAP, MINIMAL, OIDC, Deployment, Resource, changed, deploy, plain
 
 
 def texts(pattern: str) -> st.SearchStrategy[str]:
@@ -98,11 +98,17 @@ GENERATED: Mapping[str, st.SearchStrategy[Any]] = {
 def accepted(draw: st.DrawFn) -> Mapping[str, Any]:
     """Draw a stack's settings, without those that the rules refuse."""
     config: Mapping[str, Any] = draw(
-        st.sampled_from([MINIMAL, changed(MINIMAL, {"mlflow.auth": {"mode": "ldap", "ldap": LDAP}})])
+        st.sampled_from(
+            [
+                MINIMAL,
+                changed(MINIMAL, {"mlflow.auth": {"mode": "ldap", "ldap": LDAP}}),
+                changed(MINIMAL, {"mlflow.auth": {"mode": "oidc", "oidc": OIDC}}),
+            ]
+        )
     )
     for path in draw(st.permutations(sorted(GENERATED))):
         more = changed(config, {path: draw(GENERATED[path])})
-        if not parse(more, set())[1]:
+        if not parse(more, {"mlflow"})[1]:
             config = more
     return config
 
@@ -120,7 +126,7 @@ def accepted(draw: st.DrawFn) -> Mapping[str, Any]:
 def test_what_the_settings_accept_is_accepted_by_what_it_is_for(config: Mapping[str, Any]) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-        assert list(faults(deploy(config))) == []
+        assert list(faults(deploy(config, secrets=["mlflow"]))) == []
 
 
 # Kubernetes, k8s.io/apimachinery/pkg/util/validation

@@ -22,10 +22,13 @@ from settings.max_connections import max_connections
 from settings.mlflow import Mlflow
 from settings.postgres import Postgres
 from settings.reader import misspelt_prefixes, parse
-from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, changed, deploy, refused
+from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, OIDC, changed, deploy, refused
 
 # Use the same examples in every run, so that a failure does not depend on chance or on the machine's load.
 EXAMPLES = hypothesis.settings(derandomize=True, database=None, deadline=None, max_examples=20)
+
+
+SINGLE_SIGN_ON = changed(MINIMAL, {"mlflow.auth": {"mode": "oidc", "oidc": {**OIDC, "audience": "mlflow-api"}}})
 
 
 def accepted(config: Mapping[str, Any], secrets: set[str] | None = None) -> Settings:
@@ -170,6 +173,7 @@ def test_there_are_secret_settings_to_test() -> None:
         "postgres.masterPassword",
         "database.password",
         "mlflow.auth.adminPassword",
+        "mlflow.auth.oidc.clientSecret",
         "mlflow.keys.passphrase",
         "mlflow.keys.webhooks",
     }
@@ -189,7 +193,8 @@ def test_a_password_in_plain_text_is_refused_and_not_repeated(path: str) -> None
 def test_a_secret_is_accepted_where_its_section_was_set_as_one(path: str) -> None:
     # A webhook's key has a form of its own: 43 characters and an equals sign.
     secret = "hunter2-" * 5 + ("abc=" if path == "mlflow.keys.webhooks" else "")
-    config = changed(ANY_CLUSTER if "existing" in path else MINIMAL, {path: secret})
+    stack = ANY_CLUSTER if "existing" in path else SINGLE_SIGN_ON if "oidc" in path else MINIMAL
+    config = changed(stack, {path: secret})
     settings = accepted(config, {path.split(".", maxsplit=1)[0], "postgres"})
     # Printing the model does not show the password.
     assert "hunter2" not in repr(settings)
@@ -280,13 +285,15 @@ def test_an_example_in_a_message_is_a_value_that_is_taken(path: str, example: An
     config: Mapping[str, Any] = MINIMAL
     if path.startswith("mlflow.auth.ldap"):
         config = changed(MINIMAL, {"mlflow.auth": {"mode": "ldap", "ldap": LDAP}})
+    elif path.startswith("mlflow.auth.oidc"):
+        config = SINGLE_SIGN_ON
     elif path.startswith(("postgres.existing", "cluster.kubeContext")):
         config = ANY_CLUSTER
     elif path == "ingress.address":
         config = changed(MINIMAL, {"ingress.install": False})
     elif path == "ingress.serviceMonitorLabels":
         config = changed(MINIMAL, {"ingress.serviceMonitor": True})
-    accepted(changed(config, {path: example}), {"postgres"})
+    accepted(changed(config, {path: example}), {"mlflow", "postgres"})
 
 
 @pytest.mark.parametrize("key", ["mlflow-ek:mlflow", "mlfow-eks:tags", "mlflow:protect", "MLflow-eks:ingress.scheme"])
