@@ -3,6 +3,7 @@
 import configparser
 import dataclasses
 import fnmatch
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from components.mlflow_release.names import POD_LABELS
 from components.mlflow_release.network_policy import network_policy
 from settings.mlflow import MLFLOW_OF_A_CHART
 from settings.reader import parse
-from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, Account, Deployment, changed, deploy, plain
+from tests.unit.harness import ANY_CLUSTER, LDAP, MINIMAL, OIDC, Account, Deployment, changed, deploy, plain
 
 
 def anywhere(changes: Mapping[str, Any], *secrets: str) -> Deployment:
@@ -45,12 +46,19 @@ class Computed:
 Told = Deployment | Computed
 
 
+MACHINES = {"ci": "https://oidc.example.org:8443/id repo:acme/x:ref:refs/heads/main"}
 AUTHORITY = "-----BEGIN CERTIFICATE-----\n...\n-----END CERTIFICATE-----\n"
 
 
 @pytest.fixture(scope="module")
 def ldap() -> Deployment:
     return anywhere({"mlflow.auth": {"mode": "ldap", "ldap": {**LDAP, "caCertificate": AUTHORITY}}})
+
+
+@pytest.fixture(scope="module")
+def oidc() -> Deployment:
+    provider = {**OIDC, "audience": "mlflow-api", "machines": MACHINES, "caCertificate": AUTHORITY}
+    return anywhere({"mlflow.auth": {"mode": "oidc", "oidc": provider}}, "mlflow")
 
 
 @pytest.fixture(scope="module")
@@ -480,6 +488,54 @@ def test_the_login_function_and_the_directorys_authority_are_mounted_where_the_v
     assert ldap.environment["PYTHONPATH"] == mount["mountPath"]
     assert ldap.environment["LDAP_CA"] == f"{mount['mountPath']}/ca.crt"
     assert files["data"].keys() - any_cluster.named("mlflow-login")["data"].keys() == {"ca.crt"}
+
+
+def test_an_identity_provider_logs_people_in_where_the_settings_say_so(oidc: Deployment) -> None:
+    assert auth_ini(oidc)["authorization_function"] == "oidc_login:authenticate"
+    # The chart's own mode keeps accounts and permissions of its own, and lets everybody change everything.
+    assert "oidcAuth" not in oidc.values
+    assert "oauth2Proxy" not in oidc.values
+    files = oidc.named("mlflow-login")["data"]
+    assert files["ca.crt"] == AUTHORITY
+    rules = json.loads(files["oidc.json"])
+    assert rules["site"] == "https://mlflow.example.com"
+    assert rules["user_groups"] == ["/mlflow-users"]
+    assert rules["machines"] == MACHINES
+
+
+def test_the_clients_secret_is_in_one_secret_only(oidc: Deployment) -> None:
+    secret = oidc.named("mlflow-mlflow-oidc")
+    assert secret["stringData"]["OIDC_CLIENT_SECRET"] == "the-client-secret"
+    assert secret["stringData"]["OIDC_SESSION_KEY"]
+    assert "mlflow-oidc" in oidc.values["extraSecretNamesForEnvFrom"]
+    elsewhere = [
+        each.name for each in oidc.resources if "the-client-secret" in json.dumps(plain(each.inputs), default=str)
+    ]
+    assert elsewhere == ["mlflow-mlflow-oidc"]
+
+
+def test_haproxy_takes_sessions_and_tokens_for_logins_with_an_identity_provider_only(
+    oidc: Deployment, ldap: Deployment
+) -> None:
+    rules, others = (
+        told.values["ingress"]["annotations"]["haproxy.org/backend-config-snippet"] for told in (oidc, ldap)
+    )
+    assert "acl has_login req.cook(__Host-mlflow) -m found" in rules
+    assert '-m beg -i "basic " "bearer "' in rules
+    assert "WWW-Authenticate 'Bearer" in rules
+    assert "req.cook" not in others
+    assert "bearer" not in others
+
+
+def test_the_pods_reach_the_identity_providers(oidc: Deployment) -> None:
+    ports = [{"protocol": "TCP", "port": port} for port in (443, 8443)]
+    assert {"ports": ports} in oidc.named("mlflow-network-policy")["spec"]["egress"]
+
+
+def test_pods_roll_when_other_groups_may_enter(oidc: Deployment) -> None:
+    other = anywhere({"mlflow.auth": {"mode": "oidc", "oidc": {**OIDC, "userGroups": ["/others"]}}}, "mlflow")
+    annotations = {told.values["podAnnotations"]["checksum/login-code"] for told in (oidc, other)}
+    assert len(annotations) == 2
 
 
 @pytest.mark.parametrize(
