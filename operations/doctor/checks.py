@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from operations.checks import Check
-from operations.doctor import artifacts, cluster, database, machine, names, network, pods
+from operations.doctor import artifacts, cluster, database, machine, names, network, pods, single_sign_on
 from operations.doctor.subject import Subject
 
 CHECKS: dict[str, Callable[[Subject], str]] = {
@@ -30,6 +30,8 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "cluster issuer": names.issuer,
     "dns zone": names.zone,
     "dns record": names.record,
+    "identity provider": single_sign_on.provider,
+    "token": single_sign_on.token,
     "kms key": database.key,
     "alarm topic": database.topic,
     "rds quotas": database.quotas,
