@@ -27,7 +27,7 @@ receivers = --experiment "$(EXPERIMENT)" $(if $(call given,USERS),--user $(USERS
 	$(if $(call given,MODELS),--model $(MODELS))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down preview status logs test clients unit cluster-test bench check secrets-baseline audit lock settings-reference chart-facts doctor verify cost rotate-admin iam-policies \
+.PHONY: help up down preview status logs test slow-test clients unit cluster-test bench check secrets-baseline audit lock settings-reference chart-facts doctor verify cost rotate-admin iam-policies \
 	deploy watch unstick user new-password remove-user team leave-team grant revoke
 
 help: ## Show this.
@@ -58,8 +58,11 @@ logs: $(VENV)/.complete ## Follow the logs of the local stack (NAME=mlflow: only
 	@$(LOCAL) logs $(NAME)
 
 ##@ For contributors
-test: $(VENV)/.complete ## Run every test, those on the real engine too (TESTS="tests/unit -k word": some of them; JOBS=1: one after the other).
+test: $(VENV)/.complete ## Run the tests, those on the real engine too (TESTS="tests/unit -k word": some of them; JOBS=1: one after the other).
 	@$(VENV)/bin/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(TESTS)
+
+slow-test: $(VENV)/.complete ## Run the tests that take a stack through upgrades, rotations, load and faults: 25 minutes on two cores.
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m slow tests/local
 
 clients: $(VENV)/.complete ## Run old MLflow clients on the local stack, and compare with the table in docs/upgrade.md (UPDATE_CLIENTS=1: write it).
 	@$(VENV)/bin/python -m pytest -m clients tests/local/test_clients.py

@@ -125,7 +125,6 @@ NOT_RUN = {
     ("docs/keys.md", "pulumi up && kubectl"): "no pod of the local stack restarts without another release",
     ("docs/lost-state.md", "aws s3api"): "the state is in a folder here; compared with the API's description",
     ("docs/ldap.md", "LDAPTLS_CACERT"): "needs a directory; tests/local_ldap logs in to one where slapd is installed",
-    ("docs/single-sign-on.md", "export MLFLOW_TRACKING_TOKEN"): "needs a job of GitHub Actions",
     ("docs/single-sign-on.md", "kcadm.sh"): "was run with Keycloak 26.7.3; tests/keycloak imports a realm",
     ("docs/single-sign-on.md", "ID=$(kcadm.sh"): "as for kcadm.sh",
     ("docs/single-sign-on.md", "M=$(kcadm.sh"): "as for kcadm.sh",

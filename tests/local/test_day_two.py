@@ -27,7 +27,7 @@ from tests.docs_commands import block
 from tests.local.account import aws_client, postgresql
 from tests.local.docs_shell import Shell
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.slow]
 
 TOPIC = f"arn:aws:sns:{aws_account.REGION}:123456789012:alarms"
 TESTS = "tests"

@@ -32,7 +32,7 @@ from tests.local import faults
 from tests.local.docs_shell import Shell
 from tests.local.faults import NEVER, View
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.slow]
 
 SAMPLE = (
     "postgres-sg",

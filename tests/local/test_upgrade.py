@@ -19,7 +19,7 @@ from tests.docs_commands import block
 from tests.local.account import parameter_groups, postgresql
 from tests.local.kept_data import FILL, Site
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.slow]
 
 BEFORE, AFTER = "1.8.1", "1.11.5"
 LATER = """

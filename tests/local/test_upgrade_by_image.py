@@ -16,7 +16,7 @@ from tests.docs_commands import block
 from tests.local.docs_shell import Shell
 from tests.local.kept_data import FILL, READER, Site
 
-pytestmark = pytest.mark.local
+pytestmark = [pytest.mark.local, pytest.mark.slow]
 
 BEFORE, AFTER = APP_VERSIONS["1.11.5"], "3.17.2"
 MEMBER = "member"
