@@ -1,6 +1,7 @@
 """The login by OpenID Connect is as docs/single-sign-on.md says, with MLflow in two pods, a database and a provider that also attacks."""
 
 import base64
+import dataclasses
 import hmac
 import html
 import json
@@ -115,6 +116,8 @@ class Site:
     database: Database
     pod: Mlflow
     other: Mlflow
+    args: MlflowReleaseArgs
+    """Arguments of the release that the pods are of."""
 
     def browser(self, login: str, pod: Mlflow | None = None) -> Browser:
         """Return a browser in which a person has logged in."""
@@ -216,7 +219,7 @@ def site(folder: Path, certificates: Certificates, issuer: Issuer, pipelines: Is
         ]
         database.query(f"CREATE DATABASE {pods[0].database_name}")
         with pods[0].serving(), pods[1].serving():
-            yield Site(issuer, database, *pods)
+            yield Site(issuer, database, pods[0], pods[1], args)
 
 
 def test_a_browser_goes_to_the_provider_and_comes_back_where_it_was(site: Site) -> None:
@@ -497,6 +500,30 @@ def test_an_account_from_before_keeps_its_permissions(site: Site) -> None:
     assert granted.ok, granted.text
     browser = site.browser("ivan")
     assert browser.send("GET", f"/api/2.0/mlflow/experiments/get?experiment_id={experiment}").status_code == 200
+
+
+def test_the_way_back_to_passwords_loses_nothing(site: Site) -> None:
+    browser = site.browser("heidi")
+    experiment = browser.api("experiments/create", name="heidi's").json()["experiment_id"]
+    assert site.pod.call(ADMIN, "users/create", username="from-before", password="a long password").ok
+    args = dataclasses.replace(site.args, login=LoginArgs())
+    values = mlflow_values(args, login_code(args), "checksum")
+    code = {"PYTHONPATH": site.pod.environment["PYTHONPATH"]}
+    with Mlflow(site.pod.folder.parent / "back", "3.15.1", site.database, values, code, ADMIN[1]).serving() as back:
+        assert back.status("from-before", "a long password") == 200
+        assert back.status(*ADMIN) == 200
+        given = requests.patch(
+            f"http://127.0.0.1:{back.port}/api/2.0/mlflow/users/update-password",
+            auth=ADMIN,
+            json={"username": "heidi", "password": "another long password"},
+            timeout=30,
+        )
+        assert given.ok, given.text
+        path = f"/api/2.0/mlflow/experiments/get?experiment_id={experiment}"
+        assert back.get(path, ("heidi", "another long password")).status_code == 200
+        assert back.get(path, ("from-before", "a long password")).status_code == 403
+    # And forth again.
+    assert site.browser("heidi").send("GET", path).status_code == 200
 
 
 def test_a_name_that_somebody_else_had_is_refused_until_the_account_is_removed(site: Site) -> None:
