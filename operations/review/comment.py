@@ -20,6 +20,10 @@ _SPARE = 3_000
 """Bytes of them for the headings of what is cut."""
 _LONG_LIST = 8
 """Resources that are listed unfolded, at most."""
+_BY_TYPE = {"created", "imported", "forgotten"}
+"""Kinds of changes of which only the names are listed."""
+_NAMES = 20
+"""Names on a line, at most."""
 _PATHS = 12
 """Differing values of a resource that are shown, at most."""
 _MESSAGE_LINES, _MESSAGE_WIDTH = 20, 500
@@ -160,7 +164,19 @@ def _cost(preview: Preview) -> Iterator[Section]:
 
 def _listed(kind: str, changes: Sequence[Change]) -> Section:
     folded = len(changes) > _LONG_LIST and kind not in {"replaced", "deleted", "lost", "other"}
-    return Section(HEADINGS[kind], [_entry(change) for change in changes], folded)
+    entries = [_entry(change) for change in changes] if kind not in _BY_TYPE else _by_type(changes)
+    return Section(f"{HEADINGS[kind]}: {len(changes)}" if folded else HEADINGS[kind], entries, folded)
+
+
+def _by_type(changes: Sequence[Change]) -> list[str]:
+    names: dict[str, list[str]] = {}
+    for change in sorted(changes, key=lambda one: one.name):
+        names.setdefault(change.type, []).append(code(change.name))
+    return [
+        f"- {code(kind)}: {', '.join(found[start : start + _NAMES])}"
+        for kind, found in sorted(names.items())
+        for start in range(0, len(found), _NAMES)
+    ]
 
 
 def _entry(change: Change) -> str:
@@ -194,7 +210,7 @@ def _fit(top: str, sections: Sequence[Section], place: str) -> str:
         head = f"### {section.heading}\n\n" if section.heading and not section.folded else ""
         if section.folded:
             # GitHub reads no Markdown in the line of the summary, so only our own words stand there.
-            head = f"<details>\n<summary><b>{section.heading}: {len(section.entries)}</b></summary>\n\n"
+            head = f"<details>\n<summary><b>{section.heading}</b></summary>\n\n"
         head += f"{section.introduction}\n" if section.introduction else ""
         head += "\n" if section.introduction and section.heading and section.entries else ""
         text += f"\n{head}"

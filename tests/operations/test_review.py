@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from operations.review.comment import HEADINGS, KEEPS_DATA, LONGEST, render
+from operations.review.compare import differences
 from operations.review.foreign import code
-from operations.review.preview import QUIET
+from operations.review.preview import QUIET, read
+from operations.review.record import planned
 
 URN = "urn:pulumi:dev::mlflow-eks::mlflow-eks:index:PrivatePostgres$"
 INSTANCE = "aws:rds/instance:Instance"
@@ -242,7 +244,7 @@ def test_a_masked_secret_stays_masked_and_an_unmasked_one_is_masked() -> None:
 def test_a_long_list_is_folded_and_the_comment_is_cut_between_entries() -> None:
     one = [step("create", "aws:iam/role:Role", f"role-{number}") for number in range(20)]
     markdown = comment(*one)
-    assert "<summary><b>Created: 20</b></summary>\n\n- `role-0`" in markdown
+    assert "<summary><b>Created: 20</b></summary>\n\n- `aws:iam/role:Role`: `role-0`, `role-1`, `role-10`" in markdown
     many = [step("create", "aws:iam/role:Role", f"role-{number}" * 10) for number in range(5000)]
     markdown = comment(step("delete", INSTANCE, "i"), *many)
     assert len(markdown.encode()) <= LONGEST
@@ -271,33 +273,33 @@ VALUE = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
-OPERATION = st.sampled_from(["create", "update", "delete", "replace", "discard", "same", "forget"]) | TEXT
-KINDS = st.sampled_from([f"{URN}{kind}::" for kind in (INSTANCE, "kubernetes:helm.sh/v3:Release", "a:b:C")])
-STATE = st.fixed_dictionaries({}, optional={"inputs": VALUE, "outputs": VALUE, "protect": VALUE}) | VALUE
+OPERATION = st.sampled_from(["create", "update", "delete", "replace", "forget", "remove-pending-replace"]) | TEXT
+KINDS = st.sampled_from([f"{URN}{kind}::" for kind in (INSTANCE, "kubernetes:helm.sh/v3:Release")])
+INPUTS = st.fixed_dictionaries(
+    {"finalSnapshotIdentifier": TEXT, "instanceClass": TEXT, "engineVersion": st.just("17") | TEXT, "other": VALUE}
+)
+STATE = st.fixed_dictionaries({"inputs": INPUTS}, optional={"outputs": VALUE, "protect": st.booleans()})
 STEP = st.fixed_dictionaries(
-    {},
+    {"op": OPERATION, "urn": st.builds(str.__add__, KINDS, TEXT) | TEXT},
     optional={
-        "op": OPERATION | VALUE,
-        "urn": st.builds(str.__add__, KINDS, TEXT) | VALUE,
         "oldState": STATE,
         "newState": STATE,
-        "replaceReasons": st.lists(TEXT, max_size=2) | VALUE,
-        "diffReasons": st.lists(TEXT, max_size=2) | VALUE,
-        "detailedDiff": st.dictionaries(TEXT, st.just({"kind": "update-replace"}) | VALUE, max_size=3) | VALUE,
+        "replaceReasons": st.lists(TEXT, max_size=2),
+        "diffReasons": st.lists(TEXT | st.just("other"), max_size=2),
+        "detailedDiff": st.dictionaries(TEXT, st.just({"kind": "update-replace"}), max_size=3),
     },
 )
 SEVERITY = st.sampled_from(["error", "warning", "info"])
-DIAGNOSTIC = st.fixed_dictionaries({}, optional={"severity": SEVERITY | VALUE, "message": TEXT | VALUE, "urn": VALUE})
+DIAGNOSTIC = st.fixed_dictionaries({"severity": SEVERITY, "message": TEXT})
 DIGEST = st.fixed_dictionaries(
-    {},
-    optional={
-        "steps": st.lists(STEP | VALUE, max_size=12) | VALUE,
-        "diagnostics": st.lists(DIAGNOSTIC | VALUE, max_size=5) | VALUE,
-        "config": st.dictionaries(st.just("aws:region"), TEXT) | VALUE,
+    {
+        "steps": st.lists(STEP, max_size=12),
+        "diagnostics": st.lists(DIAGNOSTIC, max_size=3),
+        "config": st.fixed_dictionaries({"aws:region": st.just("eu-west-1") | TEXT}),
     },
 )
-
-
+KEYS = st.sampled_from(["steps", "diagnostics", "config", "op", "urn", "oldState", "inputs", "detailedDiff", "message"])
+ODD = st.recursive(VALUE, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=10)
 COUNTS = r"\d+ [a-z ]+(, \d+ [a-z ]+)*"
 ALARMS = "|".join(f"{what}|{lost}" for what, lost in KEEPS_DATA.values())
 # `X` is a code span.
@@ -332,6 +334,13 @@ def test_no_text_of_others_stands_outside_a_code_span(digest: Any) -> None:
     assert len(markdown.encode()) <= LONGEST
     for line in re.sub(r"`[^`\n]+`", "X", markdown).split("\n"):
         assert OUR_LINE.fullmatch(line), line
+
+
+@given(st.dictionaries(KEYS, ODD) | ODD)
+def test_a_preview_of_any_shape_gets_a_comment_and_a_record(digest: Any) -> None:
+    text = json.dumps(digest)
+    assert render("dev", text).startswith("<!-- mlflow-eks preview dev -->")
+    assert list(differences(planned(read(text)), planned(read(text)))) == []
 
 
 @given(TEXT)
