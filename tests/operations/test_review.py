@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operations.review.comment import HEADINGS, KEEPS_DATA, LONGEST, render
+from operations.review.comment import HEADINGS, KEEPS_DATA, LONGEST, NO_WAY_BACK, render
 from operations.review.compare import differences
 from operations.review.foreign import code
 from operations.review.preview import QUIET, read
-from operations.review.record import planned
+from operations.review.record import record
 
 URN = "urn:pulumi:dev::mlflow-eks::mlflow-eks:index:PrivatePostgres$"
 INSTANCE = "aws:rds/instance:Instance"
@@ -181,6 +181,15 @@ def test_a_change_that_somebody_made_elsewhere_is_shown_as_it_is_now() -> None:
 
     markdown = comment(log_group("refresh", 30), {**log_group("update", 7), "diffReasons": ["retentionInDays"]})
     assert "`retentionInDays`: `7` → `30`" in markdown
+
+
+@pytest.mark.parametrize(("chart", "said"), [("mlflow", True), ("kubernetes-ingress", False)])
+def test_an_upgrade_that_migrates_the_tables_is_said_to_have_no_way_back(chart: str, said: bool) -> None:
+    old, new = (state(chart=chart, version=version) for version in ("1.8.1", "1.11.5"))
+    markdown = comment(
+        step("update", "kubernetes:helm.sh/v3:Release", "r", oldState=old, newState=new, diffReasons=["version"])
+    )
+    assert ("- `r`, `version`: `1.8.1` → `1.11.5`. An MLflow that is older refuses the tables" in markdown) is said
 
 
 def test_what_only_leaves_the_state_is_no_loss() -> None:
@@ -360,6 +369,8 @@ OURS = [
     r"(> |  )?- … and \d+ more( lines| values)?",
     r"\*\*[+-][\d,.]+ US dollars\*\* a month( and what has no price here)?, at list prices of 2026-11-29 in [a-z0-9-]+, in a quiet month: X has the "
     r"rest\.( There are none for X here\.)?",
+    r"### No way back without a backup",
+    rf"- X, X: VALUE → VALUE\. ({'|'.join(NO_WAY_BACK.values())})\.",
     r"- X: ([\d,.]+ → [\d,.]+|a price is not in the list)",
 ]
 OUR_LINE = re.compile("|".join(f"({one})" for one in OURS).replace("VALUE", "(X|nothing|known afterwards)"))
@@ -377,7 +388,7 @@ def test_no_text_of_others_stands_outside_a_code_span(digest: Any) -> None:
 def test_a_preview_of_any_shape_gets_a_comment_and_a_record(digest: Any) -> None:
     text = json.dumps(digest)
     assert render("dev", text).startswith("<!-- mlflow-eks preview dev -->")
-    assert list(differences(planned(read(text)), planned(read(text)))) == []
+    assert list(differences(record("dev", "c", "t", read(text))["steps"], read(text))) == []
 
 
 @given(TEXT)
@@ -439,7 +450,7 @@ def test_what_was_reviewed_may_be_done_all_or_in_part(reviewed: Path) -> None:
     assert compared(reviewed, again, UPDATE, step("same", INSTANCE, "j")).returncode == 0
     part = compared(reviewed, again)
     assert part.returncode == 0
-    assert "1 steps are done already" in part.stdout
+    assert "1 of the reviewed steps are not left to do" in part.stdout
 
 
 @pytest.mark.parametrize(
@@ -449,12 +460,20 @@ def test_what_was_reviewed_may_be_done_all_or_in_part(reviewed: Path) -> None:
         (step("delete", INSTANCE, "j`"), "`delete` is planned, and nothing was reviewed."),
         (
             {**UPDATE, "newState": state(instanceClass="db.t4g.large")},
-            "`instanceClass` gets another value than the one that was reviewed.",
+            "`instanceClass`: `db.t4g.micro` → `db.t4g.large` is planned, and another value was reviewed.",
         ),
-        ({**UPDATE, "diffReasons": ["instanceClass", "multiAz"]}, "`multiAz` differs now, which was not reviewed."),
         (
-            {**UPDATE, "replaceReasons": ["instanceClass"]},
-            "`instanceClass` forces a replacement now, which was not reviewed.",
+            {**UPDATE, "diffReasons": ["instanceClass", "multiAz"]},
+            "`multiAz`: nothing → nothing is planned, and it did not differ in what was reviewed.",
+        ),
+        ({**UPDATE, "replaceReasons": ["instanceClass"]}, "`instanceClass` forces a replacement now"),
+        (
+            step("create", "aws:iam/role:Role", "r", newState=state()),
+            "`path`: nothing → nothing is planned, and another",
+        ),
+        (
+            step("create", "aws:iam/role:Role", "r", newState=state(path="/", policy="*")),
+            "`policy`: nothing → `*` is planned, and another value was reviewed.",
         ),
     ],
 )
