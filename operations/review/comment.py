@@ -45,6 +45,18 @@ NO_WAY_BACK = {
     (RELEASE, "values.image.tag"): _MIGRATED,
 }
 """Types and paths of changes that a revert does not take back, and why."""
+LESS_SAFE = {
+    (INSTANCE, "deletionProtection", False): "RDS no longer refuses to delete it",
+    (INSTANCE, "skipFinalSnapshot", True): "Its deletion keeps no last snapshot",
+    (INSTANCE, "deleteAutomatedBackups", True): "Its deletion takes the backups along",
+    ("aws:s3/bucket:Bucket", "forceDestroy", True): "Its deletion takes the files along",
+}
+"""Types, paths and new values of changes that make a loss of data easier."""
+MEANS = {
+    "random:index/randomPassword:RandomPassword": "a new password is generated",
+    RELEASE: "the site is away meanwhile",
+}
+"""Types of resources to what their replacement means, where no data is lost."""
 HEADINGS = {
     "replaced": "Replaced",
     "deleted": "Deleted",
@@ -94,7 +106,7 @@ def render(stack: str, text: str, log: str | None = None, status: int | None = N
     if failed:
         so_far = f" Until then it has found: {', '.join(counts)}." if counts else ""
         top += [f"**The preview failed**, so this may not be all{place}.{so_far}", ""]
-    sections = [*_alarms(preview), *_no_way_back(preview), *_errors(preview)]
+    sections = [*_alarms(preview), *_consequences(preview), *_errors(preview)]
     late = {"changed", "imported", "created"}
     sections += [_listed(kind, found) for kind, found in changes.items() if found and kind not in late]
     sections += [*_messages(preview), *_cost(preview)]
@@ -141,17 +153,29 @@ def _alarm(change: Change) -> str:
     return " ".join(sentences)
 
 
-def _no_way_back(preview: Preview) -> Iterator[Section]:
+def _consequences(preview: Preview) -> Iterator[Section]:
+    changes = [(change, path) for change in preview.changes if change.kind == "changed" for path in change.differs]
     found = [
-        f"- {_name(change)}, {code(path)}: {difference(change, path)}. {NO_WAY_BACK[change.type, path]}."
-        for change in preview.changes
-        for path in change.differs
-        if change.kind == "changed" and (change.type, path) in NO_WAY_BACK
+        (change, path, NO_WAY_BACK[change.type, path])
+        for change, path in changes
+        if (change.type, path) in NO_WAY_BACK
         # Not HAProxy's release.
         if change.type != RELEASE or at(change.new, "inputs.chart") == "mlflow"
     ]
+    yield from _explained("No way back without a backup", found)
+    values = [(change, path, at(change.new, f"inputs.{path}")) for change, path in changes]
+    found = [
+        (change, path, words)
+        for change, path, value in values
+        if isinstance(value, bool) and (words := LESS_SAFE.get((change.type, path, value)))
+    ]
+    yield from _explained("Less protected", found)
+
+
+def _explained(heading: str, found: Sequence[tuple[Change, str, str]]) -> Iterator[Section]:
     if found:
-        yield Section("No way back without a backup", found)
+        lines = [f"- {_name(one)}, {code(path)}: {difference(one, path)}. {words}." for one, path, words in found]
+        yield Section(heading, lines)
 
 
 def _errors(preview: Preview) -> Iterator[Section]:
@@ -220,6 +244,8 @@ def _entry(change: Change) -> str:
         lines[0] += ", but the old one stays where it is"
     if change.kind == "replaced" and not change.forces:
         lines[0] += ", because something that it depends on is replaced"
+    if change.kind == "replaced" and change.type in MEANS:
+        lines[0] += f": {MEANS[change.type]}"
     if change.kind in {"replaced", "changed", "drifted", "other"}:
         forces = set(change.forces)
         for path in change.differs[:_PATHS]:
