@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from operations.review.comment import HEADINGS, KEEPS_DATA, LESS_SAFE, LONGEST, MEANS, NO_WAY_BACK, render
@@ -393,8 +393,27 @@ WORDS = {"VALUE": "(X|nothing|known afterwards)", "MEANS": f": ({'|'.join(MEANS.
 OUR_LINE = re.compile(re.sub("VALUE|MEANS", lambda found: WORDS[found[0]], "|".join(f"({one})" for one in OURS)))
 
 
+BAD = "\n## x `a` <img> @everyone </details>\r# b"
+EVERYWHERE = {
+    "config": {"aws:region": BAD},
+    "diagnostics": [{"severity": severity, "message": BAD, "urn": BAD} for severity in ("error", "warning")],
+    "steps": [
+        {
+            **step(operation, INSTANCE, BAD + operation),
+            "oldState": {"inputs": {"finalSnapshotIdentifier": BAD, "instanceClass": BAD, BAD: BAD}},
+            "newState": {"inputs": {"instanceClass": "db.t4g.micro", "engineVersion": "17", BAD: BAD + "!"}},
+            "replaceReasons": [BAD],
+            "diffReasons": ["instanceClass", BAD],
+        }
+        for operation in ("delete", "replace", "create", "update", BAD)
+    ],
+}
+"""A preview with a text of others in every place that is shown."""
+
+
 @steadily
 @given(DIGEST)
+@example(EVERYWHERE)
 def test_no_text_of_others_stands_outside_a_code_span(digest: Any) -> None:
     markdown = render("dev", json.dumps(digest))
     assert len(markdown.encode()) <= LONGEST
