@@ -23,6 +23,11 @@ PAGES = 10
 class RefusedError(SystemExit):
     """GitHub refused a request, or did not answer. The message is one sentence for the log."""
 
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status of the answer. None: there was none."""
+
 
 class _WithoutToken(urllib.request.HTTPRedirectHandler):
     """Follows a redirect to GitHub's storage, which refuses a request with a second authorization."""
@@ -50,7 +55,7 @@ class GitHub:
         """Return an answer's JSON.
 
         Args:
-            path: below the repository.
+            path: below the repository, or from the API's root with a slash at the start.
             query: parameters of the query.
 
         Raises:
@@ -99,7 +104,7 @@ class GitHub:
             raise RefusedError(f"The artifact {number} of {self.repository} has no readable {file}.") from None
 
     def _send(self, method: str, path: str, query: Mapping[str, str | int], body: bytes | None = None) -> bytes:
-        url = f"{self.api}/repos/{self.repository}/{path}"
+        url = self.api + (path if path.startswith("/") else f"/repos/{self.repository}/{path}")
         if query:
             url += "?" + urllib.parse.urlencode(query)
         request = urllib.request.Request(url, data=body, method=method)  # noqa: S310  (the scheme is checked below)
@@ -110,7 +115,9 @@ class GitHub:
             with opener.open(request, timeout=TIMEOUT) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
-            raise RefusedError(f"GitHub answered {error.code} to {method} {path}: {error.reason}.") from None
+            raise RefusedError(
+                f"GitHub answered {error.code} to {method} {path}: {error.reason}.", error.code
+            ) from None
         except (urllib.error.URLError, TimeoutError) as error:
             raise RefusedError(f"GitHub did not answer {method} {path}: {error}.") from None
 
