@@ -1,10 +1,15 @@
-"""Installs Pulumi's plugins, each checked by its hash: ``python -m operations.plugins install``.
+"""Installs Pulumi's plugins and checks them by their hashes: ``python -m operations.plugins install``.
 
 The workflows call it before they log in to AWS. `plugins.txt` has the hashes, and ``python -m operations.plugins record`` writes that file: after
 a new version of a provider in requirements.txt, on a machine whose network is trusted.
+
+The installed files are hashed, and not the archive. `pulumi plugin install --checksum` asks nothing of a plugin that is installed already, as it
+is on a runner that an earlier job used. Over HTTP/1.1 it also refuses right archives: CLI 3.259.0 leaves out what arrives with the end.
 """
 
 import argparse
+import hashlib
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -16,10 +21,9 @@ PROVIDERS = ("aws", "kubernetes", "postgresql", "random")
 UNKNOWN = "-"
 """Mark of a plugin whose hash nobody has recorded."""
 HEADING = """\
-# Pulumi's plugins: name, version, and the SHA-256 of the archive for Linux on x86-64. `-`: not recorded yet.
+# Pulumi's plugins for Linux on x86-64: name, version, and SHA-256 of the installed files. `-`: not recorded yet.
 # Written by `python -m operations.plugins record`, whose diff a reviewer reads as that of a lock file.
 """
-_ACTUAL = re.compile(r"invalid checksum, expected 0{64}, actual ([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,40 @@ class Plugin:
 
     name: str
     version: str
-    checksum: str | None
-    """SHA-256 of its archive. None: not recorded."""
+    checksum: str | None = None
+    """SHA-256 of its files. None: not recorded."""
 
     @property
     def line(self) -> str:
         """Line of the file."""
         return f"{self.name} {self.version} {self.checksum or UNKNOWN}"
+
+    @property
+    def folder(self) -> Path:
+        """Folder into which Pulumi installs it."""
+        home = os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi"
+        return Path(home) / "plugins" / f"resource-{self.name}-v{self.version}"
+
+    def install(self, *options: str) -> str:
+        """Install the plugin unless it is installed, and return the SHA-256 of its files.
+
+        Args:
+            options: further options of `pulumi plugin install`.
+
+        Raises:
+            SystemExit: Pulumi did not install it.
+        """
+        command = ["pulumi", "plugin", "install", "resource", self.name, self.version, "--exact", *options]
+        if subprocess.run(command, check=False).returncode or not self.folder.is_dir():
+            raise SystemExit(f"::error::The plugin {self.name} {self.version} was not installed: see above.")
+        files = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        lines = [f"{_sha256(path)}  {path.relative_to(self.folder)}\n" for path in files]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def required() -> dict[str, str]:
@@ -66,37 +97,30 @@ def recorded() -> list[Plugin]:
 
 
 def install() -> None:
-    """Install every plugin of the file. One whose archive has another hash is refused.
+    """Install every plugin of the file. Nothing has run of one whose files have another hash.
 
     Raises:
-        SystemExit: the file is wrong, or Pulumi refuses a plugin.
+        SystemExit: the file is wrong, Pulumi did not install a plugin, or its files are others.
     """
     for plugin in recorded():
-        check = ["--checksum", plugin.checksum] if plugin.checksum else []
-        if not check:
-            print(
-                f"::warning::The plugin {plugin.name} {plugin.version} is installed unchecked: no hash in {FILE.name}."
+        found = plugin.install()
+        if plugin.checksum is None:
+            print(f"::warning::The plugin {plugin.name} {plugin.version} is unchecked: {FILE.name} has no hash of it.")
+        elif plugin.checksum != found:
+            raise SystemExit(
+                f"::error::The files in {plugin.folder} have the SHA-256 {found}, and {FILE.name} has {plugin.checksum}. "
+                "Find out where they come from; `pulumi plugin rm` removes them."
             )
-        command = ["pulumi", "plugin", "install", "resource", plugin.name, plugin.version, *check]
-        if subprocess.run(command, check=False).returncode:
-            raise SystemExit(f"::error::The plugin {plugin.name} {plugin.version} was not installed: see above.")
 
 
 def record() -> None:
-    """Write the file, with the hashes of the archives that Pulumi downloads here.
+    """Write the file, with the hashes of the plugins that Pulumi downloads here.
 
     Raises:
         SystemExit: Pulumi cannot download a plugin.
     """
-    lines: list[str] = []
-    for name, version in required().items():
-        # With a hash that no archive has, Pulumi downloads, says the real one, and installs nothing.
-        command = ["pulumi", "plugin", "install", "resource", name, version, "--reinstall", "--checksum", "0" * 64]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        match = _ACTUAL.search(done.stdout + done.stderr)
-        if not match:
-            raise SystemExit(f"Pulumi did not download {name} {version}:\n{(done.stderr or done.stdout).strip()}")
-        lines.append(Plugin(name, version, match[1]).line)
+    plugins = [Plugin(name, version) for name, version in required().items()]
+    lines = [Plugin(plugin.name, plugin.version, plugin.install("--reinstall")).line for plugin in plugins]
     FILE.write_text(HEADING + "".join(f"{line}\n" for line in lines))
 
 
