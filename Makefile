@@ -45,7 +45,7 @@ ifeq ($(origin STACK),command line)
 	@mkdir -p artifacts
 	@$(if $(filter local,$(STACK)),,command -v pulumi >/dev/null || { echo "error: pulumi is not on the PATH; a stack other than local needs it" >&2; exit 1; };) \
 	$(if $(filter local,$(STACK)),$(LOCAL) preview --json,pulumi preview --json --stack $(STACK)) > artifacts/preview-$(STACK).json; code=$$?; \
-	$(VENV)/bin/python -m operations.preview_markdown --stack $(STACK) artifacts/preview-$(STACK).json > artifacts/preview-$(STACK).md || exit 1; \
+	$(VENV)/bin/python -m operations.review.comment --stack $(STACK) --status $$code artifacts/preview-$(STACK).json > artifacts/preview-$(STACK).md || exit 1; \
 	cat artifacts/preview-$(STACK).md; exit $$code
 else
 	@$(LOCAL) preview

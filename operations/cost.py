@@ -6,58 +6,20 @@ printed instead.
 """
 
 import argparse
-import functools
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from pathlib import Path
-from typing import Any
-
-import yaml
 
 from operations.planned import aws_resources
+from operations.prices import ALARM, HOURS, ZONES, Item, Server, price, table
 from operations.stack_file import config, read
 from settings.all_settings import Settings
 
-HOURS = 730
-"""Hours of a month, as AWS computes prices."""
-POINT_KIB = 2.5
-"""KiB of a point of enhanced monitoring."""
-SERVER_LOG_GIB = 0.1
-"""GiB a month that PostgreSQL logs, which are errors and connections, no statements."""
-CHANGED_A_DAY = 0.02
-"""Share of the database that changes in a day, for the size of its backups."""
 OBJECT_MIB = 1
 """MiB of an artifact, for the number of requests."""
-ZONES = (2, 3)
-"""Zones of a load balancer: at least, and mostly at most."""
-
-INSTANCE = "aws:rds/instance:Instance"
-ALARM = "aws:cloudwatch/metricAlarm:MetricAlarm"
-LOG_GROUP = "aws:cloudwatch/logGroup:LogGroup"
 BUCKET = "aws:s3/bucket:Bucket"
 LOAD_BALANCER = "load balancer"
 """Not a resource of Pulumi: the cluster's controller makes it."""
-
-
-@functools.cache
-def table() -> Mapping[str, Any]:
-    """Return the price table."""
-    return yaml.safe_load((Path(__file__).parent / "prices.yaml").read_text())
-
-
-@dataclass(frozen=True)
-class Item:
-    """A line of the estimate."""
-
-    what: str
-    dollars: float | None
-    """Dollars in a quiet month. None for an unknown price."""
-    most: float | None = None
-    """Dollars at most, where that is another number."""
-    of: str = INSTANCE
-    """Type of the resource that the item is for."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +35,7 @@ class Estimate:
 
     def price(self, name: str) -> float:
         """Return the price of one unit."""
-        return table()["prices"][name][self._column]
-
-    @property
-    def _column(self) -> int:
-        return table()["regions"].index(self.region)
+        return price(name, self.region)
 
     def items(self) -> list[Item]:
         """Return the priced items."""
@@ -86,49 +44,23 @@ class Estimate:
             return []
         found: list[Item] = []
         if not settings.postgres.existing:
-            found += [*self._instance(), *self._storage(), *self._logs(), *self._alarms()]
+            found += [*self._server().items(self.region, self.today), *self._alarms()]
         if settings.ingress.install:
             found += self._load_balancer()
         return [*found, *self._bucket(), *self._traffic()]
 
-    def _instance(self) -> Iterator[Item]:
+    def _server(self) -> Server:
         section = self.settings.postgres
-        zones = 2 if section.multi_az else 1
-        prices: list[float] | None = table()["instanceHour"].get(section.instance_class)
-        name = f"RDS {section.instance_class}{', two zones' if section.multi_az else ''}"
-        yield Item(name, prices[self._column] * HOURS * zones if prices else None)
-        size = section.instance_class.rpartition(".")[2]
-        vcpus = _vcpus(size)
-        if section.instance_class.startswith("db.t"):
-            above = vcpus * (1 - table()["baseline"].get(size, 0)) * HOURS * zones
-            yield Item("CPU credits, at most: all vCPUs all the time", 0, above * self.price("credit"))
-        ends: date | None = table()["endOfStandardSupport"].get(int(section.engine_version))
-        if ends and self.today > ends:
-            support = vcpus * zones * HOURS * self.price("extendedSupport")
-            what = f"Extended Support of PostgreSQL {section.engine_version}, whose standard support ended on {ends}"
-            yield Item(what, support, 2 * support)
-
-    def _storage(self) -> Iterator[Item]:
-        section = self.settings.postgres
-        first, last = section.allocated_storage, max(section.allocated_storage, section.max_allocated_storage)
-        zones = 2 if section.multi_az else 1
-        price = self.price("storage") * zones
-        grown = f" to {last} GiB" if last > first else " GiB"
-        yield Item(f"RDS storage, {first}{grown} {section.storage_type}", first * price, last * price)
-        # As much as the storage is free, which the first backup alone takes at most.
-        changed = last * CHANGED_A_DAY * section.backup_retention_days
-        yield Item(f"RDS backups of {section.backup_retention_days} days", 0, changed * self.price("backup"))
-        if section.kms_key_arn:
-            yield Item("KMS key", self.price("key"))
-
-    def _logs(self) -> Iterator[Item]:
-        interval = self.settings.postgres.monitoring_interval
-        gib = HOURS * 3600 / interval * POINT_KIB / 2**20 if interval else 0.0
-        written = gib + SERVER_LOG_GIB
-        yield Item(
-            "Logs of the server" + (" and enhanced monitoring" if interval else ""),
-            written * (self.price("logs") + self.price("keptLogs")),
-            of=LOG_GROUP,
+        return Server(
+            instance_class=section.instance_class,
+            engine_version=section.engine_version,
+            multi_az=section.multi_az,
+            storage=section.allocated_storage,
+            max_storage=section.max_allocated_storage,
+            storage_type=section.storage_type,
+            backup_days=section.backup_retention_days,
+            monitoring_interval=section.monitoring_interval,
+            own_key=bool(section.kms_key_arn),
         )
 
     def _alarms(self) -> Iterator[Item]:
@@ -163,12 +95,6 @@ class Estimate:
     def total(self) -> float:
         """Return the dollars of a quiet month."""
         return sum(item.dollars or 0 for item in self.items())
-
-
-def _vcpus(size: str) -> int:
-    """Return the vCPUs of an instance size. Sizes below `xlarge` have two."""
-    match = re.fullmatch(r"(\d*)xlarge", size)
-    return 4 * int(match[1] or 1) if match else 2
 
 
 def report(stack: str, settings: Settings, region: str | None, artifacts_gib: int) -> str:

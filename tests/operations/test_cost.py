@@ -1,11 +1,12 @@
+import re
 from datetime import date
 from typing import Any
 
 import pytest
 
-from operations import cost
-from operations.cost import LOG_GROUP, Estimate, Item, report, table
+from operations.cost import Estimate, report
 from operations.planned import WORDS, aws_resources
+from operations.prices import ALARM, LOG_GROUP, Item, table
 from operations.stack_file import ROOT, config, read
 from settings.all_settings import Settings
 
@@ -45,10 +46,9 @@ def test_every_price_has_four_regions_and_none_is_unused() -> None:
     assert regions == ["us-east-1", "us-west-2", "eu-west-1", "eu-central-1"]
     lists = {**table()["instanceHour"], **table()["prices"]}
     assert {name: prices for name, prices in lists.items() if len(prices) != 4 or min(prices) <= 0} == {}
-    source = (ROOT / "operations" / "cost.py").read_text()
-    assert [
-        name for name in table()["prices"] if f'price("{name}")' not in source and f"price('{name}')" not in source
-    ] == []
+    source = "".join((ROOT / "operations" / file).read_text() for file in ("cost.py", "prices.py"))
+    used = set(re.findall(r"""price\(["'](\w+)["']""", source))
+    assert used == set(table()["prices"])
 
 
 def test_a_dearer_region_costs_more_and_never_more_than_a_quarter() -> None:
@@ -78,7 +78,7 @@ def test_a_class_of_t_can_cost_credits_and_another_cannot() -> None:
 @pytest.mark.parametrize(("instance_class", "alarms"), [("db.m7g.large", 4), ("db.z9.odd", 3)])
 def test_there_are_as_many_alarms_as_the_program_makes(instance_class: str, alarms: int) -> None:
     settings = with_postgres("prod", instance_class=instance_class)
-    assert aws_resources(settings)[cost.ALARM] == alarms
+    assert aws_resources(settings)[ALARM] == alarms
     assert priced(settings)[f"{alarms} CloudWatch alarms"].dollars == pytest.approx(alarms * 0.10)
 
 
