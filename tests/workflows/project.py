@@ -21,6 +21,11 @@ from tests.workflows.runner import Event, Machines, Run, installed_program
 PROVIDER = "awskms://alias/mlflow-eks-dev?region=eu-west-1"
 SETTINGS = {"AWS_REGION": "eu-west-1", "PULUMI_BACKEND_URL": "s3://state", "PULUMI_SECRETS_PROVIDER": PROVIDER}
 FOLDERS = ("components", "local", "operations", "settings", ".github")
+INSTALL = (
+    'if [ "$1 $2" = "plugin install" ]; then folder="$PULUMI_HOME/plugins/resource-$4-v$5"; '
+    'mkdir -p "$folder" && echo code > "$folder/pulumi-resource-$4"; exit; fi'
+)
+"""Stand-in for `pulumi plugin install resource NAME VERSION`."""
 SECTION = "mlflow-eks:postgres"
 
 
@@ -33,7 +38,7 @@ class Told:
 
     def programs(self, folder: Path) -> None:
         """Write the programs that the jobs call."""
-        script = f'#!/bin/sh\nexport PYTHONPATH="{ROOT}"\nexec "{sys.executable}" -m tests.workflows.told_pulumi "$@"\n'
+        script = f'#!/bin/sh\n{INSTALL}\nexport PYTHONPATH="{ROOT}"\nexec "{sys.executable}" -m tests.workflows.told_pulumi "$@"\n'
         (folder / "pulumi").write_text(script)
         (folder / "aws").write_text("""#!/bin/sh\necho '{"DBInstances": [{}]}'\n""")
 
@@ -86,7 +91,7 @@ class Real:
         # The stack that the workflows call dev is called local there.
         script = (
             "#!/usr/bin/env bash\n"
-            f'if [ "$1 $2" = "plugin install" ]; then PYTHONPATH="{ROOT}" exec "{sys.executable}" -m tests.workflows.told_pulumi "$@"; fi\n'
+            f"{INSTALL}\n"
             'if [ -z "$AWS_SESSION_TOKEN" ]; then echo "error: no credentials" >&2; exit 1; fi\n'
             'arguments=(); for each in "$@"; do [ "$each" = dev ] && each=local; arguments+=("$each"); done\n'
             f'exec "{sys.prefix}/bin/python" -m local pulumi "${{arguments[@]}}"\n'
@@ -100,7 +105,7 @@ class Real:
         """Return the variables of a step."""
         kept = ("MLFLOW_EKS_", "HOME", "USER")
         mine = {key: value for key, value in self.stack.environment().items() if key.startswith(kept)}
-        return {**mine, "TOLD_STATE": "", "MLFLOW_TRACKING_INSECURE_TLS": "true", "PYTHONDONTWRITEBYTECODE": "1"}
+        return {**mine, "MLFLOW_TRACKING_INSECURE_TLS": "true", "PYTHONDONTWRITEBYTECODE": "1"}
 
     def stand_ins(self) -> dict[str, Any]:
         """Return functions in the place of steps."""

@@ -139,9 +139,11 @@ def test_a_stack_that_changes_between_plan_and_approval_is_not_deployed(project:
 
     project.machines.approve = changed_meanwhile
     run = project.deploy(event)
-    project.stack.change_by_hand(before)
-    # The same value is changed as was reviewed, so only the old value tells that somebody was there. That is fine: nothing else happens.
+    # The deployment would set the reviewed value, and take back one that nobody saw when it was reviewed.
     assert run.jobs[PLAN].result == "success", run.log
+    assert run.errors[0].startswith("Not deployed: somebody changed dev by hand")
+    assert project.stack.backup_days() == 13
+    project.stack.change_by_hand(before)
 
 
 def test_drift_opens_an_issue_stops_a_deployment_and_closes_the_issue_again(project: Project) -> None:
