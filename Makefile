@@ -27,7 +27,7 @@ receivers = --experiment "$(EXPERIMENT)" $(if $(call given,USERS),--user $(USERS
 	$(if $(call given,MODELS),--model $(MODELS))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down preview status logs test clients unit cluster-test bench check secrets-baseline audit lock settings-reference chart-facts doctor verify cost rotate-admin iam-policies bootstrap \
+.PHONY: help up down preview status logs test clients workflows unit cluster-test bench check secrets-baseline audit lock settings-reference chart-facts doctor verify cost rotate-admin iam-policies bootstrap \
 	deploy watch unstick user new-password remove-user team leave-team grant revoke
 
 help: ## Show this.
@@ -66,6 +66,9 @@ clients: $(VENV)/.complete ## Run old MLflow clients on the local stack, and com
 
 unit: $(VENV)/.complete ## Run the fast tests: under a minute on two cores.
 	@$(VENV)/bin/python -m pytest -n auto --dist worksteal tests/unit tests/contract tests/operations tests/docs
+
+workflows: $(VENV)/.complete ## Run the workflows of .github step for step on a local stack of its own: pull request, merge, deployment, drift.
+	@$(VENV)/bin/python -m pytest -m workflows tests/workflows
 
 cluster-test: $(VENV)/.complete ## Run the program on a real cluster with your Pulumi CLI and plugins (CONTEXT=kind-mlflow; docs/cluster-tests.md).
 	@CLUSTER_TEST_CONTEXT="$(CONTEXT)" CLUSTER_TEST_REQUIRED="$(CLUSTER_TEST_REQUIRED)" $(VENV)/bin/python -m pytest -m cluster $(if $(TESTS),$(TESTS),tests/cluster)

@@ -35,7 +35,7 @@ StandIn = Callable[["Job"], int]
 
 @dataclass(frozen=True)
 class Event:
-    """What started a run, and on which commit."""
+    """Reason of a run, with its commit."""
 
     name: str
     commit: str

@@ -103,16 +103,6 @@ def test_an_approval_that_comes_after_the_next_merge_deploys_nothing(project: Pr
     assert project.stack.backup_days() == before
 
 
-def test_a_merge_that_changes_no_stack_does_not_stop_a_deployment(project: Project) -> None:
-    project.open(7, backupRetentionDays=10)
-    event = project.merge(7)
-    project.open(8, files={"docs/page.md": "words"})
-    project.merge(8)
-    run = project.deploy(event)
-    assert run.succeeded, run.log
-    assert project.stack.backup_days() == 10
-
-
 def test_a_stack_that_somebody_deployed_otherwise_is_not_deployed_unread(project: Project) -> None:
     project.open(7, backupRetentionDays=11)
     event = project.merge(7)
@@ -220,6 +210,18 @@ def test_a_pull_request_of_a_fork_or_of_dependabot_gets_no_preview(project: Proj
     for repository, user in (("mallory/mlflow-eks", "mallory"), ("acme/mlflow-eks", "dependabot[bot]")):
         run = project.preview(7, repository, user)
         assert {job.result for job in run.jobs.values()} == {"skipped"}
+
+
+def test_a_preview_that_a_person_starts_for_a_branch_counts_as_reviewed(project: Project) -> None:
+    if not isinstance(project.stack, Told):
+        return
+    project.machines.variables = {**project.machines.variables, "STACKS": "[]"}
+    project.open(7, backupRetentionDays=3)
+    project.machines.variables = {**project.machines.variables, "STACKS": '["dev"]'}
+    run = project.machines.start("preview", Event("workflow_dispatch", project.heads[7], "refs/heads/change-7"))
+    assert run.succeeded, run.log
+    assert run.jobs[COMMENT].result == "skipped"
+    assert project.deploy(project.merge(7)).succeeded
 
 
 def test_a_repository_without_stacks_is_green_and_says_so(project: Project) -> None:
