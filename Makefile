@@ -40,16 +40,13 @@ up: $(VENV)/.complete ## Bring up the whole deployment: Pulumi, database, ingres
 down: $(VENV)/.complete ## Destroy the local stack (FORCE=1: delete it without pulumi).
 	@$(LOCAL) down $(if $(FORCE),--force)
 
-preview: $(VENV)/.complete ## Show what `make up` would change (STACK=dev: what `pulumi up` would, as the Markdown of a review comment).
-ifeq ($(origin STACK),command line)
+preview: STACK = local
+preview: $(VENV)/.complete ## Show what `make up` would change (STACK=dev: what `pulumi up` would), as the comment of a review does.
 	@mkdir -p artifacts
 	@$(if $(filter local,$(STACK)),,command -v pulumi >/dev/null || { echo "error: pulumi is not on the PATH; a stack other than local needs it" >&2; exit 1; };) \
 	$(if $(filter local,$(STACK)),$(LOCAL) preview --json,pulumi preview --json --stack $(STACK)) > artifacts/preview-$(STACK).json; code=$$?; \
 	$(VENV)/bin/python -m operations.review.comment --stack $(STACK) --status $$code artifacts/preview-$(STACK).json > artifacts/preview-$(STACK).md || exit 1; \
 	cat artifacts/preview-$(STACK).md; exit $$code
-else
-	@$(LOCAL) preview
-endif
 
 status: $(VENV)/.complete ## Show the site and the processes of the local stack.
 	@$(LOCAL) status

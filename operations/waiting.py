@@ -5,18 +5,16 @@ nothing else differs, and 1 if something does.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from operations.aws_cli import from_config
+from operations.prices import INSTANCE
+from operations.review.preview import Preview, mapping, read
 from operations.stack_file import config
 
-INSTANCE = "aws:rds/instance:Instance"
-SAME = ("same", "read", "refresh")
-"""Operations of a preview that change nothing."""
 NAMES = {
     "allocatedStorage": "AllocatedStorage",
     "dbSubnetGroupName": "DBSubnetGroupName",
@@ -30,22 +28,20 @@ NAMES = {
 """Inputs of the instance that wait for its window, to their names in RDS's ``PendingModifiedValues``."""
 
 
-def differences(digest: Mapping[str, Any]) -> tuple[str, set[str]] | None:
+def differences(preview: Preview) -> tuple[str, set[str]] | None:
     """Return the instance's identifier and the inputs of it that differ.
-
-    Args:
-        digest: output of ``pulumi preview --json``.
 
     Returns:
         None if anything but a change of the one instance differs.
     """
-    every: list[dict[str, Any]] = digest.get("steps") or []
-    steps = [step for step in every if step["op"] not in SAME]
-    if len(steps) != 1 or steps[0]["op"] != "update" or not str(steps[0]["urn"]).split("::")[2].endswith(INSTANCE):
+    planned = [change for change in preview.changes if change.kind != "drifted"]
+    # What the refresh has found elsewhere is told by the change that takes it back.
+    found = {change.urn for change in preview.changes}
+    if len(found) != 1 or len(planned) != 1 or planned[0].kind != "changed" or planned[0].type != INSTANCE:
         return None
-    (step,) = steps
-    detailed = cast("Mapping[str, Any]", step.get("detailedDiff") or {})
-    return str(step["newState"]["inputs"].get("identifier")), {path.partition(".")[0] for path in detailed}
+    (change,) = planned
+    identifier = mapping(change.new.get("inputs")).get("identifier")
+    return str(identifier), {path.partition(".")[0] for path in change.differs}
 
 
 def what_waits(differs: set[str], pending: Mapping[str, Any]) -> str | None:
@@ -62,7 +58,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="output of `pulumi preview --json`")
     parser.add_argument("--stack", required=True, help="name of the stack")
     given = parser.parse_args()
-    found = differences(json.loads(given.file.read_text()))
+    found = differences(read(given.file.read_text()))
     if found is None:
         sys.exit(1)
     identifier, differs = found

@@ -20,6 +20,10 @@ _SPARE = 3_000
 """Bytes of them for the headings of what is cut."""
 _LONG_LIST = 8
 """Resources that are listed unfolded, at most."""
+_BY_TYPE = {"created", "imported", "forgotten"}
+"""Kinds of changes of which only the names are listed."""
+_NAMES = 20
+"""Names on a line, at most."""
 _PATHS = 12
 """Differing values of a resource that are shown, at most."""
 _MESSAGE_LINES, _MESSAGE_WIDTH = 20, 500
@@ -36,7 +40,7 @@ HEADINGS = {
     "replaced": "Replaced",
     "deleted": "Deleted",
     "lost": "Deleted already by an interrupted replacement",
-    "gone": "Gone from the cloud or the cluster",
+    "gone": "Gone from the cloud or the cluster, and created anew",
     "forgotten": "No longer in the state; the resource itself stays",
     "other": "Operations that this comment does not know",
     "drifted": "Changed elsewhere since the last `up`",
@@ -47,6 +51,7 @@ HEADINGS = {
 """Kinds of changes in the order in which a reviewer needs them."""
 _COUNTS = {"lost": "deleted already", "forgotten": "forgotten", "other": "unknown", "drifted": "changed elsewhere"}
 _PROTECTED = re.compile(r"marked for protection|because it is protected")
+_NO_REASON = re.compile(r"preview failed$|an unhandled error occurred: Program exited with non-zero exit code")
 _WINDOW = "maintenance window"
 
 
@@ -75,11 +80,11 @@ def render(stack: str, text: str, log: str | None = None, status: int | None = N
     counts = [f"{len(found)} {_COUNTS.get(kind, kind)}" for kind, found in changes.items() if found]
     refused = any(change.refused for change in preview.changes)
     summary = "refused" if refused else "it failed" if failed else ", ".join(counts) or "no changes"
-    place = f"[the log]({log})" if log and re.fullmatch(r"https?://[\w.:/%?=&~-]+", log) else "the log"
+    place = f": [the log]({log})" if log and re.fullmatch(r"https?://[\w.:/%?=&~-]+", log) else ""
     top = [f"<!-- mlflow-eks preview {stack} -->", f"## Preview of `{stack}`: {summary}", ""]
     if failed:
         so_far = f" Until then it has found: {', '.join(counts)}." if counts else ""
-        top += [f"**The preview failed**, so this may not be all: {place}.{so_far}", ""]
+        top += [f"**The preview failed**, so this may not be all{place}.{so_far}", ""]
     sections = [*_alarms(preview), *_errors(preview)]
     late = {"changed", "imported", "created"}
     sections += [_listed(kind, found) for kind, found in changes.items() if found and kind not in late]
@@ -131,25 +136,33 @@ def _errors(preview: Preview) -> Iterator[Section]:
     refused = {change.urn for change in preview.changes if change.refused}
     # The engine's advice there is to take the protection off.
     errors = [one for one in preview.texts("error") if not (one.urn in refused and _PROTECTED.search(one.text))]
-    if errors:
-        yield Section("Errors", [_message(error) for error in errors])
+    # The engine's last words say only that there are others.
+    told = [error for error in errors if not _NO_REASON.match(error.text)]
+    yield from _section("Errors", told or ([] if refused else errors))
 
 
 def _messages(preview: Preview) -> Iterator[Section]:
     warnings = preview.texts("warning")
-    waiting = [warning for warning in warnings if _WINDOW in warning.text]
-    others = [warning for warning in warnings if _WINDOW not in warning.text]
-    if waiting:
-        yield Section("Maintenance", [_message(warning) for warning in waiting])
-    if others:
-        yield Section("Warnings", [_message(warning) for warning in others])
+    yield from _section("Maintenance", [warning for warning in warnings if _WINDOW in warning.text])
+    yield from _section("Warnings", [warning for warning in warnings if _WINDOW not in warning.text])
 
 
-def _message(message: Message) -> str:
-    lines = [line for line in message.text.splitlines() if line.strip()]
+def _section(heading: str, messages: Sequence[Message]) -> Iterator[Section]:
+    by_text: dict[str, list[str]] = {}
+    for message in messages:
+        by_text.setdefault(message.text, []).append(message.urn)
+    if by_text:
+        yield Section(heading, [_message(text, urns) for text, urns in by_text.items()])
+
+
+def _message(text: str, urns: Sequence[str]) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
     shown = [code(line, _MESSAGE_WIDTH) for line in lines[:_MESSAGE_LINES]]
-    more = [f"… and {len(lines) - _MESSAGE_LINES} more lines"] if len(lines) > _MESSAGE_LINES else []
-    return "\n".join(f"{'  ' if number else ''}- {line}" for number, line in enumerate([*shown, *more]))
+    shown += [f"… and {len(lines) - _MESSAGE_LINES} more lines"] if len(lines) > _MESSAGE_LINES else []
+    names = [code(urn.rsplit("::", 1)[-1]) for urn in dict.fromkeys(urns) if urn and "pulumi:pulumi:Stack" not in urn]
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    shown += [f"for {', '.join(names[:_NAMES])}{more}"] if names else []
+    return "\n".join(f"{'  ' if number else ''}- {line}" for number, line in enumerate(shown))
 
 
 def _cost(preview: Preview) -> Iterator[Section]:
@@ -160,7 +173,19 @@ def _cost(preview: Preview) -> Iterator[Section]:
 
 def _listed(kind: str, changes: Sequence[Change]) -> Section:
     folded = len(changes) > _LONG_LIST and kind not in {"replaced", "deleted", "lost", "other"}
-    return Section(HEADINGS[kind], [_entry(change) for change in changes], folded)
+    entries = [_entry(change) for change in changes] if kind not in _BY_TYPE else _by_type(changes)
+    return Section(f"{HEADINGS[kind]}: {len(changes)}" if folded else HEADINGS[kind], entries, folded)
+
+
+def _by_type(changes: Sequence[Change]) -> list[str]:
+    names: dict[str, list[str]] = {}
+    for change in sorted(changes, key=lambda one: one.name):
+        names.setdefault(change.type, []).append(code(change.name))
+    return [
+        f"- {code(kind)}: {', '.join(found[start : start + _NAMES])}"
+        for kind, found in sorted(names.items())
+        for start in range(0, len(found), _NAMES)
+    ]
 
 
 def _entry(change: Change) -> str:
@@ -194,7 +219,7 @@ def _fit(top: str, sections: Sequence[Section], place: str) -> str:
         head = f"### {section.heading}\n\n" if section.heading and not section.folded else ""
         if section.folded:
             # GitHub reads no Markdown in the line of the summary, so only our own words stand there.
-            head = f"<details>\n<summary><b>{section.heading}: {len(section.entries)}</b></summary>\n\n"
+            head = f"<details>\n<summary><b>{section.heading}</b></summary>\n\n"
         head += f"{section.introduction}\n" if section.introduction else ""
         head += "\n" if section.introduction and section.heading and section.entries else ""
         text += f"\n{head}"
@@ -206,7 +231,7 @@ def _fit(top: str, sections: Sequence[Section], place: str) -> str:
             text += f"{entry}\n"
             left -= 1
         if left:
-            text += f"{'> ' if not section.heading else ''}- … and {left} more: see {place}\n"
+            text += f"{'> ' if not section.heading else ''}- … and {left} more{place}\n"
         text += "\n</details>\n" if section.folded else ""
     return f"{text.rstrip()}\n"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from operations import prices
 from operations.review.foreign import code
-from operations.review.preview import Preview, at, mapping
+from operations.review.preview import Change, Preview, at, mapping
 
 RELEASE = "kubernetes:helm.sh/v3:Release"
 
@@ -23,10 +23,10 @@ def cost_lines(preview: Preview) -> list[str]:
         reckon = _RECKONED.get(change.type)
         if reckon is None or change.kind in {"other", "forgotten", "drifted", "imported"}:
             continue
-        before = _dollars(reckon, change.old, priced) if change.kind not in {"lost", "gone"} else 0.0
+        before = _dollars(reckon, there(change), priced) if change.kind not in {"lost", "gone"} else 0.0
         # A replacement by another one that exists has no new state.
         last = change.old if change.kind == "replaced" and not change.new else change.new
-        after = _dollars(reckon, last, priced) if change.kind != "deleted" else 0.0
+        after = _dollars(reckon, mapping(last.get("inputs")), priced) if change.kind != "deleted" else 0.0
         if before is None or after is None:
             unknown = True
             lines.append(f"{code(change.name)}: a price is not in the list")
@@ -43,11 +43,17 @@ def cost_lines(preview: Preview) -> list[str]:
     ]
 
 
+def there(change: Change) -> Mapping[str, Any]:
+    """Return the inputs of a resource as it is. One that waits for the maintenance window has other values than the state's inputs."""
+    inputs, outputs = (mapping(change.old.get(key)) for key in ("inputs", "outputs"))
+    return {**inputs, **{name: outputs[name] for name in change.differs if name in outputs}}
+
+
 def _dollars(
-    reckon: Callable[[Mapping[str, Any], str], float | None], state: Mapping[str, Any], region: str
+    reckon: Callable[[Mapping[str, Any], str], float | None], inputs: Mapping[str, Any], region: str
 ) -> float | None:
     try:
-        return reckon(mapping(state.get("inputs")), region) if state else 0.0
+        return reckon(inputs, region) if inputs else 0.0
     except (TypeError, ValueError, OverflowError):
         return None
 

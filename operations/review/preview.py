@@ -222,12 +222,12 @@ def _of_resource(steps: list[Step]) -> list[Change]:
         found.append(Change("drifted", (updates[0],)))
         steps = steps[1:]
     operations = {step.operation for step in steps}
-    if "delete" in operations and "create" in operations:
+    # What is in the state and is created has gone: the refresh did not find it.
+    if "create" in operations and operations & {"delete", "refresh"}:
         found.append(Change("gone", tuple(steps)))
     else:
-        for kind, names in _KINDS.items():
-            if names & operations:
-                found.append(Change(kind, tuple(step for step in steps if step.operation in _KNOWN)))
-                break
+        kind = next((kind for kind, names in _KINDS.items() if names & operations), None)
+        if kind:
+            found.append(Change(kind, tuple(step for step in steps if step.operation in _KNOWN - QUIET)))
     unknown = tuple(step for step in steps if step.operation not in _KNOWN)
     return [*found, Change("other", unknown)] if unknown else found

@@ -26,6 +26,10 @@ _BEFORE = 30
 def difference(change: Change, path: str) -> str:
     """Return the old and the new value at a path, as Markdown."""
     old, new = (_value(state, path) for state in (change.old, change.new))
+    if old == new:
+        # The program says the same as before, and the resource has another value: changed elsewhere, or not yet.
+        there = at(change.old.get("outputs"), path)
+        old = old if there is None else masked(there)
     if old == new == SECRET:
         return "another secret"
     before, after = _texts(old, new)

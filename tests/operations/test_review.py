@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from operations.review.comment import HEADINGS, KEEPS_DATA, LONGEST, render
+from operations.review.compare import differences
 from operations.review.foreign import code
-from operations.review.preview import QUIET
+from operations.review.preview import QUIET, read
+from operations.review.record import planned
 
 URN = "urn:pulumi:dev::mlflow-eks::mlflow-eks:index:PrivatePostgres$"
 INSTANCE = "aws:rds/instance:Instance"
@@ -150,6 +152,8 @@ def test_the_last_snapshot_of_a_deleted_database_is_named() -> None:
         (["import"], "1 imported", False),
         (["refresh-delete"], "1 gone", True),
         (["delete", "create"], "1 gone", True),
+        (["refresh", "create"], "1 gone", True),
+        (["refresh", "update"], "1 changed", False),
         (["remove-pending-replace"], "1 deleted already", True),
         (["discard"], "1 forgotten", False),
         (["discard-replaced"], "1 forgotten", False),
@@ -166,6 +170,17 @@ def test_every_operation_of_the_engine_is_told(operations: list[str], counted: s
     assert f"Preview of `dev`: {counted}\n" in markdown
     assert ("Data is lost" in markdown) is loses
     assert ("`a-new-one`" in markdown) is (operations == ["a-new-one"])
+
+
+def test_a_change_that_somebody_made_elsewhere_is_shown_as_it_is_now() -> None:
+    def log_group(operation: str, there: int) -> dict[str, Any]:
+        old = {"inputs": {"retentionInDays": 30}, "outputs": {"retentionInDays": there}}
+        return step(
+            operation, "aws:cloudwatch/logGroup:LogGroup", "l", oldState=old, newState=state(retentionInDays=30)
+        )
+
+    markdown = comment(log_group("refresh", 30), {**log_group("update", 7), "diffReasons": ["retentionInDays"]})
+    assert "`retentionInDays`: `7` → `30`" in markdown
 
 
 def test_what_only_leaves_the_state_is_no_loss() -> None:
@@ -185,6 +200,17 @@ def test_the_cost_is_reckoned_from_both_states() -> None:
     # 0.017 * 730 + 20 * 0.127, once more.
     assert "**+14.95 US dollars** a month" in markdown
     assert "in eu-west-1" in markdown
+
+
+def test_what_the_instance_costs_now_counts_while_a_change_waits() -> None:
+    inputs = {"instanceClass": "db.t4g.small", "allocatedStorage": 20, "engineVersion": "17"}
+    outputs = {"instanceClass": "db.t4g.micro", "kmsKeyId": "of AWS", "allocatedStorage": 50}
+    old = {"inputs": inputs, "outputs": outputs}
+    markdown = comment(
+        step("update", INSTANCE, "i", oldState=old, newState={"inputs": inputs}, diffReasons=["instanceClass"])
+    )
+    assert "`instanceClass`: `db.t4g.micro` → `db.t4g.small`" in markdown
+    assert "**+11.68 US dollars**" in markdown
 
 
 def test_a_class_without_a_price_is_no_cost_of_nothing() -> None:
@@ -211,11 +237,23 @@ def test_warnings_errors_and_what_waits_stand_apart() -> None:
     assert "None" not in markdown
 
 
+def test_a_warning_of_many_resources_stands_once() -> None:
+    urns = [f"{URN}{INSTANCE}::i-{number}" for number in range(25)]
+    warnings = [{"severity": "warning", "message": "not known", "urn": urn} for urn in urns]
+    markdown = comment(diagnostics=[*warnings, *warnings])
+    assert markdown.count("not known") == 1
+    assert "  - for `i-0`, `i-1`," in markdown
+    assert "`i-19` and 5 more\n" in markdown
+
+
 def test_a_failed_preview_does_not_look_like_one_without_changes() -> None:
-    errors = [{"severity": "error", "message": "postgres.engineVersion 29 is not offered\nwrite 18"}]
+    told = ["postgres.engineVersion 29 is not offered\nwrite 18", "preview failed"]
+    errors = [{"severity": "error", "message": message} for message in told]
     markdown = comment(diagnostics=errors)
     assert "Preview of `dev`: it failed" in markdown
     assert "- `postgres.engineVersion 29 is not offered`\n  - `write 18`" in markdown
+    assert "`preview failed`" not in markdown
+    assert "`preview failed`" in comment(diagnostics=errors[1:])
     assert "it failed" in render("dev", "{}", status=255)
     assert "it failed" in render("dev", "error: no stack")
     assert "[the log](https://github.com/a/b/actions/runs/1)" in render(
@@ -242,11 +280,11 @@ def test_a_masked_secret_stays_masked_and_an_unmasked_one_is_masked() -> None:
 def test_a_long_list_is_folded_and_the_comment_is_cut_between_entries() -> None:
     one = [step("create", "aws:iam/role:Role", f"role-{number}") for number in range(20)]
     markdown = comment(*one)
-    assert "<summary><b>Created: 20</b></summary>\n\n- `role-0`" in markdown
+    assert "<summary><b>Created: 20</b></summary>\n\n- `aws:iam/role:Role`: `role-0`, `role-1`, `role-10`" in markdown
     many = [step("create", "aws:iam/role:Role", f"role-{number}" * 10) for number in range(5000)]
     markdown = comment(step("delete", INSTANCE, "i"), *many)
     assert len(markdown.encode()) <= LONGEST
-    assert re.search(r"- … and \d+ more: see the log\n\n</details>\n$", markdown)
+    assert re.search(r"- … and \d+ more\n\n</details>\n$", markdown)
     assert "Deletes the database server" in markdown
 
 
@@ -271,33 +309,33 @@ VALUE = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
-OPERATION = st.sampled_from(["create", "update", "delete", "replace", "discard", "same", "forget"]) | TEXT
-KINDS = st.sampled_from([f"{URN}{kind}::" for kind in (INSTANCE, "kubernetes:helm.sh/v3:Release", "a:b:C")])
-STATE = st.fixed_dictionaries({}, optional={"inputs": VALUE, "outputs": VALUE, "protect": VALUE}) | VALUE
+OPERATION = st.sampled_from(["create", "update", "delete", "replace", "forget", "remove-pending-replace"]) | TEXT
+KINDS = st.sampled_from([f"{URN}{kind}::" for kind in (INSTANCE, "kubernetes:helm.sh/v3:Release")])
+INPUTS = st.fixed_dictionaries(
+    {"finalSnapshotIdentifier": TEXT, "instanceClass": TEXT, "engineVersion": st.just("17") | TEXT, "other": VALUE}
+)
+STATE = st.fixed_dictionaries({"inputs": INPUTS}, optional={"outputs": VALUE, "protect": st.booleans()})
 STEP = st.fixed_dictionaries(
-    {},
+    {"op": OPERATION, "urn": st.builds(str.__add__, KINDS, TEXT) | TEXT},
     optional={
-        "op": OPERATION | VALUE,
-        "urn": st.builds(str.__add__, KINDS, TEXT) | VALUE,
         "oldState": STATE,
         "newState": STATE,
-        "replaceReasons": st.lists(TEXT, max_size=2) | VALUE,
-        "diffReasons": st.lists(TEXT, max_size=2) | VALUE,
-        "detailedDiff": st.dictionaries(TEXT, st.just({"kind": "update-replace"}) | VALUE, max_size=3) | VALUE,
+        "replaceReasons": st.lists(TEXT, max_size=2),
+        "diffReasons": st.lists(TEXT | st.just("other"), max_size=2),
+        "detailedDiff": st.dictionaries(TEXT, st.just({"kind": "update-replace"}), max_size=3),
     },
 )
 SEVERITY = st.sampled_from(["error", "warning", "info"])
-DIAGNOSTIC = st.fixed_dictionaries({}, optional={"severity": SEVERITY | VALUE, "message": TEXT | VALUE, "urn": VALUE})
+DIAGNOSTIC = st.fixed_dictionaries({"severity": SEVERITY, "message": TEXT, "urn": TEXT | st.just("")})
 DIGEST = st.fixed_dictionaries(
-    {},
-    optional={
-        "steps": st.lists(STEP | VALUE, max_size=12) | VALUE,
-        "diagnostics": st.lists(DIAGNOSTIC | VALUE, max_size=5) | VALUE,
-        "config": st.dictionaries(st.just("aws:region"), TEXT) | VALUE,
+    {
+        "steps": st.lists(STEP, max_size=12),
+        "diagnostics": st.lists(DIAGNOSTIC, max_size=3),
+        "config": st.fixed_dictionaries({"aws:region": st.just("eu-west-1") | TEXT}),
     },
 )
-
-
+KEYS = st.sampled_from(["steps", "diagnostics", "config", "op", "urn", "oldState", "inputs", "detailedDiff", "message"])
+ODD = st.recursive(VALUE, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=10)
 COUNTS = r"\d+ [a-z ]+(, \d+ [a-z ]+)*"
 ALARMS = "|".join(f"{what}|{lost}" for what, lost in KEEPS_DATA.values())
 # `X` is a code span.
@@ -305,7 +343,7 @@ OURS = [
     r"",
     r"<!-- mlflow-eks preview dev -->",
     rf"## Preview of X: (refused|it failed|no changes|{COUNTS})",
-    rf"\*\*The preview failed\*\*, so this may not be all: the log\.( Until then it has found: {COUNTS}\.)?",
+    rf"\*\*The preview failed\*\*, so this may not be all\.( Until then it has found: {COUNTS}\.)?",
     r"> \[!CAUTION\]",
     r"> \*\*(Data is lost|Refused: what would be deleted is protected)\.\*\*",
     rf"> - \*\*([\w ]+ X|{ALARMS}|a protected resource|: |, and an empty one is created)+\.\*\*( Forced by X: VALUE → VALUE\.)*"
@@ -318,7 +356,8 @@ OURS = [
     r"</?details>",
     r"- X( \(X\))?(, but the old one stays where it is|, because something that it depends on is replaced)?(: X(, X)*)?",
     r"  - X(: (another secret|VALUE → VALUE)( \*\*forces the replacement\*\*)?)?",
-    r"(> |  )?- … and \d+ more( lines| values|: see the log)?",
+    r"  - for X(, X)*( and \d+ more)?",
+    r"(> |  )?- … and \d+ more( lines| values)?",
     r"\*\*[+-][\d,.]+ US dollars\*\* a month( and what has no price here)?, at list prices of 2026-11-29 in [a-z0-9-]+, in a quiet month: X has the "
     r"rest\.( There are none for X here\.)?",
     r"- X: ([\d,.]+ → [\d,.]+|a price is not in the list)",
@@ -332,6 +371,13 @@ def test_no_text_of_others_stands_outside_a_code_span(digest: Any) -> None:
     assert len(markdown.encode()) <= LONGEST
     for line in re.sub(r"`[^`\n]+`", "X", markdown).split("\n"):
         assert OUR_LINE.fullmatch(line), line
+
+
+@given(st.dictionaries(KEYS, ODD) | ODD)
+def test_a_preview_of_any_shape_gets_a_comment_and_a_record(digest: Any) -> None:
+    text = json.dumps(digest)
+    assert render("dev", text).startswith("<!-- mlflow-eks preview dev -->")
+    assert list(differences(planned(read(text)), planned(read(text)))) == []
 
 
 @given(TEXT)

@@ -1,10 +1,12 @@
 """A change that waits for the maintenance window is not drift, and anything else is."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from operations.review.preview import Preview, read
 from operations.waiting import differences, what_waits
 
 PARENT = "mlflow-eks:index:PrivatePostgres$"
@@ -19,15 +21,26 @@ def step(operation: str, kind: str, differs: list[str] | None = None) -> dict[st
     }
 
 
+def preview(*steps: Mapping[str, Any]) -> Preview:
+    return read(json.dumps({"steps": steps}))
+
+
 INSTANCE = "aws:rds/instance:Instance"
 READ = step("read", "kubernetes:core/v1:Service")
 
 
 def test_the_inputs_of_the_instance_that_differ_are_found() -> None:
-    digest = {
-        "steps": [step("same", "aws:s3/bucket:Bucket"), READ, step("update", INSTANCE, ["instanceClass", "multiAz"])]
-    }
-    assert differences(digest) == ("postgres-1a2b3c4d", {"instanceClass", "multiAz"})
+    waits = step("update", INSTANCE, ["instanceClass", "multiAz"])
+    assert differences(preview(step("same", "aws:s3/bucket:Bucket"), READ, waits)) == (
+        "postgres-1a2b3c4d",
+        {"instanceClass", "multiAz"},
+    )
+
+
+def test_what_a_refresh_has_found_of_the_instance_is_the_same_difference() -> None:
+    found = step("update", INSTANCE, ["instanceClass"])
+    assert differences(preview(found, found)) == ("postgres-1a2b3c4d", {"instanceClass"})
+    assert differences(preview(found, found, step("update", "aws:iam/role:Role", ["tags"]))) is None
 
 
 @pytest.mark.parametrize(
@@ -40,7 +53,7 @@ def test_the_inputs_of_the_instance_that_differ_are_found() -> None:
     ],
 )
 def test_any_other_difference_is_drift(others: list[Mapping[str, Any]]) -> None:
-    assert differences({"steps": others}) is None
+    assert differences(preview(*others)) is None
 
 
 @pytest.mark.parametrize(
