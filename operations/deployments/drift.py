@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from operations.review.preview import QUIET, at
+from operations.review.preview import QUIET, at, read
 
 DRIFTED = 3
 """Exit code if the stack has drifted."""
@@ -42,7 +42,7 @@ def _waits(stack: str, steps: Sequence[Mapping[str, Any]]) -> str | None:
     from operations.stack_file import config  # noqa: PLC0415
     from operations.waiting import differences, what_waits  # noqa: PLC0415
 
-    found = differences({"steps": steps})
+    found = differences(read(json.dumps({"steps": steps})))
     if not found:
         return None
     identifier, differs = found

@@ -237,3 +237,19 @@ def test_drift_is_named_and_ends_with_its_own_code(
         drift.main()
     assert ended.value.code == 3
     assert "- delete `artifacts??# x`: `tags.Team`" in capsys.readouterr().out
+
+
+def test_what_waits_for_the_maintenance_window_is_no_drift(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Rds:
+        def __call__(self, *arguments: str) -> Any:
+            assert arguments[-1] == "postgres-1"
+            return {"DBInstances": [{"PendingModifiedValues": {"MultiAZ": True}}]}
+
+    monkeypatch.setattr("operations.aws_cli.from_config", lambda _: Rds())
+    for name, steps in {"plain": [], "refreshed": [step("update", INSTANCE, "multiAz")]}.items():
+        (tmp_path / name).write_text(json.dumps({"steps": steps}))
+    monkeypatch.setattr("sys.argv", ["drift", "--stack", "dev", str(tmp_path / "plain"), str(tmp_path / "refreshed")])
+    drift.main()
+    assert "Waits for the maintenance window" in capsys.readouterr().out

@@ -131,12 +131,15 @@ class Real:
         """Deploy something else with Pulumi, until the end of the block."""
         project = self.stack.folder / "project"
         texts = {name: (project / name).read_text() for name in ("Pulumi.local.yaml", "settings-of-checkout.yaml")}
-        self.stack.up(**{f"postgres__{key}": value for key, value in settings.items()})
+        kept = {"postgres__backupRetentionDays": self.backup_days()}
+        self.stack.up(**kept, **{f"postgres__{key}": value for key, value in settings.items()})
         # The deployments go on with the settings of their commit.
         for name, text in texts.items():
             (project / name).write_text(text)
         yield
-        self.stack.pulumi("up", "--yes", "--skip-preview")
+        self.stack.up(**kept)
+        for name, text in texts.items():
+            (project / name).write_text(text)
 
     def lock(self, host: str, at: str) -> None:
         """Leave the lock of a killed command."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from operations.deployments.owner import FILE
 from operations.review.record import FORMAT
 from tests.github_server import TOKEN
-from tests.workflows.project import PROVIDER, Project, Told
+from tests.workflows.project import PROVIDER, Project
 from tests.workflows.runner import Event
 
 PLAN, UP = "dev / plan", "dev / up"
@@ -64,45 +64,6 @@ def test_what_was_reviewed_is_deployed_after_an_approval_and_verified(project: P
     assert "::notice::prod is not deployed" in run.jobs["stacks"].log
 
 
-def test_an_old_run_does_not_bring_its_commit_back(project: Project) -> None:
-    project.open(7, backupRetentionDays=6)
-    old = project.merge(7)
-    project.open(8, backupRetentionDays=7)
-    project.merge(8)
-    before = project.stack.backup_days()
-    run = project.deploy(old)
-    newest = project.main[:9]
-    assert run.jobs[PLAN].result == "failure"
-    assert run.jobs[UP].result == "skipped"
-    assert len(run.errors) == 1
-    assert (
-        f"this run is of {old.commit[:9]}, and main has moved on to {newest}, for example Pulumi.dev.yaml."
-        in run.errors[0]
-    )
-    again = project.deploy(old, run=run.number)
-    assert again.errors == run.errors
-    assert project.stack.backup_days() == before
-
-
-def test_an_approval_that_comes_after_the_next_merge_deploys_nothing(project: Project) -> None:
-    project.open(7, backupRetentionDays=8)
-    event = project.merge(7)
-    before = project.stack.backup_days()
-
-    def late(_: str) -> bool:
-        project.open(8, backupRetentionDays=9)
-        project.merge(8)
-        return True
-
-    project.machines.approve = late
-    run = project.deploy(event)
-    assert run.jobs[PLAN].result == "success", run.log
-    assert run.jobs[UP].result == "failure"
-    assert "main has moved on" in run.errors[0]
-    assert "Up" not in run.jobs[UP].steps
-    assert project.stack.backup_days() == before
-
-
 def test_a_stack_that_somebody_deployed_otherwise_is_not_deployed_unread(project: Project) -> None:
     project.open(7, backupRetentionDays=11)
     event = project.merge(7)
@@ -116,24 +77,6 @@ def test_a_stack_that_somebody_deployed_otherwise_is_not_deployed_unread(project
     assert "maxAllocatedStorage" in run.jobs[PLAN].summary
     assert run.jobs[UP].result == "skipped"
     assert project.stack.backup_days() == before
-
-
-def test_a_stack_that_changes_between_plan_and_approval_is_not_deployed(project: Project) -> None:
-    project.open(7, backupRetentionDays=12)
-    event = project.merge(7)
-    before = project.stack.backup_days()
-
-    def changed_meanwhile(_: str) -> bool:
-        project.stack.change_by_hand(13)
-        return True
-
-    project.machines.approve = changed_meanwhile
-    run = project.deploy(event)
-    # The deployment would set the reviewed value, and take back one that nobody saw when it was reviewed.
-    assert run.jobs[PLAN].result == "success", run.log
-    assert run.errors[0].startswith("Not deployed: somebody changed dev by hand")
-    assert project.stack.backup_days() == 13
-    project.stack.change_by_hand(before)
 
 
 def test_drift_opens_an_issue_stops_a_deployment_and_closes_the_issue_again(project: Project) -> None:
@@ -200,71 +143,118 @@ def test_the_next_run_frees_the_lock_of_a_killed_one_and_of_nobody_else(project:
     assert project.stack.backup_days() == 17
 
 
-# The rest asks nothing of the stack.
+# The rest asks nothing of the stack that the stand-in does not know.
 
 
-def test_a_pull_request_of_a_fork_or_of_dependabot_gets_no_preview(project: Project) -> None:
-    if not isinstance(project.stack, Told):
-        return
-    project.open(7, backupRetentionDays=3)
+def test_an_old_run_does_not_bring_its_commit_back(told: Project) -> None:
+    told.open(7, backupRetentionDays=6)
+    old = told.merge(7)
+    told.open(8, backupRetentionDays=7)
+    told.merge(8)
+    before = told.stack.backup_days()
+    run = told.deploy(old)
+    newest = told.main[:9]
+    assert run.jobs[PLAN].result == "failure"
+    assert run.jobs[UP].result == "skipped"
+    assert len(run.errors) == 1
+    assert (
+        f"this run is of {old.commit[:9]}, and main has moved on to {newest}, for example Pulumi.dev.yaml."
+        in run.errors[0]
+    )
+    again = told.deploy(old, run=run.number)
+    assert again.errors == run.errors
+    assert told.stack.backup_days() == before
+
+
+def test_an_approval_that_comes_after_the_next_merge_deploys_nothing(told: Project) -> None:
+    told.open(7, backupRetentionDays=8)
+    event = told.merge(7)
+    before = told.stack.backup_days()
+
+    def late(_: str) -> bool:
+        told.open(8, backupRetentionDays=9)
+        told.merge(8)
+        return True
+
+    told.machines.approve = late
+    run = told.deploy(event)
+    assert run.jobs[PLAN].result == "success", run.log
+    assert run.jobs[UP].result == "failure"
+    assert "main has moved on" in run.errors[0]
+    assert "Up" not in run.jobs[UP].steps
+    assert told.stack.backup_days() == before
+
+
+def test_a_stack_that_changes_between_plan_and_approval_is_not_deployed(told: Project) -> None:
+    told.open(7, backupRetentionDays=12)
+    event = told.merge(7)
+    before = told.stack.backup_days()
+
+    def changed_meanwhile(_: str) -> bool:
+        told.stack.change_by_hand(13)
+        return True
+
+    told.machines.approve = changed_meanwhile
+    run = told.deploy(event)
+    # The deployment would set the reviewed value, and take back one that nobody saw when it was reviewed.
+    assert run.jobs[PLAN].result == "success", run.log
+    assert run.errors[0].startswith("Not deployed: somebody changed dev by hand")
+    assert told.stack.backup_days() == 13
+    told.stack.change_by_hand(before)
+
+
+def test_a_pull_request_of_a_fork_or_of_dependabot_gets_no_preview(told: Project) -> None:
+    told.open(7, backupRetentionDays=3)
     for repository, user in (("mallory/mlflow-eks", "mallory"), ("acme/mlflow-eks", "dependabot[bot]")):
-        run = project.preview(7, repository, user)
+        run = told.preview(7, repository, user)
         assert {job.result for job in run.jobs.values()} == {"skipped"}
 
 
-def test_a_preview_that_a_person_starts_for_a_branch_counts_as_reviewed(project: Project) -> None:
-    if not isinstance(project.stack, Told):
-        return
-    project.machines.variables = {**project.machines.variables, "STACKS": "[]"}
-    project.open(7, backupRetentionDays=3)
-    project.machines.variables = {**project.machines.variables, "STACKS": '["dev"]'}
-    run = project.machines.start("preview", Event("workflow_dispatch", project.heads[7], "refs/heads/change-7"))
+def test_a_preview_that_a_person_starts_for_a_branch_counts_as_reviewed(told: Project) -> None:
+    told.machines.variables = {**told.machines.variables, "STACKS": "[]"}
+    told.open(7, backupRetentionDays=3)
+    told.machines.variables = {**told.machines.variables, "STACKS": '["dev"]'}
+    run = told.machines.start("preview", Event("workflow_dispatch", told.heads[7], "refs/heads/change-7"))
     assert run.succeeded, run.log
     assert run.jobs[COMMENT].result == "skipped"
-    assert project.deploy(project.merge(7)).succeeded
+    assert told.deploy(told.merge(7)).succeeded
 
 
-def test_a_repository_without_stacks_is_green_and_says_so(project: Project) -> None:
-    if not isinstance(project.stack, Told):
-        return
-    project.machines.variables = {}
-    assert {job.result for job in project.open(7, backupRetentionDays=3).jobs.values()} == {"skipped"}
-    run = project.deploy(project.merge(7))
+def test_a_repository_without_stacks_is_green_and_says_so(told: Project) -> None:
+    told.machines.variables = {}
+    assert {job.result for job in told.open(7, backupRetentionDays=3).jobs.values()} == {"skipped"}
+    run = told.deploy(told.merge(7))
     assert run.succeeded
     assert run.jobs["stacks"].log.count("::notice::") == 2
     assert run.jobs["dev"].result == "skipped"
-    assert {job.result for job in project.machines.start("drift", Event("schedule", project.main)).jobs.values()} == {
+    assert {job.result for job in told.machines.start("drift", Event("schedule", told.main)).jobs.values()} == {
         "skipped"
     }
 
 
-def test_prod_waits_for_the_verification_of_dev(project: Project) -> None:
-    if not isinstance(project.stack, Told):
-        return
-    machines = project.machines
+def test_prod_waits_for_the_verification_of_dev(told: Project) -> None:
+    machines = told.machines
     machines.variables = {**machines.variables, "STACKS": '["dev", "prod"]', "RUNNER_UP_PROD": "prods"}
     for name in ("preview", "plan"):
         machines.environments = {**machines.environments, f"prod-{name}": machines.environments["dev-plan"]}
     machines.environments = {**machines.environments, "prod": machines.environments["dev"]}
-    file = project.git / "Pulumi.prod.yaml"
-    project.commit({"backupRetentionDays": 2}, {"Pulumi.prod.yaml": f"secretsprovider: {PROVIDER}\n{file.read_text()}"})
-    project.open(7, backupRetentionDays=3)
-    event = project.merge(7)
+    file = told.git / "Pulumi.prod.yaml"
+    told.commit({"backupRetentionDays": 2}, {"Pulumi.prod.yaml": f"secretsprovider: {PROVIDER}\n{file.read_text()}"})
+    told.open(7, backupRetentionDays=3)
+    event = told.merge(7)
     machines.stand_ins = {**machines.stand_ins, "Verify": lambda _: 1}
-    run = project.deploy(event)
+    run = told.deploy(event)
     assert run.jobs[UP].result == "failure"
     assert run.jobs["prod"].result == "skipped"
     machines.stand_ins = {**machines.stand_ins, "Verify": lambda _: 0}
-    run = project.deploy(event, run=run.number)
+    run = told.deploy(event, run=run.number)
     assert run.succeeded, run.log
     assert run.jobs["prod / up"].runner == "prods"
 
 
-def test_nothing_is_deployed_that_the_reviewers_refuse(project: Project) -> None:
-    if not isinstance(project.stack, Told):
-        return
-    project.open(7, backupRetentionDays=3)
-    project.machines.approve = lambda _: False
-    run = project.deploy(project.merge(7))
+def test_nothing_is_deployed_that_the_reviewers_refuse(told: Project) -> None:
+    told.open(7, backupRetentionDays=3)
+    told.machines.approve = lambda _: False
+    run = told.deploy(told.merge(7))
     assert run.jobs[UP].result == "refused"
-    assert project.stack.backup_days() == 1
+    assert told.stack.backup_days() == 1
