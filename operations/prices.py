@@ -52,7 +52,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Server:
-    """What of an RDS instance has a price."""
+    """Properties of an RDS instance that have a price."""
 
     instance_class: str
     engine_version: str

@@ -1,1 +1,1 @@
-"""What a reviewer reads about a preview, and the proof that a deployment does what was read."""
+"""The comment that a reviewer reads about a preview, and the proof that a deployment does what was read."""

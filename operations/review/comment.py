@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from operations.review.cost_difference import cost_lines
+from operations.prices import INSTANCE
+from operations.review.cost_difference import RELEASE, cost_lines
 from operations.review.foreign import code
-from operations.review.preview import Change, Message, Preview, mapping, read
+from operations.review.preview import Change, Message, Preview, at, mapping, read
 from operations.review.values import difference
 
 LONGEST = 60_000
@@ -29,13 +30,33 @@ _PATHS = 12
 _MESSAGE_LINES, _MESSAGE_WIDTH = 20, 500
 
 KEEPS_DATA = {
-    "aws:rds/instance:Instance": ("the database server", "all of MLflow's data is lost"),
+    INSTANCE: ("the database server", "all of MLflow's data is lost"),
     "postgresql:index/database:Database": ("MLflow's database", "every run, model and user is lost"),
     "postgresql:index/schema:Schema": ("MLflow's schema", "all tables in it are lost"),
     "aws:s3/bucket:Bucket": ("the bucket", "every artifact is lost"),
     "random:index/randomBytes:RandomBytes": ("a key of MLflow", "what MLflow has encrypted with it is lost"),
 }
 """Types of resources that keep data: what they are, and what their deletion means."""
+_MIGRATED = "An MLflow that is older refuses the tables that a newer one has migrated"
+NO_WAY_BACK = {
+    (INSTANCE, "engineVersion"): "PostgreSQL goes back to an older major version from a backup only",
+    (RELEASE, "version"): _MIGRATED,
+    (RELEASE, "values.image"): _MIGRATED,
+    (RELEASE, "values.image.tag"): _MIGRATED,
+}
+"""Types and paths of changes that a revert does not take back, and why."""
+LESS_SAFE = {
+    (INSTANCE, "deletionProtection", False): "RDS no longer refuses to delete it",
+    (INSTANCE, "skipFinalSnapshot", True): "Its deletion keeps no last snapshot",
+    (INSTANCE, "deleteAutomatedBackups", True): "Its deletion takes the backups along",
+    ("aws:s3/bucket:Bucket", "forceDestroy", True): "Its deletion takes the files along",
+}
+"""Types, paths and new values of changes that make a loss of data easier."""
+MEANS = {
+    "random:index/randomPassword:RandomPassword": "a new password is generated",
+    RELEASE: "the site is away meanwhile",
+}
+"""Types of resources to what their replacement means, where no data is lost."""
 HEADINGS = {
     "replaced": "Replaced",
     "deleted": "Deleted",
@@ -85,7 +106,7 @@ def render(stack: str, text: str, log: str | None = None, status: int | None = N
     if failed:
         so_far = f" Until then it has found: {', '.join(counts)}." if counts else ""
         top += [f"**The preview failed**, so this may not be all{place}.{so_far}", ""]
-    sections = [*_alarms(preview), *_errors(preview)]
+    sections = [*_alarms(preview), *_consequences(preview), *_errors(preview)]
     late = {"changed", "imported", "created"}
     sections += [_listed(kind, found) for kind, found in changes.items() if found and kind not in late]
     sections += [*_messages(preview), *_cost(preview)]
@@ -130,6 +151,31 @@ def _alarm(change: Change) -> str:
         if inputs.get("deletionProtection") is True:
             sentences.append("Its deletion protection is on, so RDS refuses until that is off.")
     return " ".join(sentences)
+
+
+def _consequences(preview: Preview) -> Iterator[Section]:
+    changes = [(change, path) for change in preview.changes if change.kind == "changed" for path in change.differs]
+    found = [
+        (change, path, NO_WAY_BACK[change.type, path])
+        for change, path in changes
+        if (change.type, path) in NO_WAY_BACK
+        # Not HAProxy's release.
+        if change.type != RELEASE or at(change.new, "inputs.chart") == "mlflow"
+    ]
+    yield from _explained("No way back without a backup", found)
+    values = [(change, path, at(change.new, f"inputs.{path}")) for change, path in changes]
+    found = [
+        (change, path, words)
+        for change, path, value in values
+        if isinstance(value, bool) and (words := LESS_SAFE.get((change.type, path, value)))
+    ]
+    yield from _explained("Less protected", found)
+
+
+def _explained(heading: str, found: Sequence[tuple[Change, str, str]]) -> Iterator[Section]:
+    if found:
+        lines = [f"- {_name(one)}, {code(path)}: {difference(one, path)}. {words}." for one, path, words in found]
+        yield Section(heading, lines)
 
 
 def _errors(preview: Preview) -> Iterator[Section]:
@@ -198,6 +244,8 @@ def _entry(change: Change) -> str:
         lines[0] += ", but the old one stays where it is"
     if change.kind == "replaced" and not change.forces:
         lines[0] += ", because something that it depends on is replaced"
+    if change.kind == "replaced" and change.type in MEANS:
+        lines[0] += f": {MEANS[change.type]}"
     if change.kind in {"replaced", "changed", "drifted", "other"}:
         forces = set(change.forces)
         for path in change.differs[:_PATHS]:

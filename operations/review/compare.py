@@ -13,8 +13,9 @@ from typing import Any
 
 from operations.review.comment import stack_name
 from operations.review.foreign import code
-from operations.review.preview import mapping, read, sequence
-from operations.review.record import FORMAT, planned
+from operations.review.preview import Change, Preview, Step, mapping, read, sequence
+from operations.review.record import FORMAT, planned_values
+from operations.review.values import difference
 
 _MOST = 100
 """Differences that are listed, at most."""
@@ -50,28 +51,36 @@ def reviewed(text: str, stack: str, tree: str | None) -> list[Mapping[str, Any]]
     return [mapping(step) for step in sequence(found.get("steps"))]
 
 
-def differences(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def differences(before: Sequence[Mapping[str, Any]], preview: Preview) -> Iterator[str]:
     """Return a sentence for everything that is planned now and was not reviewed."""
     known: dict[str, list[Mapping[str, Any]]] = {}
     for step in before:
         known.setdefault(str(step.get("urn")), []).append(step)
-    for step in now:
-        urn = str(step["urn"])
-        what = f"{code(urn.rsplit('::', 1)[-1])} ({code(urn)})"
-        of_urn = known.get(urn, [])
-        same = next((one for one in of_urn if one.get("op") == step["op"]), None)
-        if same is None:
-            was = ", ".join(code(one.get("op")) for one in of_urn)
-            yield f"{what}: {code(step['op'])} is planned" + (
-                f", and {was} was reviewed." if was else ", and nothing was reviewed."
-            )
-            continue
-        for key, words in (("forces", "forces a replacement now"), ("differs", "differs now")):
-            more = sorted({*step[key]} - {*map(str, sequence(same.get(key)))})
-            yield from (f"{what}: {code(path)} {words}, which was not reviewed." for path in more)
-        values = mapping(same.get("values"))
-        other = [path for path, digest in step["values"].items() if path in values and values[path] != digest]
-        yield from (f"{what}: {code(path)} gets another value than the one that was reviewed." for path in other)
+    for change in preview.changes:
+        what = f"{code(change.name)} ({code(change.type or change.urn)})"
+        of_urn = known.get(change.urn, [])
+        for step in change.planned:
+            same = next((one for one in of_urn if one.get("op") == step.operation), None)
+            if same is None:
+                was = ", ".join(code(one.get("op")) for one in of_urn) or "nothing"
+                yield f"{what}: {code(step.operation)} is planned, and {was} was reviewed."
+            else:
+                yield from (f"{what}: {said}" for said in _of_step(change, step, same))
+
+
+def _of_step(change: Change, step: Step, same: Mapping[str, Any]) -> Iterator[str]:
+    forces, differs = ({*map(str, sequence(same.get(key)))} for key in ("forces", "differs"))
+    for path in step.forces:
+        if path not in forces:
+            yield f"{code(path)} forces a replacement now, which was not reviewed."
+    values, now = mapping(same.get("values")), planned_values(step)
+    # A new resource has all its inputs in the record, and one that is left out counts as well.
+    for path in dict.fromkeys((*now, *(values if not step.old else ()))):
+        shown = f"{code(path)}: {difference(change, path)} is planned"
+        if step.old and path not in differs:
+            yield f"{shown}, and it did not differ in what was reviewed."
+        elif values.get(path) != now.get(path):
+            yield f"{shown}, and another value was reviewed."
 
 
 def main() -> None:
@@ -91,8 +100,7 @@ def main() -> None:
     except UnreadableError as sentence:
         print(sentence)
         sys.exit(2)
-    now = planned(preview)
-    found = list(differences(before, now))
+    found = list(differences(before, preview))
     if found:
         more = [f"- … and {len(found) - _MOST} more"] if len(found) > _MOST else []
         print(
@@ -103,11 +111,9 @@ def main() -> None:
             sep="\n",
         )
         sys.exit(3)
-    fewer = len(before) - len(now)
-    print(
-        f"Everything that is planned for {given.stack} was reviewed."
-        + (f" {fewer} steps are done already." if fewer else "")
-    )
+    fewer = len(before) - sum(len(change.planned) for change in preview.changes)
+    done = f" {fewer} of the reviewed steps are not left to do." if fewer > 0 else ""
+    print(f"Everything that is planned for {given.stack} was reviewed.{done}")
 
 
 if __name__ == "__main__":

@@ -66,6 +66,11 @@ class Change:
         return parts[2].rsplit("$", 1)[-1] if len(parts) > 3 else ""
 
     @property
+    def planned(self) -> tuple[Step, ...]:
+        """Steps that change something."""
+        return tuple(step for step in self.steps if step.operation not in QUIET)
+
+    @property
     def operations(self) -> tuple[str, ...]:
         """Names that the engine has for what happens."""
         return tuple(dict.fromkeys(step.operation for step in self.steps))

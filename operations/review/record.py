@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from operations.review.comment import stack_name
-from operations.review.preview import QUIET, Preview, Step, at, read
+from operations.review.preview import Preview, Step, at, read
 from operations.review.values import UNKNOWN, masked
 
 FORMAT = 1
@@ -31,31 +31,27 @@ def record(stack: str, commit: str, tree: str, preview: Preview) -> dict[str, An
         tree: git's hash of the files of that commit.
         preview: the preview, which has not failed.
     """
-    steps = sorted(planned(preview), key=lambda step: (step["urn"], step["op"]))
-    return {"format": FORMAT, "stack": stack, "commit": commit, "tree": tree, "steps": steps}
-
-
-def planned(preview: Preview) -> list[dict[str, Any]]:
-    """Return the steps of a preview that change something, as a record has them."""
-    steps = [step for change in preview.changes for step in change.steps if step.operation not in QUIET]
-    return [
+    steps = [
         {
             "urn": step.urn,
             "op": step.operation,
             "forces": sorted(step.forces),
             "differs": sorted(step.differs),
-            "values": _digests(step),
+            "values": planned_values(step),
         }
-        for step in steps
+        for change in preview.changes
+        for step in change.planned
     ]
+    steps.sort(key=lambda step: (step["urn"], step["op"]))
+    return {"format": FORMAT, "stack": stack, "commit": commit, "tree": tree, "steps": steps}
 
 
-def _digests(step: Step) -> dict[str, str]:
+def planned_values(step: Step) -> dict[str, str]:
     """Return a digest of each planned value: of those that differ, or of all inputs of a new resource."""
     inputs: Any = step.new.get("inputs") or {}
     if not step.old:
         return {name: _digest(value) for name, value in sorted(_settled(inputs).items())}
-    return {path: _digest(value) for path in sorted(step.differs) if (value := at(inputs, path)) is not None}
+    return {path: _digest(at(inputs, path)) for path in sorted(step.differs)}
 
 
 def _settled(inputs: Any) -> Mapping[str, Any]:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from operations.review.comment import HEADINGS, KEEPS_DATA, LONGEST, render
+from operations.review.comment import HEADINGS, KEEPS_DATA, LESS_SAFE, LONGEST, MEANS, NO_WAY_BACK, render
 from operations.review.compare import differences
 from operations.review.foreign import code
 from operations.review.preview import QUIET, read
-from operations.review.record import planned
+from operations.review.record import record
 
 URN = "urn:pulumi:dev::mlflow-eks::mlflow-eks:index:PrivatePostgres$"
 INSTANCE = "aws:rds/instance:Instance"
@@ -183,6 +183,29 @@ def test_a_change_that_somebody_made_elsewhere_is_shown_as_it_is_now() -> None:
     assert "`retentionInDays`: `7` → `30`" in markdown
 
 
+@pytest.mark.parametrize(("chart", "said"), [("mlflow", True), ("kubernetes-ingress", False)])
+def test_an_upgrade_that_migrates_the_tables_is_said_to_have_no_way_back(chart: str, said: bool) -> None:
+    old, new = (state(chart=chart, version=version) for version in ("1.8.1", "1.11.5"))
+    markdown = comment(
+        step("update", "kubernetes:helm.sh/v3:Release", "r", oldState=old, newState=new, diffReasons=["version"])
+    )
+    assert ("- `r`, `version`: `1.8.1` → `1.11.5`. An MLflow that is older refuses the tables" in markdown) is said
+
+
+def test_a_protection_that_goes_is_told_and_one_that_comes_is_not() -> None:
+    def changed(old: bool, new: bool) -> str:
+        values = {"oldState": state(forceDestroy=old), "newState": state(forceDestroy=new)}
+        return comment(step("update", "aws:s3/bucket:Bucket", "b", **values, diffReasons=["forceDestroy"]))
+
+    assert "### Less protected\n\n- `b`, `forceDestroy`: `false` → `true`. Its deletion takes" in changed(False, True)
+    assert "Less protected" not in changed(True, False)
+
+
+def test_a_rotated_password_is_a_replacement_without_harm() -> None:
+    markdown = comment(step("replace", "random:index/randomPassword:RandomPassword", "p", replaceReasons=["keepers"]))
+    assert "- `p` (`random:index/randomPassword:RandomPassword`): a new password is generated" in markdown
+
+
 def test_what_only_leaves_the_state_is_no_loss() -> None:
     markdown = comment(step("delete", INSTANCE, "i", oldState={"retainOnDelete": True}))
     assert "CAUTION" not in markdown
@@ -288,6 +311,8 @@ def test_a_long_list_is_folded_and_the_comment_is_cut_between_entries() -> None:
     assert "Deletes the database server" in markdown
 
 
+steadily = settings(derandomize=True, deadline=None, max_examples=200)
+
 FOREIGN = st.text(
     st.sampled_from("`\r\n\u2028\x85\x00\ud800\u202e# <>@!-[]()*_|\\~&$ax:.\"'/") | st.characters(), max_size=60
 )
@@ -337,7 +362,7 @@ DIGEST = st.fixed_dictionaries(
 KEYS = st.sampled_from(["steps", "diagnostics", "config", "op", "urn", "oldState", "inputs", "detailedDiff", "message"])
 ODD = st.recursive(VALUE, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=10)
 COUNTS = r"\d+ [a-z ]+(, \d+ [a-z ]+)*"
-ALARMS = "|".join(f"{what}|{lost}" for what, lost in KEEPS_DATA.values())
+LOST = "|".join(lost for _, lost in KEEPS_DATA.values())
 # `X` is a code span.
 OURS = [
     r"",
@@ -346,7 +371,7 @@ OURS = [
     rf"\*\*The preview failed\*\*, so this may not be all\.( Until then it has found: {COUNTS}\.)?",
     r"> \[!CAUTION\]",
     r"> \*\*(Data is lost|Refused: what would be deleted is protected)\.\*\*",
-    rf"> - \*\*([\w ]+ X|{ALARMS}|a protected resource|: |, and an empty one is created)+\.\*\*( Forced by X: VALUE → VALUE\.)*"
+    rf"> - \*\*[A-Z][\w' ]+ X( is gone)?(, and an empty one is created)?(: ({LOST}))?\.\*\*( Forced by X: VALUE → VALUE\.)*"
     r"( It is protected, so X stops before it and nothing is lost\. Take back what causes it\.| Its protection is taken away in the same step\."
     r"| RDS keeps a last snapshot X\.| Its deletion protection is on, so RDS refuses until that is off\.)*",
     rf"### ({'|'.join([*map(re.escape, HEADINGS.values()), 'Errors', 'Warnings', 'Maintenance', 'Cost'])})".replace(
@@ -354,18 +379,41 @@ OURS = [
     ),
     rf"<summary><b>({'|'.join(HEADINGS.values())}): \d+</b></summary>",
     r"</?details>",
-    r"- X( \(X\))?(, but the old one stays where it is|, because something that it depends on is replaced)?(: X(, X)*)?",
+    r"- X( \(X\))?(, but the old one stays where it is|, because something that it depends on is replaced)?(: X(, X)*|MEANS)?",
     r"  - X(: (another secret|VALUE → VALUE)( \*\*forces the replacement\*\*)?)?",
     r"  - for X(, X)*( and \d+ more)?",
     r"(> |  )?- … and \d+ more( lines| values)?",
     r"\*\*[+-][\d,.]+ US dollars\*\* a month( and what has no price here)?, at list prices of 2026-11-29 in [a-z0-9-]+, in a quiet month: X has the "
     r"rest\.( There are none for X here\.)?",
+    r"### (No way back without a backup|Less protected)",
+    rf"- X, X: VALUE → VALUE\. ({'|'.join([*NO_WAY_BACK.values(), *LESS_SAFE.values()])})\.",
     r"- X: ([\d,.]+ → [\d,.]+|a price is not in the list)",
 ]
-OUR_LINE = re.compile("|".join(f"({one})" for one in OURS).replace("VALUE", "(X|nothing|known afterwards)"))
+WORDS = {"VALUE": "(X|nothing|known afterwards)", "MEANS": f": ({'|'.join(MEANS.values())})"}
+OUR_LINE = re.compile(re.sub("VALUE|MEANS", lambda found: WORDS[found[0]], "|".join(f"({one})" for one in OURS)))
 
 
+BAD = "\n## x `a` <img> @everyone </details>\r# b"
+EVERYWHERE = {
+    "config": {"aws:region": BAD},
+    "diagnostics": [{"severity": severity, "message": BAD, "urn": BAD} for severity in ("error", "warning")],
+    "steps": [
+        {
+            **step(operation, INSTANCE, BAD + operation),
+            "oldState": {"inputs": {"finalSnapshotIdentifier": BAD, "instanceClass": BAD, BAD: BAD}},
+            "newState": {"inputs": {"instanceClass": "db.t4g.micro", "engineVersion": "17", BAD: BAD + "!"}},
+            "replaceReasons": [BAD],
+            "diffReasons": ["instanceClass", BAD],
+        }
+        for operation in ("delete", "replace", "create", "update", BAD)
+    ],
+}
+"""A preview with a text of others in every place that is shown."""
+
+
+@steadily
 @given(DIGEST)
+@example(EVERYWHERE)
 def test_no_text_of_others_stands_outside_a_code_span(digest: Any) -> None:
     markdown = render("dev", json.dumps(digest))
     assert len(markdown.encode()) <= LONGEST
@@ -373,13 +421,15 @@ def test_no_text_of_others_stands_outside_a_code_span(digest: Any) -> None:
         assert OUR_LINE.fullmatch(line), line
 
 
+@steadily
 @given(st.dictionaries(KEYS, ODD) | ODD)
 def test_a_preview_of_any_shape_gets_a_comment_and_a_record(digest: Any) -> None:
     text = json.dumps(digest)
     assert render("dev", text).startswith("<!-- mlflow-eks preview dev -->")
-    assert list(differences(planned(read(text)), planned(read(text)))) == []
+    assert list(differences(record("dev", "c", "t", read(text))["steps"], read(text))) == []
 
 
+@steadily
 @given(TEXT)
 def test_a_code_span_holds(text: str) -> None:
     assert re.fullmatch(r"`[^`\r\n\x00-\x1f\u2028\u2029\x85]+`", code(text))
@@ -439,7 +489,7 @@ def test_what_was_reviewed_may_be_done_all_or_in_part(reviewed: Path) -> None:
     assert compared(reviewed, again, UPDATE, step("same", INSTANCE, "j")).returncode == 0
     part = compared(reviewed, again)
     assert part.returncode == 0
-    assert "1 steps are done already" in part.stdout
+    assert "1 of the reviewed steps are not left to do" in part.stdout
 
 
 @pytest.mark.parametrize(
@@ -449,12 +499,20 @@ def test_what_was_reviewed_may_be_done_all_or_in_part(reviewed: Path) -> None:
         (step("delete", INSTANCE, "j`"), "`delete` is planned, and nothing was reviewed."),
         (
             {**UPDATE, "newState": state(instanceClass="db.t4g.large")},
-            "`instanceClass` gets another value than the one that was reviewed.",
+            "`instanceClass`: `db.t4g.micro` → `db.t4g.large` is planned, and another value was reviewed.",
         ),
-        ({**UPDATE, "diffReasons": ["instanceClass", "multiAz"]}, "`multiAz` differs now, which was not reviewed."),
         (
-            {**UPDATE, "replaceReasons": ["instanceClass"]},
-            "`instanceClass` forces a replacement now, which was not reviewed.",
+            {**UPDATE, "diffReasons": ["instanceClass", "multiAz"]},
+            "`multiAz`: nothing → nothing is planned, and it did not differ in what was reviewed.",
+        ),
+        ({**UPDATE, "replaceReasons": ["instanceClass"]}, "`instanceClass` forces a replacement now"),
+        (
+            step("create", "aws:iam/role:Role", "r", newState=state()),
+            "`path`: nothing → nothing is planned, and another",
+        ),
+        (
+            step("create", "aws:iam/role:Role", "r", newState=state(path="/", policy="*")),
+            "`policy`: nothing → `*` is planned, and another value was reviewed.",
         ),
     ],
 )
