@@ -103,11 +103,17 @@ def bootstrap(given: argparse.Namespace, aws: Call, github: GitHub | None, say: 
 
 
 def _next(stack: str, names: Names, provider: str, made: dict[str, str], *, committed: bool) -> str:
-    again = "" if committed else " && git add and commit Pulumi." + stack + ".yaml, then run this command again"
     init = f"pulumi stack init {stack} --secrets-provider '{provider}'"
     lines = [
         "\nThen:",
-        *([] if committed else [f"  pulumi login s3://{names.bucket} && {init}{again}"]),
+        *(
+            []
+            if committed
+            else [
+                f"  pulumi login s3://{names.bucket} && {init}",
+                f"  commit Pulumi.{stack}.yaml, and run this command again: it then adds {stack} to STACKS",
+            ]
+        ),
         "  access entries of the cluster for the two roles: docs/iam.md#the-cluster",
         *(f"    {made[role]}" for role in ("preview", "deploy")),
         "  runner groups and the variables RUNNER_PREVIEW and RUNNER_UP: CONTRIBUTING.md, Workflows",

@@ -233,7 +233,7 @@ def test_a_stack_whose_file_is_not_committed_is_not_switched_on(command: Bootstr
     with serving_github() as github:
         command.run("dev", "--reviewers", "ada", github=github)
         assert "actions/variables/STACKS" not in github.variables
-    assert "then run this command again" in command.said[-1]
+    assert "commit Pulumi.dev.yaml, and run this command again" in command.said[-1]
 
 
 def test_a_guard_that_github_leaves_out_is_no_guard(command: Bootstrap) -> None:
