@@ -27,7 +27,7 @@ receivers = --experiment "$(EXPERIMENT)" $(if $(call given,USERS),--user $(USERS
 	$(if $(call given,MODELS),--model $(MODELS))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down preview status logs test slow-test clients unit cluster-test bench check secrets-baseline audit lock settings-reference chart-facts doctor verify cost rotate-admin iam-policies \
+.PHONY: help up down preview status logs test slow-test clients workflows unit cluster-test bench check secrets-baseline audit lock settings-reference chart-facts doctor verify cost rotate-admin iam-policies bootstrap \
 	deploy watch unstick user new-password remove-user team leave-team grant revoke
 
 help: ## Show this.
@@ -66,6 +66,9 @@ clients: $(VENV)/.complete ## Run old MLflow clients on the local stack, and com
 
 unit: $(VENV)/.complete ## Run the fast tests: under a minute on two cores.
 	@$(VENV)/bin/python -m pytest -n auto --dist worksteal tests/unit tests/contract tests/operations tests/docs
+
+workflows: $(VENV)/.complete ## Run the workflows of .github step for step on a local stack of its own: pull request, merge, deployment, drift.
+	@$(VENV)/bin/python -m pytest -m workflows tests/workflows
 
 cluster-test: $(VENV)/.complete ## Run the program on a real cluster with your Pulumi CLI and plugins (CONTEXT=kind-mlflow; docs/cluster-tests.md).
 	@CLUSTER_TEST_CONTEXT="$(CONTEXT)" CLUSTER_TEST_REQUIRED="$(CLUSTER_TEST_REQUIRED)" $(VENV)/bin/python -m pytest -m cluster $(if $(TESTS),$(TESTS),tests/cluster)
@@ -109,6 +112,12 @@ iam-policies: $(VENV)/.complete ## Write the IAM policies of the roles that depl
 	@$(call on_aws,The local stack has no IAM: its account allows everything.) $(call need,ACCOUNT) $(call need,OWNER) $(call need,REPOSITORY) $(call need,STATE_BUCKET) $(call need,STATE_KEY) \
 	$(VENV)/bin/python -m operations.iam.policies $(STACK) --account "$(ACCOUNT)" --owner "$(OWNER)" --repository "$(REPOSITORY)" \
 	--state-bucket "$(STATE_BUCKET)" --state-key "$(STATE_KEY)" $(if $(call given,IDS),--ids $(IDS))
+
+bootstrap: $(VENV)/.complete ## Make what the workflows of STACK need: state bucket, key, roles, environments (docs/deployments.md has the other variables).
+	@$(call on_aws,The local stack needs no AWS account: make up brings it up.) $(call need,OWNER) $(call need,REPOSITORY) \
+	$(VENV)/bin/python -m operations.bootstrap $(STACK) --owner "$(OWNER)" --repository "$(REPOSITORY)" $(if $(call given,IDS),--ids $(IDS)) \
+	$(if $(call given,REVIEWERS),--reviewers $(REVIEWERS)) $(if $(call given,STATE_BUCKET),--state-bucket "$(STATE_BUCKET)") \
+	$(if $(call given,ROLE_PATH),--role-path "$(ROLE_PATH)") $(if $(call given,ROLE_BOUNDARY),--role-boundary "$(ROLE_BOUNDARY)")
 
 cost: $(VENV)/.complete ## Estimate the monthly cost of STACK: at first, at most, and in other regions.
 	@$(call on_aws,The local stack costs nothing: it runs on this machine.) $(VENV)/bin/python -m operations.cost $(STACK)

@@ -379,7 +379,7 @@ def main(arguments: Sequence[str]) -> int:
     except (RefusedError, ToolError, SupervisorError, EngineError) as reason:
         if str(reason):
             print(f"error: {reason}", file=sys.stderr)
-        return 1
+        return reason.status if isinstance(reason, EngineError) else 1
     except KeyboardInterrupt:
         print(f"Interrupted. Run `make up` to continue or `make down` to remove the stack.{_left()}", file=sys.stderr)
         return 130

@@ -12,7 +12,10 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
+from operations.deployments import owner
+from operations.deployments.github import of_this_job
 from operations.mlflow_site import run_pulumi
 from operations.stack_cluster import Kubectl, KubectlError, Release, read_state
 
@@ -20,8 +23,12 @@ KEEPS_HISTORY = ("pending-upgrade", "pending-rollback")
 """Statuses after which the revisions before are still true."""
 INTERRUPTED = (*KEEPS_HISTORY, "pending-install", "uninstalling")
 """Statuses of a release that Helm worked on when it was killed."""
-LOCKED = re.compile(r"created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\)")
+LOCKED = re.compile(r"created by (?P<user>\S+)@(?P<host>\S+) \(pid (?P<pid>\d+)\)(?: at (?P<at>\S+))?")
 """Pulumi's words for the owner of a lock, for a state in a bucket or a folder."""
+NO_LOCK = "lock: there is none."
+"""Sentence for a stack without a lock."""
+Verdict = Callable[[str, datetime], tuple[bool, str]]
+"""Function that takes the host and the time of a lock, and returns True if its owner is over, with a sentence."""
 PLUGIN = "pulumi-resource-kubernetes"
 """Name of the process in which Helm works. It goes on when only the engine was killed."""
 
@@ -100,8 +107,13 @@ def free_release(kubectl: Kubectl, release: Release, at_work: Callable[[], bool]
     return f"{release}: was {last.status}. Helm has forgotten {what}; what runs is as it was."
 
 
-def free_lock(stack: str, pulumi: str) -> str:
+def free_lock(stack: str, pulumi: str, verdict: Verdict | None = None) -> str:
     """Remove the lock of a command that has ended, and return a sentence about it.
+
+    Args:
+        stack: name of the stack.
+        pulumi: command of the CLI.
+        verdict: judges a lock by its host and time. None: processes of this machine are looked at.
 
     Raises:
         SystemExit: the command that holds the lock runs, or nobody here can tell.
@@ -110,24 +122,30 @@ def free_lock(stack: str, pulumi: str) -> str:
     nothing = f"urn:pulumi:{stack}::unstick::none:none:None::none"
     try:
         run_pulumi(pulumi, stack, "refresh", "--yes", "--skip-preview", "--non-interactive", "--target", nothing)
-        return "lock: there is none."
+        return NO_LOCK
     except SystemExit as refused:
         if "no resource named" in str(refused):
-            return "lock: there is none."
-        owners = [match.groupdict() for match in LOCKED.finditer(str(refused))]
-        if not owners:
+            return NO_LOCK
+        locks = [match.groupdict() for match in LOCKED.finditer(str(refused))]
+        if not locks:
             raise
-    for owner in owners:
-        name = f"process {owner['pid']} of {owner['user']} on {owner['host']}"
-        if owner["host"] != socket.gethostname():
+    for lock in locks:
+        name = f"process {lock['pid']} of {lock['user']} on {lock['host']}"
+        if verdict is not None:
+            over, said = verdict(lock["host"], datetime.fromisoformat(lock["at"]))
+            if not over:
+                raise SystemExit(f"The lock of {stack} belongs to {name} since {lock['at']}: {said}.")
+            print(f"lock: it belonged to {name} of {said}.", flush=True)
+            continue
+        if lock["host"] != socket.gethostname():
             raise SystemExit(
                 f"The lock of {stack} belongs to {name}, which cannot be seen from here. If that command has ended, "
                 f"run `pulumi cancel --stack {stack}`, then this again."
             )
-        if _runs(int(owner["pid"])):
+        if _runs(int(lock["pid"])):
             raise SystemExit(f"The lock of {stack} belongs to {name}, which runs: wait until it ends, or end it.")
     run_pulumi(pulumi, stack, "cancel", "--yes")
-    return f"lock: removed, because its owner has ended ({', '.join(owner['pid'] for owner in owners)})."
+    return f"lock: removed, because its owner has ended ({', '.join(lock['pid'] for lock in locks)})."
 
 
 def _runs(pid: int) -> bool:
@@ -161,15 +179,24 @@ def next_step(stack: str, *, release_half_made: bool, others_half_made: bool) ->
     return f"pulumi up --refresh --stack {stack}"
 
 
+def _github(stack: str) -> Verdict:
+    github = of_this_job()
+    return lambda host, at: owner.verdict(github, stack, host, at)
+
+
 def main() -> None:
     """Free a stack, say what was done, and name the next command."""
     parser = argparse.ArgumentParser(prog="make unstick", description="Free a stack after a killed command.")
     parser.add_argument("stack", help="name of the stack")
     parser.add_argument("--pulumi", default="pulumi", help="how to call pulumi (default: pulumi)")
+    parser.add_argument("--github", action="store_true", help="in a deployment: ask GitHub whether the owner is over")
     given = parser.parse_args()
 
-    print(free_lock(given.stack, given.pulumi), flush=True)
+    freed = free_lock(given.stack, given.pulumi, _github(given.stack) if given.github else None)
+    print(freed, flush=True)
     state = read_state(given.stack, given.pulumi)
+    if given.github and freed == NO_LOCK and not state.being_created:
+        return
     if state.provider is not None:
         with state.kubectl() as kubectl:
             for release in state.releases:
@@ -179,6 +206,14 @@ def main() -> None:
                     raise SystemExit(f"{release}: {error}") from None
     others = bool(state.being_created) and not state.only_releases_are_being_created
     step = next_step(given.stack, release_half_made=bool(state.being_created), others_half_made=others)
+    if given.github and not state.being_created:
+        # What the killed command had finished is in the state, so the deployment's own comparison tells the rest.
+        return
+    if given.github:
+        raise SystemExit(
+            f"Not deployed: a killed deployment left resources of {given.stack} half created. Run this on a machine of "
+            f"yours, then this run again:\n  {step}"
+        )
     print(f"Now run:\n  {step}\nTo finish a destroy instead: pulumi destroy --refresh --stack {given.stack}")
 
 

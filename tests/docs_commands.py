@@ -100,6 +100,15 @@ NOT_RUN = {
         "docs/backup-and-restore.md",
         "pulumi config rm",
     ): "the local stack has no section `postgres`; the settings that follow are accepted without it",
+    (
+        "docs/deployments.md",
+        "make bootstrap",
+    ): "needs an AWS account; tests/operations/test_bootstrap.py runs it on moto's",
+    (
+        "docs/deployments.md",
+        ".venv/bin/python -m operations.plugins",
+    ): "downloads plugins; tests/operations/test_plugins.py has a CLI that writes files",
+    ("docs/first-stack.md", "make bootstrap"): "as for docs/deployments.md",
     ("docs/first-stack.md", "aws eks update-kubeconfig"): "writes ~/.kube/config; no command of a test reads it",
     ("docs/first-stack.md", "git clone"): "needs the address of a repository",
     ("docs/first-stack.md", "aws s3api"): "compared with the API's description",

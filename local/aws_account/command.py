@@ -64,7 +64,8 @@ def run(endpoint: str, arguments: Sequence[str]) -> str:
         if option not in known:
             raise CommandError(f"{service} {operation} has no option {option}; it has {', '.join(sorted(known))}")
         name, kind = known[option]
-        parameters[name] = values if kind == "list" else values[0] if kind == "string" else json.loads(values[0])
+        plain = kind == "list" and not values[0].startswith(("[", "{"))
+        parameters[name] = values if plain else values[0] if kind == "string" else json.loads(values[0])
     try:
         answer = getattr(client, operation.replace("-", "_"))(**parameters)
     except (ClientError, BotoCoreError) as error:

@@ -36,6 +36,11 @@ _SHOW_PROGRESS = _TAKE_CONFIG_FILE - {"config"}
 class EngineError(Exception):
     """A Pulumi command failed. Where the message is empty, the command has printed the reason."""
 
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+        """Exit status of the command, for example 7: changes where `--expect-no-changes` expects none."""
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -137,7 +142,8 @@ class Engine:
             )
         if code != 0:
             # After an interrupted `destroy`, Pulumi only says that it refuses to remove a stack with resources.
-            raise EngineError("Pulumi was interrupted. Run the same command again to continue." if interrupted else "")
+            again = "Pulumi was interrupted. Run the same command again to continue."
+            raise EngineError(again if interrupted else "", code)
 
     def destroy(self, *arguments: str) -> None:
         """Destroy everything and remove the stack."""

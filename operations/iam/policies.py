@@ -237,14 +237,18 @@ def _document(statements: Sequence[Mapping[str, Any]]) -> Policy:
     return {"Version": "2012-10-17", "Statement": [*statements]}
 
 
-def trust(place: Place, environment: str) -> Policy:
-    """Return the trust policy of a role that only jobs of one environment of the repository may take."""
+def trust(place: Place, *environments: str) -> Policy:
+    """Return the trust policy of a role that only jobs of these environments of the repository may take."""
+    subjects = [place.subject(environment) for environment in environments]
     statement = {
         "Effect": "Allow",
         "Principal": {"Federated": f"arn:{place.partition}:iam::{place.account}:oidc-provider/{GITHUB}"},
         "Action": "sts:AssumeRoleWithWebIdentity",
         "Condition": {
-            "StringEquals": {f"{GITHUB}:aud": "sts.amazonaws.com", f"{GITHUB}:sub": place.subject(environment)}
+            "StringEquals": {
+                f"{GITHUB}:aud": "sts.amazonaws.com",
+                f"{GITHUB}:sub": subjects if len(subjects) > 1 else subjects[0],
+            }
         },
     }
     return _document([statement])
@@ -255,7 +259,7 @@ def documents(place: Place) -> dict[str, Policy]:
     return {
         **{f"preview-{number}": policy for number, policy in enumerate(preview(place), 1)},
         **{f"deploy-{number}": policy for number, policy in enumerate(deploy(place), 1)},
-        "trust-preview": trust(place, f"{place.stack}-preview"),
+        "trust-preview": trust(place, f"{place.stack}-preview", f"{place.stack}-plan"),
         "trust-deploy": trust(place, place.stack),
     }
 

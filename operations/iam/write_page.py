@@ -42,14 +42,15 @@ file, asks nobody, and writes into `artifacts/iam-dev`:
 
 | file | for |
 |---|---|
-| `preview-1` | the role of the environment `dev-preview`, and of people who look: `pulumi preview`, `preview --refresh`, `make doctor` |
+| `preview-1` | the role of the environments `dev-preview` and `dev-plan`, and of people who look: `pulumi preview`, `preview --refresh`, `make doctor` |
 | `deploy-1` and following | the role of the environment `dev`, in addition to `preview-1`: `pulumi up`, `refresh` and `destroy` |
 | `trust-preview`, `trust-deploy` | who may take the two roles |
 
 No line has been tried on AWS. [The table](#the-table) says of each row where its actions were read. Tests compare the policies with the resource types and
 look-ups of the program, with the calls that the local stack's account receives, and with AWS's list of actions, resources and conditions.
 
-An administrator of the account makes each role once, and a policy of each file. The last two commands are for one file of several:
+`make bootstrap` makes the roles with these policies, and the bucket and the key of the state: [deployments.md](deployments.md#set-up). By hand, an
+administrator makes each role once, and a policy of each file. The last two commands are for one file of several:
 
 ```console
 $ aws iam create-role --role-name mlflow-eks-dev --max-session-duration 10800 \\
@@ -77,8 +78,7 @@ $ aws iam attach-role-policy --role-name mlflow-eks-dev --policy-arn arn:aws:iam
 ## Sessions
 
 A role's session lasts an hour unless the role allows more and the login asks for more. A major upgrade, Multi-AZ or a change of the instance class can
-take longer than that. `--max-session-duration 10800` allows three hours. `up.yml` asks for an hour and ends after 60 minutes. So make such a change from a
-machine of yours, or raise both: `timeout-minutes` in `up.yml`, and `role-duration-seconds` of the login in `.github/actions/open-stack/action.yml`.
+take longer than that. `--max-session-duration 10800` allows three hours. `up.yml` asks for as long and ends after 170 minutes: [deployments.md](deployments.md#times).
 """
 
 GITHUB = """## GitHub
@@ -89,7 +89,7 @@ GitHub's tokens need an identity provider in the account, once:
 $ aws iam create-open-id-connect-provider --url https://token.actions.githubusercontent.com --client-id-list sts.amazonaws.com
 ```
 
-Each environment has a role of its own. The trust policy compares audience and subject with
+The environments `dev-preview` and `dev-plan` share the reading role, and `dev` has a role of its own. The trust policy compares audience and subject with
 `StringEquals`. A `StringLike` with `*` lets in branches, pull requests or repositories of others.
 
 A repository that was created, renamed or moved since 15 July 2026, or that opted in, has the numbers of owner and repository in its subject. Another
@@ -129,7 +129,7 @@ So bind it only where previews fail without it, to the group of the role's acces
 
 AFTER_THE_CLUSTER_ROLE = """
 A ClusterRoleBinding gives the first rule, and a RoleBinding in each of the two namespaces gives the others. Instead of all this,
-`PULUMI_K8S_ENABLE_SERVER_SIDE_APPLY=false` in the environment of `preview.yml` does without dry runs. The preview then shows one change more, of
+`PULUMI_K8S_ENABLE_SERVER_SIDE_APPLY=false` in the environment of `preview-stack.yml` does without dry runs. The preview then shows one change more, of
 the provider `cluster`.
 
 Not tried on a cluster: a preview as a reader.

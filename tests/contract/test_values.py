@@ -40,7 +40,7 @@ def test_a_value_that_a_chart_refuses_is_found(change: dict[str, Any], fault: st
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_namespace_admits_the_pods_of_the_chart(case: str) -> None:
-    deployment = deploy(CASES[case], secrets=["postgres"])
+    deployment = deploy(CASES[case], secrets=["mlflow", "postgres"])
     namespace = deployment.named("mlflow-namespace" if case.startswith("mlflow-") else "ingress-namespace")
     level = namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
     assert level == "baseline" or is_restricted(recording(case)["facts"])

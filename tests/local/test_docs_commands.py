@@ -298,8 +298,9 @@ def _engine(site: LocalStack, folder: Path) -> dict[str, str]:
 
 def _make_key(stack: LocalStack) -> None:
     kms = _client("kms", stack)
-    if "alias/pulumi" not in {one["AliasName"] for one in kms.list_aliases()["Aliases"]}:
-        kms.create_alias(AliasName="alias/pulumi", TargetKeyId=kms.create_key()["KeyMetadata"]["KeyId"])
+    for alias in ("alias/pulumi", "alias/mlflow-eks-dev"):
+        if alias not in {one["AliasName"] for one in kms.list_aliases()["Aliases"]}:
+            kms.create_alias(AliasName=alias, TargetKeyId=kms.create_key()["KeyMetadata"]["KeyId"])
 
 
 def _client(service: str, stack: LocalStack) -> Any:

@@ -33,7 +33,9 @@ def test_lists_flags_and_times_are_taken_and_given_as_the_cli_does() -> None:
     found = json.loads(run(ec2, ["ec2", "describe-security-groups", "--group-ids", group, "--no-dry-run"]))
     assert [each["GroupId"] for each in found["SecurityGroups"]] == [group]
     kms = "https://kms.eu-west-1.amazonaws.com"
-    made = json.loads(run(kms, ["kms", "create-key", "--multi-region"]))["KeyMetadata"]
+    tags = json.dumps([{"TagKey": "Stack", "TagValue": "dev"}])
+    made = json.loads(run(kms, ["kms", "create-key", "--multi-region", "--tags", tags]))["KeyMetadata"]
+    assert json.loads(run(kms, ["kms", "list-resource-tags", "--key-id", made["KeyId"]]))["Tags"] == json.loads(tags)
     assert (made["MultiRegion"], made["CreationDate"][:2]) == (True, "20")
 
 

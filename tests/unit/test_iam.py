@@ -320,18 +320,19 @@ def test_names_of_the_resources_fit_the_policies(dev: Deployment, with_everythin
 # GitHub
 
 
-def test_a_role_is_taken_by_one_environment_of_one_repository() -> None:
+def test_a_role_is_taken_by_named_environments_of_one_repository() -> None:
     for place, repository in [
         (EXAMPLE, "OWNER/mlflow-eks"),
         (replace(EXAMPLE, ids=("12", "34")), "OWNER@12/mlflow-eks@34"),
     ]:
         documents = policies.documents(place)
-        for name, environment in {"trust-deploy": "dev", "trust-preview": "dev-preview"}.items():
+        for name, environments in {"trust-deploy": ["dev"], "trust-preview": ["dev-preview", "dev-plan"]}.items():
             (statement,) = documents[name]["Statement"]
+            subjects = [f"repo:{repository}:environment:{environment}" for environment in environments]
             assert statement["Condition"] == {
                 "StringEquals": {
                     "token.actions.githubusercontent.com:aud": "sts.amazonaws.com",
-                    "token.actions.githubusercontent.com:sub": f"repo:{repository}:environment:{environment}",
+                    "token.actions.githubusercontent.com:sub": subjects if len(subjects) > 1 else subjects[0],
                 }
             }
             assert statement["Principal"]["Federated"].endswith(":oidc-provider/token.actions.githubusercontent.com")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.harness import ANY_CLUSTER, MINIMAL, Deployment, changed, deploy, is_secret, plain, unwrapped
+from tests.unit.harness import ANY_CLUSTER, MINIMAL, OIDC, Deployment, changed, deploy, is_secret, plain, unwrapped
 from tests.unit.test_settings import secret_settings
 
 # One stack sets every password. The other has an existing server, so it has no instance with a master.
@@ -14,6 +14,7 @@ SEEDED: Mapping[str, Mapping[str, str]] = {
         "postgres.masterPassword": "seed-of-the-master",
         "database.password": "seed-of-the-role",
         "mlflow.auth.adminPassword": "seed-of-the-admin",
+        "mlflow.auth.oidc.clientSecret": "seed-of-the-client",
         "mlflow.keys.passphrase": "seed/of+the-passphrase-of-the-keys",
         "mlflow.keys.webhooks": f"seed-of-the-webhooks{'x' * 23}=",
     },
@@ -27,6 +28,7 @@ def own() -> Deployment:
     config = changed(
         MINIMAL,
         {
+            "mlflow.auth": {"mode": "oidc", "oidc": OIDC},
             **SEEDED["own"],
             "postgres.alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:a",
             "mlflow.dnsZone": "example.com",
@@ -82,6 +84,7 @@ def test_a_password_from_the_settings_goes_to_where_it_is_needed(seeded: tuple[D
         "postgres.masterPassword": {"postgres-instance.inputs", "database-server.inputs"},
         "database.password": {"database-user.inputs", "mlflow-postgres-database-secret.inputs"},
         "mlflow.auth.adminPassword": {"mlflow-mlflow-auth.inputs", "exports"},
+        "mlflow.auth.oidc.clientSecret": {"mlflow-mlflow-oidc.inputs"},
         "mlflow.keys.passphrase": {"mlflow-mlflow-keys.inputs"},
         "mlflow.keys.webhooks": {"mlflow-mlflow-keys.inputs"},
         "postgres.existing.adminPassword": {"database-server.inputs"},

@@ -3,6 +3,7 @@
 They run on GitHub with this repository's rights.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -14,12 +15,17 @@ from typing import Any
 import pytest
 import yaml
 
+from operations.bootstrap.account import HOUR, SESSION_OF_UP
 from operations.review.comment import render
 from tests import ROOT
+from tests.github_server import BOT, REPOSITORY, TOKEN, GitHubServer, serving_github
+from tests.unit.harness import Deployment
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))
 ACTIONS = sorted((ROOT / ".github" / "actions").glob("*/action.y*ml"))
 STACKS = ["dev", "prod"]
+PREVIEWS = 900
+"""Seconds for the installation and two previews."""
 
 PIN = re.compile(r"[\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 EVENTS_WITH_SECRETS_FOR_FORKS = {"pull_request_target", "workflow_run", "issue_comment"}
@@ -56,18 +62,17 @@ def test_the_workflows_are_where_github_looks_for_them() -> None:
         "cluster.yml",
         "deploy.yml",
         "drift.yml",
+        "preview-stack.yml",
         "preview.yml",
         "up.yml",
         "weekly.yml",
     ]
-    assert [path.parent.name for path in ACTIONS] == ["open-stack"]
+    assert [path.parent.name for path in ACTIONS] == ["open-stack", "preview-again"]
 
 
 @by_file_or_action
 def test_every_action_is_pinned_to_a_commit_and_says_its_version(path: Path) -> None:
-    used = re.findall(r"^\s*(?:- )?uses: (.+)$", path.read_text(), re.MULTILINE)
-    assert used
-    for reference in used:
+    for reference in re.findall(r"^\s*(?:- )?uses: (.+)$", path.read_text(), re.MULTILINE):
         if reference.startswith("./"):
             assert (ROOT / reference).exists(), f"{reference} does not exist in this repository"
         else:
@@ -96,7 +101,10 @@ def test_a_job_has_only_the_permissions_it_needs(job: dict[str, Any]) -> None:
     permissions: dict[str, str] = job["permissions"]
     written = {name for name, access in permissions.items() if access == "write"}
     assert permissions.get("contents", "read") == "read"
-    assert len(written) <= 1, "the job that has AWS credentials must not write to the repository as well"
+    # A job that calls a workflow has no step of its own. Its permissions are the most that the jobs of that workflow may ask for.
+    assert len(written) <= 1 or "steps" not in job, (
+        "the job that has AWS credentials must not write to the repository as well"
+    )
     assert written <= {"id-token", "pull-requests", "issues"}
 
 
@@ -121,10 +129,47 @@ def test_no_script_is_put_together_from_an_expression(path: Path) -> None:
         assert "${{" not in step.get("run", ""), "the value of an expression would be run as code; pass it through env"
 
 
+# Times
+
+
 @by_job
-def test_a_job_ends_after_an_hour_at_most(job: dict[str, Any]) -> None:
-    if "steps" in job:
-        assert int(job["timeout-minutes"]) <= 60, "the AWS credentials live for an hour"
+def test_a_job_ends_before_its_credentials(job: dict[str, Any]) -> None:
+    if "steps" not in job:
+        return
+    opened = [step["with"] for step in job["steps"] if step.get("uses") == "./.github/actions/open-stack"]
+    lives = int(opened[0].get("session-seconds", HOUR)) if opened else HOUR
+    # A job without credentials ends within the hour all the same: a runner that hangs costs.
+    assert int(job["timeout-minutes"]) * 60 <= lives
+
+
+def test_a_role_allows_the_session_that_its_job_asks_for() -> None:
+    asked = {
+        name: int(step["with"].get("session-seconds", HOUR))
+        for name, job in jobs()
+        for step in job.get("steps", [])
+        if step.get("uses") == "./.github/actions/open-stack"
+    }
+    assert asked.pop("up-up") == SESSION_OF_UP
+    assert asked == {"up-plan": HOUR, "preview-stack-preview": HOUR, "drift-drift": HOUR}
+    default = read(ROOT / ".github/actions/open-stack/action.yml")["inputs"]["session-seconds"]["default"]
+    assert int(default) == HOUR
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_longest_update_of_a_stack_fits_into_its_job(stack: str, request: pytest.FixtureRequest) -> None:
+    deployment: Deployment = request.getfixturevalue(stack)
+    made: dict[str, int] = {}
+    for resource in deployment.resources:
+        # One change of the instance, or its replacement, and then both releases.
+        if resource.type == "aws:rds/instance:Instance":
+            made["instance"] = max(int(limit.removesuffix("m")) * 60 for limit in resource.timeouts.values())
+        elif resource.type == "kubernetes:helm.sh/v3:Release":
+            made[resource.name] = int(resource["timeout"])
+    assert len(made) == 3
+    job = read(ROOT / ".github/workflows/up.yml")["jobs"]["up"]
+    verify = next(step["run"] for step in job["steps"] if step.get("name") == "Verify")
+    made["verify"] = int(re.findall(r"--wait (\d+)", verify)[0])
+    assert sum(made.values()) + PREVIEWS <= int(job["timeout-minutes"]) * 60, made
 
 
 @by_job
@@ -135,6 +180,7 @@ def test_a_job_with_credentials_says_whose_approval_it_needs(job: dict[str, Any]
 
 def test_a_fork_and_a_package_nobody_has_read_get_no_preview() -> None:
     condition = read(ROOT / ".github/workflows/preview.yml")["jobs"]["preview"]["if"]
+    assert read(ROOT / ".github/workflows/preview-stack.yml")["on"].keys() == {"workflow_call"}
     assert "github.event.pull_request.head.repo.full_name == github.repository" in condition
     assert "github.event.pull_request.user.login != 'dependabot[bot]'" in condition
 
@@ -155,22 +201,78 @@ def test_a_cluster_is_tried_when_what_runs_on_it_changes() -> None:
 
 def test_prod_is_deployed_after_dev() -> None:
     deployments = read(ROOT / ".github/workflows/deploy.yml")["jobs"]
+    deployments.pop("stacks")
     assert {name: job["with"]["stack"] for name, job in deployments.items()} == {stack: stack for stack in STACKS}
     assert deployments["prod"]["needs"] == "dev"
+    assert "needs.dev.result == 'success' || needs.dev.result == 'skipped'" in deployments["prod"]["if"]
 
 
 def test_each_up_is_followed_by_a_verification_that_waits_for_the_load_balancer() -> None:
-    done = steps(read(ROOT / ".github/workflows/up.yml"))
-    assert [step["name"] for step in done if "name" in step] == ["Up", "Show the outputs", "Verify"]
-    assert "operations.verify --wait" in done[-1]["run"]
+    names = [step.get("name") for step in read(ROOT / ".github/workflows/up.yml")["jobs"]["up"]["steps"]]
+    assert names.index("Up") < names.index("Verify")
+    verify = next(step for step in steps(read(ROOT / ".github/workflows/up.yml")) if step.get("name") == "Verify")
+    assert "operations.verify --wait" in verify["run"]
+
+
+@pytest.mark.parametrize("job", ["plan", "up"])
+def test_nothing_is_deployed_without_a_comparison(job: str) -> None:
+    found = read(ROOT / ".github/workflows/up.yml")["jobs"][job]["steps"]
+    compared = next(
+        number for number, step in enumerate(found) if step.get("uses") == "./.github/actions/preview-again"
+    )
+    before = " ".join(step.get("run", "") for step in found[:compared])
+    after = " ".join(step.get("run", "") for step in found[compared:])
+    assert "operations.deployments.newest" in before
+    assert "pulumi up" not in before
+    assert ("pulumi up" in after) == (job == "up")
+    assert not any("continue-on-error" in step for step in found)
+
+
+def test_the_approval_stands_between_the_plan_and_the_update() -> None:
+    plan, up = read(ROOT / ".github/workflows/up.yml")["jobs"].values()
+    assert up["needs"] == "plan"
+    assert (plan["environment"], up["environment"]) == ("${{ inputs.stack }}-plan", "${{ inputs.stack }}")
+    assert up["concurrency"] == {"group": "up-${{ inputs.stack }}", "cancel-in-progress": "false"}
 
 
 @pytest.mark.parametrize("workflow", ["preview", "drift"])
-def test_every_stack_on_aws_is_watched(workflow: str) -> None:
+def test_every_stack_that_is_set_up_is_watched(workflow: str) -> None:
     job = read(ROOT / f".github/workflows/{workflow}.yml")["jobs"][workflow]
-    assert job["strategy"]["matrix"]["stack"] == STACKS
+    assert job["strategy"]["matrix"]["stack"] == "${{ fromJSON(vars.STACKS) }}"
+    assert "vars.STACKS != ''" in job["if"], "a matrix of nothing is an error"
     files = {path.name.split(".")[1] for path in ROOT.glob("Pulumi.*.yaml")} - {"local"}
     assert files == set(STACKS)
+
+
+def test_a_branchs_code_and_an_update_share_no_machine_and_no_environment() -> None:
+    places = {name: (job["runs-on"], job.get("environment")) for name, job in jobs() if "steps" in job}
+    preview, environment = places.pop("preview-stack-preview")
+    assert "RUNNER_PREVIEW" in preview
+    assert environment == "${{ inputs.stack }}-preview"
+    assert not [name for name, (runner, _) in places.items() if "RUNNER_PREVIEW" in runner]
+    assert not [name for name, (_, other) in places.items() if other and "-preview" in other]
+    assert {name for name, (runner, _) in places.items() if "RUNNER_UP" in runner} == {
+        "up-plan",
+        "up-up",
+        "drift-drift",
+    }
+
+
+@by_file_or_action
+def test_no_command_logs_what_pulumi_hides(path: Path) -> None:
+    # At -v=9 the CLI's log has the administrator's password.
+    for step in steps(read(path)):
+        assert not re.search(
+            r"(^|\s)(-v\b|--verbose|--logtostderr|--logflow|--show-secrets|TF_LOG)", step.get("run", "")
+        )
+        assert not {"TF_LOG", "PULUMI_DEBUG_COMMANDS"} & set(step.get("env", {}))
+
+
+def test_no_plugin_is_downloaded_after_the_login() -> None:
+    found = steps(read(ROOT / ".github/actions/open-stack/action.yml"))
+    plugins = next(number for number, step in enumerate(found) if "operations.plugins install" in step.get("run", ""))
+    login = next(number for number, step in enumerate(found) if "configure-aws-credentials@" in step.get("uses", ""))
+    assert plugins < login == len(found) - 1
 
 
 class Shell:
@@ -203,8 +305,10 @@ class Shell:
                 "PYTHONDONTWRITEBYTECODE": "1",
                 "RUNNER_TEMP": str(self.temp),
                 "GITHUB_STEP_SUMMARY": str(self.summary),
-                "GITHUB_REPOSITORY": "someone/mlflow-eks",
-                "LOG": "https://github.com/someone/mlflow-eks/actions/runs/1",
+                "GITHUB_REPOSITORY": REPOSITORY,
+                "GH_TOKEN": TOKEN,
+                "GITHUB_SHA": "0123456789abcdef",
+                "LOG": "https://github.com/acme/mlflow-eks/actions/runs/1",
                 **env,
             },
             capture_output=True,
@@ -222,60 +326,78 @@ MARKER = "<!-- mlflow-eks preview dev -->"
 NOTHING_CHANGES = "echo '{}'"
 
 
-def test_the_comment_is_found_again_by_what_the_renderer_writes_first(shell: Shell) -> None:
+def test_the_comment_is_found_again_by_what_the_renderer_writes_first() -> None:
     assert render("dev", "{}").splitlines()[0] == MARKER
-    assert "<!-- mlflow-eks preview $stack -->" in (ROOT / ".github/workflows/preview.yml").read_text()
+    assert "<!-- mlflow-eks preview $STACK -->" in (ROOT / ".github/workflows/preview-stack.yml").read_text()
 
 
-def test_a_preview_leaves_a_comment(shell: Shell) -> None:
-    shell.stand_in("pulumi", NOTHING_CHANGES)
-    assert shell.run("workflows/preview.yml", "Preview", STACK="dev").returncode == 0
-    comment = (shell.temp / "dev.md").read_text()
+def test_a_preview_leaves_a_comment_and_a_record(shell: Shell) -> None:
+    shell.stand_in("pulumi", "echo '{\"steps\": []}'")
+    assert shell.run("workflows/preview-stack.yml", "Preview", STACK="dev").returncode == 0
+    comment = (shell.temp / "comment.md").read_text()
     assert comment.startswith(MARKER)
     assert "failed" not in comment
     assert shell.summary.read_text() == comment
+    ended = shell.run("workflows/preview-stack.yml", "Record what is reviewed", STACK="dev")
+    assert ended.returncode == 0, ended.stderr
+    record = json.loads((shell.temp / "record.json").read_text())
+    tree = subprocess.run(["git", "rev-parse", "HEAD^{tree}"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (record["stack"], record["tree"]) == ("dev", tree.stdout.strip())
 
 
-def test_a_preview_that_fails_fails_the_job_and_says_so_in_the_comment(shell: Shell) -> None:
-    shell.stand_in("pulumi", f"{NOTHING_CHANGES}; exit 3")
-    assert shell.run("workflows/preview.yml", "Preview", STACK="dev").returncode == 3
-    comment = (shell.temp / "dev.md").read_text()
+@pytest.mark.parametrize(("script", "status"), [(f"{NOTHING_CHANGES}; exit 3", 3), ("exit 6", 6)])
+def test_a_preview_that_fails_fails_the_job_and_says_so_in_the_comment(shell: Shell, script: str, status: int) -> None:
+    shell.stand_in("pulumi", script)
+    assert shell.run("workflows/preview-stack.yml", "Preview", STACK="dev").returncode == status
+    comment = (shell.temp / "comment.md").read_text()
     assert comment.startswith(MARKER)
-    assert "**The preview failed**" in comment
+    assert "failed" in comment
+    assert "https://github.com/acme/mlflow-eks/actions/runs/1" in comment
 
 
-def test_a_preview_that_cannot_start_says_so_too(shell: Shell) -> None:
-    shell.stand_in("pulumi", "exit 6")
-    assert shell.run("workflows/preview.yml", "Preview", STACK="dev").returncode == 6
-    assert "[the log](https://github.com/someone/mlflow-eks/actions/runs/1)" in (shell.temp / "dev.md").read_text()
+COMMENT_STEP = "Write one comment, or edit the one that is there"
 
 
-@pytest.mark.parametrize(
-    ("found", "request_made"),
-    [
-        ("", "POST repos/someone/mlflow-eks/issues/7/comments"),
-        (r"41\n42\n", "PATCH repos/someone/mlflow-eks/issues/comments/41"),
-    ],
-    ids=["none yet", "one from before"],
-)
-def test_the_comment_is_edited_not_repeated(shell: Shell, tmp_path: Path, found: str, request_made: str) -> None:
-    shell.stand_in("gh", f"case $* in *--paginate*) printf '{found}' ;; esac")
-    (tmp_path / "comments").mkdir()
-    (tmp_path / "comments" / "dev.md").write_text(MARKER)
+def comment(shell: Shell, folder: Path, github: GitHubServer, text: str | None) -> None:
+    if text is not None:
+        (folder / "comments").mkdir(exist_ok=True)
+        (folder / "comments" / "comment.md").write_text(text)
     ended = shell.run(
-        "workflows/preview.yml",
-        "Write one comment per stack, or edit the one that is there",
-        tmp_path,
+        "workflows/preview-stack.yml",
+        COMMENT_STEP,
+        folder,
+        STACK="dev",
         PULL_REQUEST="7",
+        GITHUB_API_URL=github.url,
     )
     assert ended.returncode == 0, ended.stderr
-    assert f"api --silent --method {request_made} --field body=@comments/dev.md" in shell.calls()
-    assert len(shell.calls()) == 2 * len(STACKS)
-    # If a stack has no preview any more, its old comment must not stay.
-    assert (tmp_path / "comments" / "prod.md").read_text().splitlines()[:2] == [
-        "<!-- mlflow-eks preview prod -->",
-        "## Preview of `prod`: none",
-    ]
+    assert TOKEN not in ended.stdout + ended.stderr
+
+
+def test_the_comment_is_edited_not_repeated(shell: Shell, tmp_path: Path) -> None:
+    with serving_github() as github:
+        # A person's comments come first, one of them with the marker pasted into it, and fill the first page.
+        people = [{"id": number, "user": {"login": "ada"}, "body": MARKER} for number in range(1, 101)]
+        github.comments[7] = list(people)
+        comment(shell, tmp_path, github, f'{MARKER}\nfirst, with "quotes", `$(ticks)` and \u00e9\n')
+        comment(shell, tmp_path, github, f"{MARKER}\nsecond\n")
+        assert github.comments[7][:100] == people
+        assert [each["body"] for each in github.comments[7][100:]] == [f"{MARKER}\nsecond\n"]
+
+
+@pytest.mark.parametrize("text", [None, "", "no marker"])
+def test_an_old_comment_does_not_stay_when_there_is_no_new_one(shell: Shell, tmp_path: Path, text: str | None) -> None:
+    with serving_github() as github:
+        github.comments[7] = [{"id": 1, "user": {"login": BOT}, "body": f"{MARKER}\nold"}]
+        comment(shell, tmp_path, github, text)
+        (only,) = github.comments[7]
+        assert only["body"].splitlines()[:2] == [MARKER, "## Preview of `dev`: none"]
+
+
+def test_a_comment_is_never_longer_than_github_takes(shell: Shell, tmp_path: Path) -> None:
+    with serving_github() as github:
+        comment(shell, tmp_path, github, f"{MARKER}\n" + "x" * 100_000)
+        assert 60_000 < len(github.comments[7][0]["body"]) < 65_536
 
 
 @pytest.mark.parametrize(
@@ -296,32 +418,51 @@ def test_drift_is_told_apart_from_a_check_that_failed(shell: Shell, status: int,
 
 
 @pytest.mark.parametrize(
-    ("report", "found", "requests"),
+    ("report", "before", "after"),
     [
-        (
-            "drifted",
-            "",
-            ["POST repos/someone/mlflow-eks/issues --raw-field title=Drift: dev --field body=@reports/dev.md"],
-        ),
-        ("drifted", "5", ["PATCH repos/someone/mlflow-eks/issues/5 --field body=@reports/dev.md"]),
-        ("", "5", ["PATCH repos/someone/mlflow-eks/issues/5 --raw-field state=closed"]),
-        ("", "", []),
-        (None, "5", ["PATCH repos/someone/mlflow-eks/issues/5 --field body=@reports/dev.md"]),
+        ("drifted", None, ("open", "drifted")),
+        ("drifted", "old", ("open", "drifted")),
+        ("", "old", ("closed", "old")),
+        ("", None, None),
+        (None, "old", ("open", "could not be compared")),
     ],
     ids=["opened", "edited", "closed", "none needed", "not compared"],
 )
 def test_a_stack_has_one_issue(
-    shell: Shell, tmp_path: Path, report: str | None, found: str, requests: list[str]
+    shell: Shell, tmp_path: Path, report: str | None, before: str | None, after: tuple[str, str] | None
 ) -> None:
-    shell.stand_in("gh", f"case $*$TITLE in *--paginate*dev) printf '{found}' ;; esac")
     (tmp_path / "reports").mkdir()
-    (tmp_path / "reports" / "prod.md").touch()
     if report is not None:
         (tmp_path / "reports" / "dev.md").write_text(report)
-    ended = shell.run("workflows/drift.yml", "Open, edit or close one issue per stack", tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    calls = [call for call in shell.calls() if "--paginate" not in call]
-    assert calls == [f"api --silent --method {request}" for request in requests]
+    with serving_github() as github:
+        title = "Drift: dev"
+        github.issues = [{"number": 1, "state": "open", "user": {"login": "ada"}, "title": title, "body": "a person's"}]
+        if before:
+            github.issues.append({"number": 2, "state": "open", "user": {"login": BOT}, "title": title, "body": before})
+        ended = shell.run(
+            "workflows/drift.yml",
+            "Open, edit or close one issue per stack",
+            tmp_path,
+            GITHUB_API_URL=github.url,
+            STACKS='["dev"]',
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert github.issues[0]["body"] == "a person's"
+        if after is None:
+            assert len(github.issues) == 1
+        else:
+            (issue,) = github.issues[1:]
+            assert issue["state"] == after[0]
+            assert after[1] in issue["body"]
+
+
+@pytest.mark.parametrize(
+    ("stacks", "missing"), [('["dev", "prod"]', []), ('["dev"]', ["prod"]), ("[]", ["dev", "prod"])]
+)
+def test_a_stack_that_is_not_set_up_is_told_in_a_sentence(shell: Shell, stacks: str, missing: list[str]) -> None:
+    ended = shell.run("workflows/deploy.yml", "Say which stacks are not set up", STACKS=stacks)
+    assert ended.returncode == 0
+    assert re.findall(r"::notice::(\w+) is not deployed", ended.stdout) == missing
 
 
 VARIABLES = {
