@@ -66,7 +66,7 @@ class Provider:
         self._verify = authority or True
         self._document: Mapping[str, Any] = {}
         self._keys: Mapping[str | None, Any] = {}
-        self._fetched_at = self._answered_at = -1e9
+        self._forced_at = self._answered_at = -1e9
         self._is_away = False
         self._asking = threading.Lock()
         self._tried = threading.Event()
@@ -179,9 +179,12 @@ class Provider:
             raise AwayError(f"The keys of {self.issuer} could not be fetched yet.")
         kid = header.get("kid")
         found = self._find(kid)
-        if found is None and time.monotonic() - self._fetched_at > PAUSE:
-            self._tried.clear()
-            self._wanted.set()
+        is_fetching = not self._tried.is_set()
+        if found is None and (is_fetching or time.monotonic() - self._forced_at > PAUSE):
+            if not is_fetching:
+                self._forced_at = time.monotonic()
+                self._tried.clear()
+                self._wanted.set()
             self._tried.wait(wait)
             found = self._find(kid)
             if found is None and not self._tried.is_set():
@@ -211,7 +214,6 @@ class Provider:
             except Exception as error:
                 _logger.error("the keys of %s: %s: %s", self.issuer, type(error).__name__, error)
                 self._is_away, pause = True, RETRY
-            self._fetched_at = time.monotonic()
             self._tried.set()
             self._wanted.wait(pause)
             self._wanted.clear()
