@@ -27,7 +27,7 @@ receivers = --experiment "$(EXPERIMENT)" $(if $(call given,USERS),--user $(USERS
 	$(if $(call given,MODELS),--model $(MODELS))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down preview status logs test slow-test clients workflows unit cluster-test bench check secrets-baseline audit lock settings-reference chart-facts doctor verify cost rotate-admin iam-policies bootstrap \
+.PHONY: help up down preview status logs test slow-test clients workflows unit cluster-test keycloak-test bench check secrets-baseline audit lock settings-reference chart-facts doctor verify cost rotate-admin iam-policies bootstrap \
 	deploy watch unstick user new-password remove-user team leave-team grant revoke
 
 help: ## Show this.
@@ -72,6 +72,9 @@ workflows: $(VENV)/.complete ## Run the workflows of .github step for step on a 
 
 cluster-test: $(VENV)/.complete ## Run the program on a real cluster with your Pulumi CLI and plugins (CONTEXT=kind-mlflow; docs/cluster-tests.md).
 	@CLUSTER_TEST_CONTEXT="$(CONTEXT)" CLUSTER_TEST_REQUIRED="$(CLUSTER_TEST_REQUIRED)" $(VENV)/bin/python -m pytest -m cluster $(if $(TESTS),$(TESTS),tests/cluster)
+
+keycloak-test: $(VENV)/.complete ## Run the single sign-on with a real Keycloak, which needs Java 17, Maven and Chromium (a quarter of an hour).
+	@$(VENV)/bin/python -m pytest -m keycloak $(if $(TESTS),$(TESTS),tests/keycloak)
 
 bench: $(VENV)/.complete ## Measure everything, two hours (PARTS="program serving": some of it); artifacts/bench.md.
 	@$(VENV)/bin/python -m local.bench $(PARTS)

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 from joserfc import jwt
-from joserfc.jwk import RSAKey
+from joserfc.jwk import OctKey, RSAKey
 
 from components.mlflow_release import DatabaseArgs, LoginArgs, LoginMode, MlflowReleaseArgs, OidcArgs, SiteArgs
 from components.mlflow_release.chart_values import mlflow_values
@@ -254,6 +254,9 @@ def test_groups_say_who_may_enter_and_who_is_an_administrator(site: Site) -> Non
     assert refused.status_code == 403
     assert "You are in none of the groups that may use MLflow." in html.unescape(refused.text)
     assert ["carol"] not in site.query("SELECT username FROM users")
+    # The provider's session would bring carol back, so the link to another account ends it.
+    (link,) = re.findall(r'<a href="([^"]*)">Log in as somebody else</a>', refused.text)
+    assert html.unescape(link).startswith(f"{site.issuer.url}/logout?id_token_hint=")
 
 
 def test_a_session_is_good_in_every_pod_and_writes(site: Site) -> None:
@@ -374,6 +377,9 @@ def _forged(issuer: Issuer) -> Mapping[str, str]:
         "no signature": f"{part({'alg': 'none'})}.{part(claims)}.",
         "no signature, in capitals": f"{part({'alg': 'None', 'kid': issuer.kid})}.{part(claims)}.{signature}",
         "signed with the public key": f"{signed}.{digest}",
+        "a secret's signature, as Keycloak's refresh tokens have": jwt.encode(
+            {"alg": "HS256", "kid": "unknown"}, claims, OctKey.generate_key(256)
+        ),
         "an own key under the real name": jwt.encode({"alg": "RS256", "kid": issuer.kid}, claims, own),
         "an own key in the header": jwt.encode({"alg": "RS256", "jwk": own.as_dict(private=False)}, claims, own),
         "changed groups": f"{header}.{part({**claims, 'groups': [ADMINS]})}.{signature}",
@@ -571,8 +577,14 @@ def test_while_the_provider_hangs_sessions_and_checked_tokens_go_on(site: Site) 
         time.sleep(35)
         assert browser.me().ok
         assert site.with_token(token).ok
+        # A browser that is sent to the provider now would wait there for ever.
+        for _ in range(2):
+            page = Browser(site.issuer, site.pod).page()
+            assert page.status_code == 503
+            assert "cannot be reached" in page.text
     finally:
         site.issuer.hangs.clear()
+    eventually(lambda: Browser(site.issuer, site.pod).page().status_code == 401, "new logins go on", 30)
 
 
 def test_a_pod_that_starts_while_the_provider_is_away_says_so_and_keeps_sessions(site: Site) -> None:
@@ -588,7 +600,9 @@ def test_a_pod_that_starts_while_the_provider_is_away_says_so_and_keeps_sessions
             page = Browser(site.issuer, fresh).page()
             assert page.status_code == 503
             assert "cannot be reached" in page.text
-            assert page.headers["Refresh"] == "10"
+            # A browser ignores the header Refresh for an address with `#`.
+            assert "location.reload()" in page.text
+            assert page.headers["Retry-After"] == "10"
             assert fresh.healthy()
     finally:
         site.issuer.hangs.clear()

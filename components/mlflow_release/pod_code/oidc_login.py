@@ -177,13 +177,14 @@ def _to_login() -> Response:
     """Send a browser to the provider. The page in between keeps the part of the address behind `#`, which no server sees."""
     try:
         address = _provider.endpoint("authorization_endpoint")
+        _provider.make_sure()
     except AwayError as error:
         _logger.error("%s", error)
         return _page(
             "The login does not answer",
             f"{RULES['issuer']} cannot be reached, so nobody can log in now. Sessions that are open go on. This page tries again by itself.",
             503,
-            {"Refresh": "10", "Retry-After": "10"},
+            again=10,
         )
     state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
     # Not `//host`, which a browser takes for another site.
@@ -218,11 +219,10 @@ def _callback() -> Response:
         said = f"It says: {problem[:100]} {request.args.get('error_description', '')[:300]}"
         return _page("The provider let nobody in", said, 403)
     if not _exchanges.acquire(blocking=False):
-        again = {"Refresh": "2", "Retry-After": "2"}
-        return _page("Too many logins at once", "This page tries again by itself.", 503, again)
+        return _page("Too many logins at once", "This page tries again by itself.", 503, again=2)
     try:
         return _exchange(*begun)
-    except (AwayError, EndedError, WrongTokenError, RefusedError) as error:
+    except (AwayError, EndedError, WrongTokenError) as error:
         _logger.warning("a login failed: %s", error)
         return _failed(error)
     finally:
@@ -233,8 +233,6 @@ def _failed(error: Exception) -> Response:
     if isinstance(error, AwayError):
         sentence = f"{RULES['issuer']} cannot be asked now. Please try again."
         return _page("The login does not answer", sentence, 503, {"Retry-After": "10"})
-    if isinstance(error, RefusedError):
-        return _page("You may not enter", str(error), 403)
     return _page("This login cannot be used", "It was used before, or took too long.", 400)
 
 
@@ -261,8 +259,16 @@ def _exchange(nonce: str, verifier: str, path: str) -> Response:
     claims = _provider.claims(str(told.get("id_token", "")), RULES["client_id"], wait=5)
     if not hmac.compare_digest(str(claims.get("nonce", "")).encode(), nonce.encode()):
         raise WrongTokenError("it is of another login")
-    account = _sessions.enter(_person(claims))
-    return _begin(account, path, str(told["id_token"]), told.get("refresh_token"))
+    id_token = str(told["id_token"])
+    try:
+        account = _sessions.enter(_person(claims))
+    except RefusedError as error:
+        _logger.warning("%r may not enter: %s", claims["sub"], error)
+        name = str(claims.get(RULES["name_claim"]) or claims["sub"])[:100]
+        # The provider's session would bring the same person back at once, so the way to another account ends that session.
+        link = ("Log in as somebody else", _end_of_session(id_token) or "/")
+        return _page(f"You may not enter as {name}", str(error), 403, link=link)
+    return _begin(account, path, id_token, told.get("refresh_token"))
 
 
 def _begin(
@@ -281,22 +287,28 @@ def _logout() -> Response:
 
 def _out_of_provider(id_token: str) -> Response:
     """End the session with the provider, too, where it has a page for that."""
+    address = _end_of_session(id_token) if id_token else None
+    if address is None:
+        response = _page("You are logged out", "The session with the provider may go on.", 200)
+    else:
+        response = make_response("", 302)
+        response.headers["Location"] = address
+    response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="Lax", path="/")
+    return response
+
+
+def _end_of_session(id_token: str) -> str | None:
+    """Return the address at which the provider ends a person's session and sends the browser back; None if it has none."""
     try:
         address = _provider.endpoint("end_session_endpoint")
     except AwayError:
-        address = None
-    if not address or not id_token:
-        response = _page("You are logged out", "The session with the provider may go on.", 200)
-    else:
-        hint = {
-            "id_token_hint": id_token,
-            "client_id": RULES["client_id"],
-            "post_logout_redirect_uri": f"{RULES['site']}/",
-        }
-        response = make_response("", 302)
-        response.headers["Location"] = f"{address}{'&' if '?' in address else '?'}{urlencode(hint)}"
-    response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="Lax", path="/")
-    return response
+        return None
+    hint = {
+        "id_token_hint": id_token,
+        "client_id": RULES["client_id"],
+        "post_logout_redirect_uri": f"{RULES['site']}/",
+    }
+    return address and f"{address}{'&' if '?' in address else '?'}{urlencode(hint)}"
 
 
 def _ask_for_password() -> Response:
@@ -332,14 +344,25 @@ def _onwards(address: str, fragment: str) -> Response:
     return response
 
 
-def _page(title: str, sentence: str, status: int, headers: dict[str, str] | None = None) -> Response:
+def _page(
+    title: str,
+    sentence: str,
+    status: int,
+    headers: dict[str, str] | None = None,
+    link: tuple[str, str] = ("Log in", "/"),
+    again: int = 0,
+) -> Response:
+    # Not the header Refresh: a browser ignores it for an address with `#`, as all of MLflow's pages have.
+    reload = f"<script>setTimeout(() => location.reload(), {again * 1000})</script>" if again else ""
     body = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>MLflow: '
         f'{html.escape(title)}</title><body style="font:16px/1.5 system-ui;max-width:34rem;margin:12vh auto;padding:0 1rem">'
-        f'<h1 style="font-size:1.4rem">{html.escape(title)}</h1><p>{html.escape(sentence)}</p><p><a href="/">Log in</a></p>'
+        f'<h1 style="font-size:1.4rem">{html.escape(title)}</h1><p>{html.escape(sentence)}</p><p><a href="{html.escape(link[1])}">{html.escape(link[0])}</a></p>{reload}'
     )
     response = make_response(body, status)
     response.headers |= {"Cache-Control": "no-store", "Content-Type": "text/html; charset=utf-8", **(headers or {})}
+    if again:
+        response.headers["Retry-After"] = str(again)
     return response
 
 

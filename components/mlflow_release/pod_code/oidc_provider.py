@@ -26,12 +26,16 @@ PAUSE = 60
 """Seconds in which an unknown key makes them be fetched once."""
 RETRY = 10
 """Seconds after a failure."""
+SURE = 5
+"""Seconds for which an answer of the provider's is proof enough that a person can be sent there."""
 LEEWAY = 30
 """Seconds by which clocks may differ."""
 ENDED = {"invalid_grant", "interaction_required", "login_required", "consent_required", "access_denied"}
 """Errors by which a provider says that a person's login is over. Others are the provider's or this server's."""
 KINDS = {"RSA", "EC", "OKP"}
 """Kinds of keys. All are public ones, so nobody can sign with what is published."""
+SIGNATURES = ("RS", "PS", "ES", "EdDSA")
+"""Beginnings of the algorithms of such keys."""
 
 _logger = logging.getLogger(__name__)
 
@@ -62,7 +66,9 @@ class Provider:
         self._verify = authority or True
         self._document: Mapping[str, Any] = {}
         self._keys: Mapping[str | None, Any] = {}
-        self._fetched_at = -1e9
+        self._forced_at = self._answered_at = -1e9
+        self._is_away = False
+        self._asking = threading.Lock()
         self._tried = threading.Event()
         self._wanted = threading.Event()
         threading.Thread(target=self._fetch_for_ever, daemon=True, name=f"keys of {issuer}").start()
@@ -77,6 +83,27 @@ class Provider:
         if not self._document:
             raise AwayError(f"{self.issuer} does not answer.")
         return self._document.get(name)
+
+    def make_sure(self) -> None:
+        """Let nobody be sent to a provider that does not answer, where the browser would wait for ever.
+
+        Raises:
+            AwayError: it does not answer.
+        """
+        # Threads are few, so one at a time waits, and none once the attempts fail: they go on every ten seconds.
+        if not (self._is_away or self._has_just_answered() or _on_event_loop()) and self._asking.acquire(
+            blocking=False
+        ):
+            try:
+                self._tried.clear()
+                self._wanted.set()
+                self._tried.wait(3)
+            finally:
+                self._asking.release()
+            if not self._has_just_answered():
+                raise AwayError(f"{self.issuer} does not answer.")
+        if self._is_away:
+            raise AwayError(f"{self.issuer} does not answer.")
 
     def claims(self, token: str, audience: str, audience_claim: str = "aud", wait: float = 0) -> dict[str, Any]:
         """Return the verified claims of a token.
@@ -145,14 +172,19 @@ class Provider:
             header = jwt.get_unverified_header(token)
         except (jwt.PyJWTError, ValueError) as error:
             raise WrongTokenError(str(error)) from error
+        if not str(header.get("alg")).startswith(SIGNATURES):
+            raise WrongTokenError("it is not signed with a key that a provider publishes")
         self._wait_for_first()
         if not self._keys:
             raise AwayError(f"The keys of {self.issuer} could not be fetched yet.")
         kid = header.get("kid")
         found = self._find(kid)
-        if found is None and time.monotonic() - self._fetched_at > PAUSE:
-            self._tried.clear()
-            self._wanted.set()
+        is_fetching = not self._tried.is_set()
+        if found is None and (is_fetching or time.monotonic() - self._forced_at > PAUSE):
+            if not is_fetching:
+                self._forced_at = time.monotonic()
+                self._tried.clear()
+                self._wanted.set()
             self._tried.wait(wait)
             found = self._find(kid)
             if found is None and not self._tried.is_set():
@@ -168,22 +200,20 @@ class Provider:
 
     def _wait_for_first(self) -> None:
         """Give the first attempt of a process three seconds, but not on the event loop, where `/health` would wait, too."""
-        if self._document:
-            return
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
+        if not self._document and not _on_event_loop():
             self._tried.wait(3)
+
+    def _has_just_answered(self) -> bool:
+        return time.monotonic() - self._answered_at < SURE
 
     def _fetch_for_ever(self) -> None:
         while True:
             try:
                 self._fetch()
-                pause = FRESH
+                self._answered_at, self._is_away, pause = time.monotonic(), False, FRESH
             except Exception as error:
                 _logger.error("the keys of %s: %s: %s", self.issuer, type(error).__name__, error)
-                pause = RETRY
-            self._fetched_at = time.monotonic()
+                self._is_away, pause = True, RETRY
             self._tried.set()
             self._wanted.wait(pause)
             self._wanted.clear()
@@ -207,3 +237,11 @@ class Provider:
         answer = requests.get(address, timeout=TIMEOUT, verify=self._verify)
         answer.raise_for_status()
         return answer.json()
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
