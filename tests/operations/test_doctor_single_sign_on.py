@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +37,7 @@ def subject(**changes: Any) -> Any:
 
 
 def token(**claims: Any) -> str:
-    known = {"iss": ISSUER, "aud": "mlflow-api", "sub": "4711", "iat": time.time(), "exp": time.time() + 60, **claims}
+    known = {"iss": ISSUER, "aud": "mlflow-api", "sub": "4711", "iat": 1, "exp": 32503680000, **claims}
     parts = (json.dumps(part).encode() for part in ({"alg": "RS256"}, known))
     return ".".join([*(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts), "signature"])
 
