@@ -7,7 +7,7 @@ from pydantic import Field
 from settings.oidc import Oidc
 from settings.problem import Problem
 from settings.section import Section
-from settings.value_types import DistinguishedName, LdapUri, Password, matching
+from settings.value_types import Certificate, DistinguishedName, LdapUri, Password, matching
 
 
 class Ldap(Section):
@@ -41,13 +41,7 @@ class Ldap(Section):
     """Check of the directory's certificate."""
     start_tls: bool = True
     """True to encrypt ``ldap://`` by StartTLS. Without it, passwords cross the network unencrypted."""
-    ca_certificate: (
-        Annotated[
-            str,
-            matching(r"(?s).*-----BEGIN CERTIFICATE-----.*", "write a PEM certificate: -----BEGIN CERTIFICATE-----…"),
-        ]
-        | None
-    ) = None
+    ca_certificate: Certificate | None = None
     """CA certificate of the directory, PEM. Default: the public ones."""
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from settings.problem import Problem
 from settings.section import Section
-from settings.value_types import HOST_NAME, PORT, ClientSecret, matching
+from settings.value_types import HOST_NAME, PORT, Certificate, ClientSecret, matching
 
 Issuer = Annotated[
     str,
@@ -85,13 +85,7 @@ class Oidc(Section):
     """Account of a machine to whose tokens it takes: an issuer, a space and the exact subject. It gets permissions like a person's."""
     session_hours: int = Field(default=8, ge=1, le=168)
     """Hours after which a person logs in again. A session that nobody used for an hour ends as well."""
-    ca_certificate: (
-        Annotated[
-            str,
-            matching(r"(?s).*-----BEGIN CERTIFICATE-----.*", "write a PEM certificate: -----BEGIN CERTIFICATE-----…"),
-        ]
-        | None
-    ) = None
+    ca_certificate: Certificate | None = None
     """CA certificate of ``issuer``, PEM. Default: the public ones."""
 
     def problems(self) -> list[Problem]:

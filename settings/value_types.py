@@ -249,6 +249,9 @@ WebhookKey = Annotated[
 Origin = Annotated[str, AfterValidator(_origin)]
 Site = Annotated[str, AfterValidator(_site)]
 DistinguishedName = Annotated[str, matching(r"[^=\n]+=[^\n]+", "write a DN, for example {example}")]
+Certificate = Annotated[
+    str, matching(r"(?s).*-----BEGIN CERTIFICATE-----.*", "write a PEM certificate: -----BEGIN CERTIFICATE-----…")
+]
 LdapUri = Annotated[
     str,
     matching(
