@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from operations.aws_cli import from_config
+from operations import aws_cli
 from operations.prices import INSTANCE
 from operations.review.preview import Preview, mapping, read
 from operations.stack_file import config
@@ -52,21 +52,28 @@ def what_waits(differs: set[str], pending: Mapping[str, Any]) -> str | None:
     return f"Waits for the maintenance window of the database: {values}."
 
 
+def ask(stack: str, preview: Preview) -> tuple[str, Mapping[str, Any]] | None:
+    """Ask RDS whether all that a preview shows waits, and return a sentence on it and the instance. None if something does not wait."""
+    found = differences(preview)
+    if found is None:
+        return None
+    identifier, differs = found
+    aws = aws_cli.from_config(config(stack))
+    (instance,) = aws("rds", "describe-db-instances", "--db-instance-identifier", identifier)["DBInstances"]
+    sentence = what_waits(differs, instance.get("PendingModifiedValues") or {})
+    return (sentence, instance) if sentence else None
+
+
 def main() -> None:
     """Read the preview, ask RDS, and print what waits."""
     parser = argparse.ArgumentParser(description="Whether all that a preview shows waits for the maintenance window.")
     parser.add_argument("file", type=Path, help="output of `pulumi preview --json`")
     parser.add_argument("--stack", required=True, help="name of the stack")
     given = parser.parse_args()
-    found = differences(read(given.file.read_text()))
-    if found is None:
+    waits = ask(given.stack, read(given.file.read_text()))
+    if waits is None:
         sys.exit(1)
-    identifier, differs = found
-    aws = from_config(config(given.stack))
-    (instance,) = aws("rds", "describe-db-instances", "--db-instance-identifier", identifier)["DBInstances"]
-    sentence = what_waits(differs, instance.get("PendingModifiedValues") or {})
-    if sentence is None:
-        sys.exit(1)
+    sentence, instance = waits
     print(f"{sentence} It is on {instance['PreferredMaintenanceWindow']} UTC.")
 
 

@@ -37,18 +37,11 @@ def _kind(step: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _waits(stack: str, steps: Sequence[Mapping[str, Any]]) -> str | None:
     """Ask RDS whether all of the steps wait for the database's maintenance window, and return a sentence if they do."""
-    # They load Pulumi's SDK, which takes a second, and hardly a deployment needs it.
-    from operations.aws_cli import from_config  # noqa: PLC0415
-    from operations.stack_file import config  # noqa: PLC0415
-    from operations.waiting import differences, what_waits  # noqa: PLC0415
+    # It loads Pulumi's SDK, which takes a second, and hardly a deployment needs it.
+    from operations.waiting import ask  # noqa: PLC0415
 
-    found = differences(read(json.dumps({"steps": steps})))
-    if not found:
-        return None
-    identifier, differs = found
-    aws = from_config(config(stack))
-    (instance,) = aws("rds", "describe-db-instances", "--db-instance-identifier", identifier)["DBInstances"]
-    return what_waits(differs, instance.get("PendingModifiedValues") or {})
+    waits = ask(stack, read(json.dumps({"steps": steps})))
+    return waits[0] if waits else None
 
 
 def main() -> None:
