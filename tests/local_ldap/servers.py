@@ -78,6 +78,15 @@ def running(argv: Sequence[str], log: Path, **options: Any) -> Iterator[subproce
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@contextlib.contextmanager
+def server_folder(name: str) -> Iterator[Path]:
+    """Provide a folder for a module's servers. The database runs as a user who cannot enter pytest's folder."""
+    folder = paths.home() / f"test-{name}-{os.getpid()}"
+    paths.make_traversable(folder)
+    yield folder
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
 @dataclass(frozen=True)
 class Certificates:
     """A certificate for the loopback address, its authority, and another authority."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ import requests
 from components.mlflow_release import DatabaseArgs, LdapArgs, LoginArgs, LoginMode, MlflowReleaseArgs, SiteArgs
 from components.mlflow_release.chart_values import mlflow_values
 from components.mlflow_release.login_code import CODE, login_code
-from local import paths, tools
+from local import tools
 from tests.local_ldap.servers import (
     ADMINS,
     BASE,
@@ -37,6 +36,7 @@ from tests.local_ldap.servers import (
     eventually,
     free_port,
     ldap3_folder,
+    server_folder,
 )
 
 pytestmark = [
@@ -84,11 +84,8 @@ class Site:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    # The database runs as a user who cannot enter pytest's folder.
-    folder = paths.home() / f"test-ldap-{os.getpid()}"
-    paths.make_traversable(folder)
-    yield folder
-    subprocess.run(["rm", "-rf", str(folder)], check=True)
+    with server_folder("ldap") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")

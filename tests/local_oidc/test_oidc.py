@@ -5,9 +5,7 @@ import dataclasses
 import hmac
 import html
 import json
-import os
 import re
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +22,7 @@ from joserfc.jwk import OctKey, RSAKey
 from components.mlflow_release import DatabaseArgs, LoginArgs, LoginMode, MlflowReleaseArgs, OidcArgs, SiteArgs
 from components.mlflow_release.chart_values import mlflow_values
 from components.mlflow_release.login_code import login_code
-from local import paths
-from tests.local_ldap.servers import Certificates, Database, Mlflow, eventually
+from tests.local_ldap.servers import Certificates, Database, Mlflow, eventually, server_folder
 from tests.local_oidc.issuer import AUDIENCE, CLIENT, SECRET, Issuer
 
 pytestmark = pytest.mark.local
@@ -147,11 +144,8 @@ def destination(page: requests.Response) -> str:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    # The database runs as a user who cannot enter pytest's folder.
-    folder = paths.home() / f"test-oidc-{os.getpid()}"
-    paths.make_traversable(folder)
-    yield folder
-    subprocess.run(["rm", "-rf", str(folder)], check=True)
+    with server_folder("oidc") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def _login() -> Authorization | Response:
         account = None
     if account is not None and _has_account(account):
         return Authorization("session", {"username": account})
-    if request.method != "GET" or "text/html" not in request.headers.get("Accept", ""):
+    if request.method != "GET" or not _is_navigation():
         return _unauthorized("Log in at the site, or send a token.")
     over = _sessions.forget(cookie, only_over=True) if cookie else None
     return _to_login() if over is None else _out_of_provider(over)
@@ -160,8 +160,7 @@ def _account_of(token: str) -> tuple[str, float]:
 def _issuer_of(token: str) -> str:
     """Return the issuer that a token names, which only its signature proves."""
     try:
-        body = token.split(".")[1]
-        return str(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["iss"])
+        return str(oidc_rules.unverified(token)["iss"])
     except (ValueError, LookupError, TypeError):
         raise WrongTokenError("it is no token of a provider") from None
 

@@ -142,23 +142,26 @@ class Sessions:
         name = account_name(visitor.name)
         if name is None or name == account_name(auth.auth_config.admin_username):
             raise RefusedError("The name that the provider tells cannot be one of an account here.")
-        owner = {"issuer": visitor.issuer, "subject": visitor.subject}
-        known = {**owner, "claims_at": visitor.issued_at, "may_enter": True}
+        known = {
+            "issuer": visitor.issuer,
+            "subject": visitor.subject,
+            "claims_at": visitor.issued_at,
+            "may_enter": True,
+        }
         # One at a time in a process, because each holds a connection while it needs a second one.
         with self._entering, auth.store.engine.begin() as connection:
             connection.execute(insert(_accounts).values(account=name, **known).on_conflict_do_nothing())
             row = connection.execute(select(_accounts).where(_accounts.c.account == name).with_for_update()).one()
-            if (row.issuer, row.subject) != (visitor.issuer, visitor.subject) and auth.store.has_user(name):
+            is_owner = (row.issuer, row.subject) == (visitor.issuer, visitor.subject)
+            exists = auth.store.has_user(name)
+            if exists and not is_owner:
                 raise RefusedError(
                     f"The account {name} belongs to somebody else, who had this name before. An administrator who removes it makes the name free."
                 )
-            is_newest = visitor.issued_at >= row.claims_at or (row.issuer, row.subject) != (
-                visitor.issuer,
-                visitor.subject,
-            )
+            is_newest = visitor.issued_at >= row.claims_at or not is_owner
             if not is_newest and not row.may_enter:
                 raise RefusedError("You are in none of the groups that may use MLflow any more.")
-            if is_newest or not auth.store.has_user(name):
+            if is_newest or not exists:
                 connection.execute(update(_accounts).where(_accounts.c.account == name).values(**known))
                 keep_account(name, visitor.is_admin)
                 self._keep_teams(name, visitor.teams)
