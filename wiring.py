@@ -33,6 +33,7 @@ from components.mlflow_release import (
     MlflowReleaseArgs,
     OidcArgs,
     PodArgs,
+    RetentionArgs,
     SiteArgs,
 )
 from components.network_rules import ClusterAddresses
@@ -319,6 +320,7 @@ def mlflow(
             memory_limit=section.resources.memory_limit,
             storage_limit=section.resources.storage_limit,
         ),
+        retention=RetentionArgs(**settings.retention.model_dump()) if settings.retention.is_on else None,
         images=ImageArgs(
             registry=settings.images.registry,
             pull_secret=settings.images.pull_secret,

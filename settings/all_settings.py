@@ -11,6 +11,7 @@ from settings.max_connections import max_connections
 from settings.mlflow import Mlflow
 from settings.postgres import AllowFrom, Postgres
 from settings.problem import Problem
+from settings.retention import Retention
 from settings.section import Section
 from settings.tags import tag_problems
 from settings.value_types import are_wide, arn_place, is_open_host
@@ -19,6 +20,9 @@ AWS_LOAD_BALANCER_CONTROLLER = "service.k8s.aws/nlb"
 """Class of the network load balancers of the AWS Load Balancer Controller."""
 AUTO_MODE_LOAD_BALANCER = "eks.amazonaws.com/nlb"
 """Class of the network load balancers of EKS Auto Mode."""
+
+CLEAN_UP_CONNECTIONS = 3
+"""Connections to the database of the clean-up, with its pool of that size."""
 
 
 class Settings(Section):
@@ -34,6 +38,8 @@ class Settings(Section):
     """MLflow's database on the server."""
     artifacts: Artifacts = Artifacts()
     """The bucket for artifacts."""
+    retention: Retention = Retention()
+    """Times after which deleted things and traces go for ever."""
     ingress: Ingress = Ingress()
     """The ingress controller."""
     images: Images = Images()
@@ -105,6 +111,14 @@ class Settings(Section):
                     based_on=["mlflow.dnsZone", "ingress.install"],
                 )
             )
+        if self.retention.archive_traces_days and self.mlflow.chart_version == "1.8.1":
+            found.append(
+                Problem(
+                    "retention.archiveTracesDays",
+                    "needs chart 1.11.5: MLflow 3.7.0 has no archive; drop it, or set mlflow.chartVersion",
+                    based_on=["mlflow.chartVersion"],
+                )
+            )
         if self.mlflow.dns_zone == self.mlflow.host and self.ingress.needs_cname:
             found.append(
                 Problem(
@@ -152,6 +166,10 @@ class Settings(Section):
                 "needs cluster.name: it is the key of a bucket; drop it",
                 self.artifacts.kms_key_arn,
             ),
+            "retention": (
+                "needs cluster.name: the files of what goes are in a bucket, which this stack has not; drop it",
+                self.retention.is_on,
+            ),
             "artifacts.identity": (
                 "needs cluster.name: there are no AWS credentials to give to the pods; drop it",
                 "identity" in self.artifacts.model_fields_set,
@@ -195,7 +213,8 @@ class Settings(Section):
             return []
         pool = self.mlflow.pool.connections
         pools = 1 if self.mlflow.auth.mode == "none" else 2
-        needed = (self.max_replicas + 1) * self.mlflow.workers * pool * pools
+        clean_up = CLEAN_UP_CONNECTIONS if self.retention.is_on else 0
+        needed = (self.max_replicas + 1) * self.mlflow.workers * pool * pools + clean_up
         if needed <= limit:
             return []
         several = self.mlflow.autoscaling or self.mlflow.replicas > 1
@@ -211,11 +230,11 @@ class Settings(Section):
                 key,
                 f"is too high for the database's connections: ({self.max_replicas} pods + 1 in a rollout) x {self.mlflow.workers} workers "
                 f"x {pool} (pool {self.mlflow.pool.size} + overflow {self.mlflow.pool.overflow}) x {pools} "
-                f"{'(tracking and login)' if pools == 2 else '(tracking)'} = {needed}, and {instance_class} has about {limit}; "
+                f"{'(tracking and login)' if pools == 2 else '(tracking)'}{f' + {clean_up} (clean-up)' if clean_up else ''} = {needed}, and {instance_class} has about {limit}; "
                 "write fewer pods or workers, a smaller mlflow.pool, or a larger postgres.instanceClass",
                 based_on=[
                     *("mlflow.replicas", "mlflow.autoscaling", "mlflow.workers", "mlflow.pool", "mlflow.auth.mode"),
-                    *("postgres.instanceClass", "postgres.existing", "cluster"),
+                    *("postgres.instanceClass", "postgres.existing", "cluster", "retention"),
                 ],
             )
         ]
@@ -315,6 +334,9 @@ class Settings(Section):
             in mlflow.cors_allowed_origins,
             "postgres.allowFrom vpc: every machine in the VPC can try to log in to the database, not just the cluster.": self.on_eks
             and self.postgres.allow_from == "vpc",
+            f"retention.deleteTracesDays {self.retention.delete_traces_days}: traces go for ever, whether or not somebody has deleted them.": self.retention.delete_traces_days
+            is not None
+            and not self.retention.dry_run,
             "artifacts: without a bucket they are in the pod's own storage and are lost with the pod.": not self.on_eks,
         }
         return [sentence for sentence, applies in rules.items() if applies]

@@ -184,6 +184,7 @@ NOT_RUN = {
     ("docs/upgrade-postgresql.md", "INSTANCE="): "the test asks for the name itself",
     ("docs/upgrade-postgresql.md", "rm state.json"): "the test has the files in a folder of its own",
     ("docs/tls-and-dns.md", "aws elbv2"): "compared with the API's description",
+    ("docs/retention.md", "kubectl"): "the local stack starts no CronJob; tests/local/test_clean_up.py runs its pod",
     ("docs/stuck-states.md", "aws rds"): "compared with the API's description",
     ("docs/stuck-states.md", "aws resourcegroupstaggingapi"): "compared with the API's description",
     ("docs/stuck-states.md", "aws eks"): "compared with the API's description",

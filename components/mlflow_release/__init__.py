@@ -12,6 +12,7 @@ from .arguments import (
     MlflowReleaseArgs,
     OidcArgs,
     PodArgs,
+    RetentionArgs,
     SiteArgs,
 )
 from .names import SERVICE_ACCOUNT
@@ -31,5 +32,6 @@ __all__ = [
     "MlflowReleaseArgs",
     "OidcArgs",
     "PodArgs",
+    "RetentionArgs",
     "SiteArgs",
 ]

@@ -254,6 +254,22 @@ class PodArgs:
 
 
 @dataclass(frozen=True)
+class RetentionArgs:
+    """Times after which things go for ever, and when that happens. Files go with them from the bucket."""
+
+    deleted_days: int | None = None
+    """Days after which a deleted run, logged model or experiment goes. None: never."""
+    delete_traces_days: int | None = None
+    """Days after which a trace goes. None: never."""
+    archive_traces_days: int | None = None
+    """Days after which a trace's spans move from the database into the bucket, where MLflow finds them. None: never. It needs chart 1.11.5."""
+    schedule: str = "17 3 * * *"
+    """Time of a pass, as cron writes it, in UTC. Default ``17 3 * * *``: every night."""
+    dry_run: bool = False
+    """True to count only. Default false."""
+
+
+@dataclass(frozen=True)
 class ImageArgs:
     """The registry that images are pulled from."""
 
@@ -285,6 +301,8 @@ class MlflowReleaseArgs:
     """Networks that webhooks and the gateway must not reach, such as the cluster's VPC. None: private ones only."""
     pods: PodArgs = PodArgs()
     """Number and size of the pods."""
+    retention: RetentionArgs | None = None
+    """Times after which things go for ever, which need a bucket. None: nothing goes."""
     images: ImageArgs = ImageArgs()
     """The registry that images are pulled from."""
     namespace: str = "mlflow"

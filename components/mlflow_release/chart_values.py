@@ -15,6 +15,15 @@ from .names import ADMIN_SECRET, DATABASE_SECRET, KEYS_SECRET, OIDC_SECRET, POD_
 GATEWAY_PROVIDERS = "openai,azure,anthropic,gemini,mistral,groq,deepseek,xai,openrouter"
 """Providers of models whose requests go through aiohttp, which `pod_code/outgoing.py` guards. Others bring a client of their own."""
 ARTIFACT_VOLUME = "/mlartifacts"
+POD_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": 1001,
+    "runAsGroup": 1001,
+    "fsGroup": 1001,
+    "fsGroupChangePolicy": "OnRootMismatch",
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Security context of every pod with MLflow's image."""
 
 
 def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pulumi.Input[str]) -> dict[str, Any]:
@@ -25,7 +34,6 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
         code: the login code to mount; None without a login.
         checksum: fingerprint of the Secrets. The chart does not watch them, so an annotation with it replaces the pods.
     """
-    user = {"runAsNonRoot": True, "runAsUser": 1001, "runAsGroup": 1001}
     resources = {
         # Without a request for storage the limit would be the request, and pods would not fit on a small node's disk.
         "requests": {"cpu": args.pods.cpu_request, "memory": args.pods.memory_request, "ephemeral-storage": "100Mi"},
@@ -46,7 +54,7 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
             },
             "existingDatabaseSecret": _DATABASE_LOGIN,
         },
-        "initContainers": [database_access.migration(args, _server_image(args), resources)],
+        "initContainers": [database_access.migration(args, server_image(args), resources)],
         "extraVolumes": database_access.volumes(args),
         "extraVolumeMounts": database_access.ca_mounts(args),
         "serviceAccount": {"create": True, "name": SERVICE_ACCOUNT, "automount": False},
@@ -57,12 +65,7 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
         "extraEnvVars": _environment(args, code),
         "extraSecretNamesForEnvFrom": [KEYS_SECRET, *([OIDC_SECRET] if args.login.oidc else [])],
         "podAnnotations": {"checksum/secrets": checksum},
-        "podSecurityContext": {
-            **user,
-            "fsGroup": 1001,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "podSecurityContext": POD_SECURITY,
         "resources": resources,
         **_images(args),
     }
@@ -211,8 +214,8 @@ def _environment(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, A
     return environment
 
 
-def _server_image(args: MlflowReleaseArgs) -> str:
-    """Return the image of the server, for the migration: it must be that of the server's version."""
+def server_image(args: MlflowReleaseArgs) -> str:
+    """Return the image of the server, for the migration and the clean-up: it must be that of the server's version."""
     registry = f"{args.images.registry}/" if args.images.registry else ""
     return f"{registry}burakince/mlflow:{args.images.mlflow_tag or args.chart.mlflow}"
 

@@ -12,6 +12,12 @@ from .arguments import MlflowReleaseArgs
 from .names import DATABASE_CA, DATABASE_SECRET, RELEASE
 
 CA_FILE = "ca.pem"
+CONTAINER_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+"""Security context of a container that runs the image without the server, which is what the label ``restricted`` asks for."""
 _FOLDER = "/etc/mlflow-database"
 # The chart's own container is not told any of the variables below.
 _MIGRATE = (
@@ -42,12 +48,21 @@ def ca_mounts(args: MlflowReleaseArgs) -> list[dict[str, Any]]:
     return [{"name": DATABASE_CA, "mountPath": _FOLDER, "readOnly": True}]
 
 
-def migration(args: MlflowReleaseArgs, image: str, resources: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the container that makes and upgrades MLflow's tables before the server starts."""
+def login(args: MlflowReleaseArgs) -> list[dict[str, Any]]:
+    """Return libpq's variables for the login, and for the proof that the server has to give."""
 
     def from_secret(name: str, key: str) -> dict[str, Any]:
         return {"name": name, "valueFrom": {"secretKeyRef": {"name": DATABASE_SECRET, "key": key}}}
 
+    return [
+        *({"name": name, "value": value} for name, value in proof(args).items()),
+        from_secret("PGUSER", "username"),
+        from_secret("PGPASSWORD", "password"),
+    ]
+
+
+def migration(args: MlflowReleaseArgs, image: str, resources: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the container that makes and upgrades MLflow's tables before the server starts."""
     return {
         "name": "migration",
         "image": image,
@@ -55,16 +70,8 @@ def migration(args: MlflowReleaseArgs, image: str, resources: Mapping[str, Any])
         "args": ["-c", _MIGRATE],
         # Host, port and database, as the server has them.
         "envFrom": [{"configMapRef": {"name": f"{RELEASE}-env-configmap"}}],
-        "env": [
-            *({"name": name, "value": value} for name, value in proof(args).items()),
-            from_secret("PGUSER", "username"),
-            from_secret("PGPASSWORD", "password"),
-        ],
+        "env": login(args),
         "resources": resources,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
+        "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [{"name": "migration", "mountPath": "/tmp"}, *ca_mounts(args)],  # noqa: S108 -- in the container
     }

@@ -11,3 +11,6 @@ DATABASE_CA = "mlflow-database-ca"
 TLS_SECRET = "mlflow-tls"  # noqa: S105
 CONTAINER_PORT = 5000
 POD_LABELS = {"app.kubernetes.io/name": "mlflow", "app.kubernetes.io/instance": RELEASE}
+CLEAN_UP = "mlflow-clean-up"
+# Not those of the server's pods: a Service would send requests here.
+CLEAN_UP_LABELS = {"app.kubernetes.io/name": CLEAN_UP, "app.kubernetes.io/instance": RELEASE}

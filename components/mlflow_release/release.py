@@ -15,6 +15,7 @@ import pulumi_random as random
 from . import database_access
 from .arguments import LoginMode, MlflowReleaseArgs
 from .chart_values import mlflow_values
+from .clean_up import clean_up
 from .ingress import part_spec, parts
 from .keys import encryption_keys
 from .login_code import CONFIG_MAP, login_code
@@ -33,7 +34,7 @@ from .network_policy import network_policy
 
 
 class MlflowRelease(pulumi.ComponentResource):
-    """Namespace, Secrets, the release, and what the chart lacks: a disruption budget, a NetworkPolicy and separate Ingresses."""
+    """Namespace, Secrets, the release, and what the chart lacks: a disruption budget, a NetworkPolicy, separate Ingresses and a clean-up."""
 
     admin_password: pulumi.Output[str] | None
     """Password of the first administrator, a secret; None without a login."""
@@ -142,6 +143,7 @@ class MlflowRelease(pulumi.ComponentResource):
             release.status.apply(lambda status: f"{status.namespace}/{RELEASE}"),
             opts=child,
         )
+        clean_up(name, args, namespaced, release, self)
         self.register_outputs({})
 
     def _checksum(self, name: str, secrets: Mapping[str, Mapping[str, pulumi.Input[str]]]) -> pulumi.Output[str]:

@@ -156,6 +156,13 @@ class PodDisruptionBudget(KubernetesObject):
     kind = "PodDisruptionBudget"
 
 
+class CronJob(KubernetesObject):
+    """A CronJob. The local stack stores it and never starts it."""
+
+    token = "kubernetes:batch/v1:CronJob"
+    kind = "CronJob"
+
+
 class Deployment(KubernetesObject):
     """A Deployment of a chart. The program reads it and has none of its own."""
 
@@ -250,7 +257,10 @@ class Kubernetes(Provider):
 
     def __init__(self) -> None:
         self.cluster = Cluster(paths.stack_dir())
-        kept = (Namespace, ConfigMap, Service, Ingress, NetworkPolicy, PodDisruptionBudget, Deployment, HelmRelease)
+        kept = (
+            *(Namespace, ConfigMap, Service, Ingress, NetworkPolicy, PodDisruptionBudget, CronJob, Deployment),
+            HelmRelease,
+        )
         super().__init__([*(resource(self.cluster) for resource in kept), ReplacedSecret(self.cluster)])
 
     def configure(self, config: Properties) -> None:

@@ -557,6 +557,51 @@ ARTIFACTS = [
     _on_eks("static keys", {"artifacts.identity": "accessKey"}, "artifacts.identity", "write podIdentity or irsa"),
 ]
 
+RETENTION = [
+    _on_eks(
+        "a schedule of words",
+        {"retention": {"deletedDays": 30, "schedule": "@daily"}},
+        "retention.schedule",
+        "such as 17 3 * * *",
+    ),
+    _on_eks(
+        "a schedule of four fields",
+        {"retention": {"deletedDays": 30, "schedule": "17 3 * *"}},
+        "retention.schedule",
+        "five fields",
+    ),
+    _on_eks(
+        "a schedule for nothing",
+        {"retention": {"schedule": "0 4 * * 0"}},
+        "retention.schedule",
+        "write deletedDays too",
+    ),
+    _on_eks("a dry run of nothing", {"retention": {"dryRun": True}}, "retention.dryRun", "write deletedDays too"),
+    _on_eks("deletion at once", {"retention": {"deletedDays": 0}}, "retention.deletedDays", "1"),
+    _on_eks(
+        "an archive for what is gone",
+        {"retention": {"archiveTracesDays": 90, "deleteTracesDays": 90}},
+        "retention.archiveTracesDays",
+        "write fewer days, or drop it",
+    ),
+    _on_eks(
+        "an archive with an MLflow that has none",
+        {"retention": {"archiveTracesDays": 90}, "mlflow.chartVersion": "1.8.1"},
+        "retention.archiveTracesDays",
+        "drop it, or set mlflow.chartVersion",
+    ),
+    _on_eks(
+        "connections of the clean-up too",
+        {
+            "retention": {"deletedDays": 30},
+            "mlflow": {"host": "mlflow.example.com", "workers": 2, "pool": {"size": 5, "overflow": 6}},
+        },
+        "mlflow.workers",
+        "+ 3 (clean-up)",
+    ),
+    _without_eks("a clean-up without a bucket", {"retention": {"deletedDays": 30}}, "retention", "drop it"),
+]
+
 INGRESS = [
     _on_eks("two ways of TLS", {"ingress": {"clusterIssuer": "x", "certificateArn": ACM}}, "ingress", "choose one"),
     _on_eks("TLS and none", {"ingress": {"plainHttp": True, "tlsSecretName": "x"}}, "ingress", "choose one"),
@@ -1086,6 +1131,7 @@ BAD: Sequence[Bad] = [
     *POSTGRES,
     *DATABASE,
     *ARTIFACTS,
+    *RETENTION,
     *INGRESS,
     *MLFLOW,
     *LOGIN,

@@ -45,6 +45,7 @@ STACKS: Mapping[str, Mapping[str, Any]] = {
     "mlflow.image.": NEWER,
     "mlflow.privateZone": changed(EKS, {"mlflow.dnsZone": "example.com"}),
     "postgres.allowFrom.": LISTED,
+    "retention.": changed(EKS, {"retention": {"deletedDays": 30}}),
     "postgres.existing.": ANY_CLUSTER,
 }
 """Beginning of a setting's path to a stack in which the setting has an effect.
@@ -134,6 +135,10 @@ VALUES: Mapping[str, Any] = {
     "postgres.masterPassword": "another-password",
     "postgres.masterUsername": "another",
     "postgres.subnetIds": [PRIVATE_A, PRIVATE_C],
+    "retention.archiveTracesDays": 90,
+    "retention.deleteTracesDays": 365,
+    "retention.deletedDays": 60,
+    "retention.schedule": "0 4 * * 0",
     "tags": {"Team": "another"},
 }
 """Another valid value for each setting whose type does not give one."""
