@@ -19,6 +19,7 @@ PULUMI = $(if $(filter local,$(STACK)),--pulumi "$(LOCAL) pulumi")
 # It has an account of its own, for which the machine needs no AWS CLI.
 AWS = $(if $(filter local,$(STACK)),--aws "$(LOCAL) aws")
 PEOPLE = $(INSECURE) $(VENV)/bin/python -m operations.people $(PULUMI) --stack $(STACK)
+BACKUP = $(if $(call given,TIME),--time "$(TIME)") $(if $(call given,SNAPSHOT),--snapshot "$(SNAPSHOT)")
 # Value of a variable that stands in the command. The environment may have one of the same name: NAME on WSL is the machine's.
 given = $(if $(filter command,$(origin $(1))),$($(1)))
 # Stop unless a variable stands in the command.
@@ -28,7 +29,7 @@ receivers = --experiment "$(EXPERIMENT)" $(if $(call given,USERS),--user $(USERS
 
 .DEFAULT_GOAL := help
 .PHONY: help up down preview status logs test slow-test clients workflows unit cluster-test keycloak-test bench check secrets-baseline audit lock settings-reference chart-facts doctor verify cost rotate-admin iam-policies bootstrap \
-	deploy watch unstick user new-password remove-user team leave-team grant revoke
+	drill restore deploy watch unstick user new-password remove-user team leave-team grant revoke
 
 help: ## Show this.
 	@sed -nE 's/^([a-z-]+):.*## /  \1\t/p; s/^##@ (.*)/\n\1/p' $(MAKEFILE_LIST) | expand -t 22
@@ -130,6 +131,12 @@ verify: $(VENV)/.complete ## Try STACK from outside: name, login, a run with a f
 
 rotate-admin: $(VENV)/.complete ## Give the administrator of STACK a new password (STACK=local too).
 	@$(INSECURE) $(VENV)/bin/python -m operations.rotate_admin $(PULUMI) $(STACK)
+
+drill: $(VENV)/.complete ## Try a restore of the database of STACK beside the one in use, and compare (TIME=2026-11-30T02:00:00Z or SNAPSHOT=name).
+	@$(VENV)/bin/python -m operations.restore.drill $(PULUMI) $(AWS) $(BACKUP) $(STACK)
+
+restore: $(VENV)/.complete ## Bring the database of STACK back as it was (TIME=2026-11-30T02:00:00Z or SNAPSHOT=name; docs/backup-and-restore.md).
+	@$(VENV)/bin/python -m operations.restore.use $(PULUMI) $(AWS) $(BACKUP) $(STACK)
 
 deploy: $(VENV)/.complete ## Run `pulumi up` of STACK, and say meanwhile why pods do not become ready.
 	@$(call on_aws,The local stack says it by itself: make up.) $(VENV)/bin/python -m operations.release_watch --stack $(STACK) -- pulumi up --stack $(STACK)

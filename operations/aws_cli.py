@@ -18,7 +18,7 @@ TIMEOUT = 40
 
 @dataclass(frozen=True)
 class Aws:
-    """The ``aws`` command. Only `make bootstrap` makes calls with it that change something."""
+    """The ``aws`` command. Only `make bootstrap`, `make drill` and `make restore` make calls with it that change something."""
 
     region: str | None
     """Region of the stack. None: the command's own."""

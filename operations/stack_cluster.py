@@ -27,6 +27,8 @@ class Kubectl:
 
     cluster: Sequence[str]
     """Arguments that name the cluster."""
+    seconds: int = TIMEOUT
+    """Seconds for one request, default 20."""
 
     def __call__(self, *arguments: str) -> str:
         """Run a command and return what it prints.
@@ -35,13 +37,13 @@ class Kubectl:
             KubectlError: the command failed, or did not end in time.
             SystemExit: there is no kubectl.
         """
-        command = ["kubectl", *self.cluster, "--request-timeout", f"{TIMEOUT}s", *arguments]
+        command = ["kubectl", *self.cluster, "--request-timeout", f"{self.seconds}s", *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=2 * TIMEOUT, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=2 * self.seconds, check=False)
         except FileNotFoundError:
             raise SystemExit("kubectl is not on the PATH: install it.") from None
         except subprocess.TimeoutExpired:
-            raise KubectlError(f"`kubectl {' '.join(arguments)}` did not answer in {2 * TIMEOUT} s") from None
+            raise KubectlError(f"`kubectl {' '.join(arguments)}` did not answer in {2 * self.seconds} s") from None
         if done.returncode:
             raise KubectlError(done.stderr.strip()[-500:])
         return done.stdout

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import pulumi
 import pulumi_aws as aws
 
-COPY = re.compile(r".*-(old\d+|green-[a-z0-9]+)")
-"""Names of the two copies that a blue/green deployment has beside the instance in use."""
+COPY = re.compile(r".*-(old\d+|green-[a-z0-9]+|drill|restored)")
+"""Names of copies beside the instance in use: those of a blue/green deployment, and of a restore or its drill."""
 
 
 def look_up_database_instance(tags: Mapping[str, str]) -> aws.rds.GetInstanceResult | None:

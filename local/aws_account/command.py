@@ -65,7 +65,7 @@ def run(endpoint: str, arguments: Sequence[str]) -> str:
             raise CommandError(f"{service} {operation} has no option {option}; it has {', '.join(sorted(known))}")
         name, kind = known[option]
         plain = kind == "list" and not values[0].startswith(("[", "{"))
-        parameters[name] = values if plain else values[0] if kind == "string" else json.loads(values[0])
+        parameters[name] = values if plain else values[0] if kind in ("string", "timestamp") else json.loads(values[0])
     try:
         answer = getattr(client, operation.replace("-", "_"))(**parameters)
     except (ClientError, BotoCoreError) as error:

@@ -80,7 +80,7 @@ class Shell:
 def kubectl(stack: Path, arguments: list[str]) -> str:
     """Do what the pages need of kubectl: print a key of a Secret, scale a Deployment to zero, run a command in a pod.
 
-    For operations/unstick.py also list and delete Helm's Secrets.
+    For operations/unstick.py also list and delete Helm's Secrets, and for operations/restore run a command without a terminal.
     """
     match arguments:
         case ["--kubeconfig", file, "--request-timeout", _, *rest]:
@@ -101,12 +101,15 @@ def kubectl(stack: Path, arguments: list[str]) -> str:
             secret = Objects(stack / "cluster" / "objects").get("Secret", namespace, name)
             assert secret is not None
             return secret["data"][path.removeprefix("jsonpath={.data.").removesuffix("}")]
+        case ["-n", _, "rollout", "restart", "deployment/mlflow"]:
+            # The restored server has ended the old connections.
+            return ""
         case ["-n", _, "scale", deployment, "--replicas=0"]:
             prefix = f"{deployment.removeprefix('deploy/')}."
             for pod in [one.name for one in Supervisor(stack).list() if one.name.startswith(prefix)]:
                 Supervisor(stack).delete(pod)
             return ""
-        case ["-n", _, "exec", "-it", deployment, "--", *command]:
+        case ["-n", _, "exec", "-it", deployment, "--", *command] | ["-n", _, "exec", deployment, "--", *command]:
             name = deployment.removeprefix("deploy/")
             pod = next(one.name for one in Supervisor(stack).list() if one.name.startswith(f"{name}.{name}-"))
             spec = json.loads((stack / "supervisor" / "specs" / f"{pod}.json").read_text())
