@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from datetime import datetime
 
 from local import paths
-from local.bench import program, report, serving, soak, stored_runs
+from local.bench import program, report, serving, soak, stored_runs, stored_values
 from local.charts.mlflow import APP_VERSIONS
 from local.stack import LocalStack, free_ports
 
@@ -59,6 +59,11 @@ def _on_a_stack(stack: LocalStack, parts: Sequence[str], options: argparse.Names
             configurations = [one for one in serving.CONFIGURATIONS[version] if one.name in wanted]
             rows += serving.measure(stack, version, configurations, options.rounds, options.seconds, say)
         report.write("serving", report.server(rows, options.rounds, options.seconds), command)
+    if "stored-values" in parts:
+        with _stack("bench-values") as other:
+            report.write("stored-values", stored_values.lines(stored_values.measure(other, say)), command)
+    if set(parts) <= {"serving", "stored-values"}:
+        return
     stack.command("up")
     if "program" in parts:
         say("the program, without changes")

@@ -28,6 +28,7 @@ TITLES = {
     "program": "The program",
     "serving": "The server",
     "stored-runs": "Stored runs",
+    "stored-values": "Stored values",
     "soak": "Soak",
 }
 """Part to its title, in the order of the report."""

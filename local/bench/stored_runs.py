@@ -65,23 +65,28 @@ def measure(
     login = ("admin", stack.password())
     experiment_id = int(experiment(stack, login, "stored-runs"))
     results: list[Growth] = []
-    with _database(stack) as database:
+    with connected(stack) as database:
         existing = 0
         for count in stored:
             say(f"{count:,} stored runs")
-            _store(database, experiment_id, existing, count)
+            store_runs(database, experiment_id, existing, count)
             existing = count
             for indexed in (False, True):
                 with _index(database, wanted=indexed):
                     for name, words in SEARCHES.items():
-                        times = _times(stack, login, experiment_id, words, repeats)
+                        times = times_of_search(stack, login, experiment_id, words, repeats)
                         results.append(Growth(count, name, indexed, times))
     return results
 
 
-def _times(
+def times_of_search(
     stack: LocalStack, login: tuple[str, str], experiment_id: int, words: Mapping[str, object], repeats: int
 ) -> list[float]:
+    """Return the milliseconds of each of some searches of an experiment's runs.
+
+    Raises:
+        RuntimeError: a search failed.
+    """
     fields = {"experiment_ids": [str(experiment_id)], "max_results": PAGE, **words}
     times: list[float] = []
     for number in range(repeats + 2):
@@ -97,20 +102,23 @@ def _times(
 
 
 @contextmanager
-def _database(stack: LocalStack) -> Generator[psycopg.Connection[tuple[object, ...]]]:
+def connected(stack: LocalStack) -> Generator[psycopg.Connection[tuple[object, ...]]]:
+    """Connect to MLflow's tables as their owner."""
     with stack.rdsadmin() as server:
         info = server.info
-        connected = psycopg.connect(
+        in_mlflow = psycopg.connect(
             host=info.host, port=info.port, user=info.user, password=info.password, dbname="mlflow", autocommit=True
         )
-        with connected as database:
+        with in_mlflow as database:
             role, _ = database_login(stack)
             database.execute(SQL("SET ROLE {}").format(Identifier(role)))
             database.execute("SET search_path = mlflow")
             yield database
 
 
-def _store(database: psycopg.Connection[tuple[object, ...]], experiment_id: int, existing: int, wanted: int) -> None:
+def store_runs(
+    database: psycopg.Connection[tuple[object, ...]], experiment_id: int, existing: int, wanted: int
+) -> None:
     """Write the rows that MLflow would write for further runs. This is a thousand times faster than through the API."""
     numbers = SQL("generate_series({}, {}) AS n").format(Literal(existing + 1), Literal(wanted))
     run = SQL("md5('stored-' || n)")
