@@ -22,7 +22,7 @@ def bucket(subject: Subject) -> str:
                 f"{name} refuses this identity, so it may be another account's; name a bucket of this account"
             ) from None
         raise
-    region: str = _OLD_NAMES.get(found, found)
+    region = _OLD_NAMES.get(found, found)
     if subject.aws.region and region != subject.aws.region:
         raise NotedError(f"{name} is in {region}, so each artifact crosses regions, which costs and is slower")
     return f"{name} in {region}"

@@ -191,7 +191,7 @@ def transfers(subject: Subject) -> str:
     if not subject.settings.on_eks:
         return skip("this stack has no bucket")
     status, body, _ = _site(subject).send("GET", SERVER_INFO)
-    said = json.loads(body) if status == 200 else {}
+    said: dict[str, Any] = json.loads(body) if status == 200 else {}
     told = {key: bool(said.get(f"multipart_{key}_enabled")) for key in ("downloads", "uploads")}
     wanted = subject.settings.artifacts.transfers
     if set(told.values()) != {wanted == "direct"}:
