@@ -97,6 +97,7 @@ def measure(stack: LocalStack, mib: int, endpoint: str | None, say: Callable[[st
         "MLFLOW_TRACKING_INSECURE_TLS": "true",
         "MLFLOW_TRACKING_USERNAME": admin[0],
         "MLFLOW_TRACKING_PASSWORD": admin[1],
+        "PYTHONWARNINGS": "ignore",
         # MLflow's default is 500 MiB: smaller files go up through the pods, whatever the setting.
         "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": str(mib * MIB // AT_A_TIME),
     }
