@@ -223,6 +223,7 @@ def artifacts(settings: Settings, cluster: EksCluster) -> ArtifactStoreArgs:
         identity=settings.artifacts.identity,
         bucket=settings.artifacts.bucket,
         kms_key_arn=settings.artifacts.kms_key_arn,
+        direct=settings.artifacts.transfers == "direct",
         protect=settings.protect,
         permissions_boundary=settings.iam.permissions_boundary,
         role_path=_role_path(settings),
@@ -298,6 +299,7 @@ def mlflow(
             region=artifacts.region or cluster.region,
             role_arn=artifacts.role_arn if irsa else None,
             identity=artifacts.identity,
+            direct=settings.artifacts.transfers == "direct",
         )
         if artifacts and cluster
         else None,

@@ -11,6 +11,10 @@ import pulumi_aws as aws
 KEEP_OLD_VERSIONS_DAYS = 30
 """Days for which an overwritten or deleted artifact can be restored."""
 
+SIGNED_SECONDS = {"s3:GetObject": 300, "s3:PutObject": 3600}
+"""Action that an address may be signed for, to the seconds after which S3 refuses the address: MLflow's own for each. The addresses of all
+parts of an upload are signed when it begins."""
+
 
 @dataclass(frozen=True)
 class ArtifactStoreArgs:
@@ -34,6 +38,8 @@ class ArtifactStoreArgs:
     """Name of a bucket that exists. A text is looked up, an output is taken as it comes. None: the component creates one."""
     kms_key_arn: pulumi.Input[str] | None = None
     """KMS key that the bucket is encrypted with. None: the account's key ``aws/s3``."""
+    direct: bool = False
+    """True if clients may transfer objects by addresses that the pods sign. Default false: S3 refuses such addresses."""
     protect: bool = True
     """True (default) to refuse the deletion of the bucket. False deletes it with everything in it."""
     permissions_boundary: pulumi.Input[str] | None = None
@@ -84,7 +90,7 @@ class ArtifactStore(pulumi.ComponentResource):
             f"{name}-policy",
             role=role.name,
             policy=pulumi.Output.all(bucket_arn, args.kms_key_arn).apply(
-                lambda arns: json.dumps(_role_policy(*arns), sort_keys=True)
+                lambda arns: json.dumps(_role_policy(*arns, direct=args.direct), sort_keys=True)
             ),
             opts=child,
         )
@@ -216,7 +222,7 @@ def _trust_policy(args: ArtifactStoreArgs, account_id: str, partition: str, oidc
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-def _role_policy(bucket_arn: str, kms_key_arn: str | None) -> dict[str, Any]:
+def _role_policy(bucket_arn: str, kms_key_arn: str | None, *, direct: bool) -> dict[str, Any]:
     # Decrypt is for the parts of an upload, too. The account's own key aws/s3 lets in whoever may use the bucket.
     key = [{"Effect": "Allow", "Action": ["kms:Decrypt", "kms:GenerateDataKey"], "Resource": kms_key_arn}]
     return {
@@ -235,8 +241,37 @@ def _role_policy(bucket_arn: str, kms_key_arn: str | None) -> dict[str, Any]:
                 ],
                 "Resource": f"{bucket_arn}/*",
             },
+            *_limits_of_signed_addresses(bucket_arn, direct=direct),
         ],
     }
+
+
+def _limits_of_signed_addresses(bucket_arn: str, *, direct: bool) -> list[dict[str, Any]]:
+    """Return statements about the addresses that the pods sign. S3 judges such a request as one of the role that signed it.
+
+    They are in the role's policy, because a bucket that exists keeps the policy of its owner. The signature does not cover the scheme, so
+    somebody who has an address could use it without TLS.
+    """
+
+    def deny(sid: str, conditions: dict[str, Any], **which: Any) -> dict[str, Any]:
+        signed = {"StringEquals": {"s3:authType": "REST-QUERY-STRING"}}
+        resources = [bucket_arn, f"{bucket_arn}/*"]
+        return {"Sid": sid, "Effect": "Deny", "Resource": resources, **which, "Condition": signed | conditions}
+
+    if not direct:
+        return [deny("NoSignedAddresses", {}, Action="s3:*")]
+    return [
+        deny("SignedForTransfersOnly", {}, NotAction=list(SIGNED_SECONDS)),
+        deny("SignedOverTlsOnly", {"Bool": {"aws:SecureTransport": "false"}}, Action="s3:*"),
+        *(
+            deny(
+                f"Signed{action.removeprefix('s3:')}Ends",
+                {"NumericGreaterThan": {"s3:signatureAge": str(seconds * 1000)}},
+                Action=action,
+            )
+            for action, seconds in SIGNED_SECONDS.items()
+        ),
+    ]
 
 
 def _tls_only(bucket_arn: str) -> dict[str, Any]:

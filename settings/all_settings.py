@@ -99,6 +99,7 @@ class Settings(Section):
             *tag_problems(self.tags),
             *self._without_aws(),
             *self._shared_storage(),
+            *self._transfers(),
             *self.connection_budget(self.postgres.instance_class),
             *self._places(),
             *self._names(),
@@ -174,6 +175,10 @@ class Settings(Section):
                 "needs cluster.name: there are no AWS credentials to give to the pods; drop it",
                 "identity" in self.artifacts.model_fields_set,
             ),
+            "artifacts.transfers": (
+                "needs cluster.name: there is no bucket to transfer to; drop it",
+                "transfers" in self.artifacts.model_fields_set,
+            ),
             "ingress.proxyProtocol": (
                 "needs cluster.name: HAProxy has to know the networks of the load balancer; drop it",
                 self.ingress.proxy_protocol,
@@ -205,6 +210,30 @@ class Settings(Section):
                 based_on=["cluster"],
             )
         ]
+
+    def _transfers(self) -> list[Problem]:
+        if self.artifacts.transfers == "proxied":
+            return []
+        found: list[Problem] = []
+        if "." in (self.artifacts.bucket or ""):
+            found.append(
+                Problem(
+                    "artifacts.transfers",
+                    f"is direct, but no certificate of S3 covers the host of a bucket with a dot in its name ({self.artifacts.bucket}); write "
+                    "transfers: proxied, or name another bucket",
+                    based_on=["artifacts.bucket"],
+                )
+            )
+        if self.mlflow.chart_version == "1.8.1":
+            found.append(
+                Problem(
+                    "artifacts.transfers",
+                    "is direct, but MLflow 3.7.0 of chart 1.8.1 tells no client to ask for signed addresses; write chartVersion 1.11.5, or "
+                    "transfers: proxied",
+                    based_on=["mlflow.chartVersion"],
+                )
+            )
+        return found
 
     def connection_budget(self, instance_class: str) -> list[Problem]:
         """Return the problem of too many connections for an instance class."""

@@ -9,7 +9,7 @@ from settings.value_types import PORT, SUBDOMAIN, DnsSubdomain, kms_key, matchin
 
 
 class Artifacts(Section):
-    """The bucket for artifacts. MLflow proxies artifacts, so clients need no AWS credentials."""
+    """The bucket for artifacts. Clients need no AWS credentials."""
 
     bucket: (
         Annotated[
@@ -28,6 +28,10 @@ class Artifacts(Section):
     Default: the account's key ``aws/s3``."""
     identity: Literal["podIdentity", "irsa"] = "podIdentity"
     """Way in which the pods get their AWS role: EKS Pod Identity (needs its agent add-on) or IRSA (needs the cluster's OIDC provider)."""
+    transfers: Literal["direct", "proxied"] = "proxied"
+    """Way of files between clients and the bucket. ``proxied``, the default: through the pods, because every client reaches those. ``direct``:
+    through addresses that the pods sign, so each client needs a route to S3, and one without fails after minutes. Needs chart 1.11.5. See
+    ``docs/artifact-transfers.md``."""
 
 
 class Images(Section):

@@ -94,7 +94,7 @@ class Keys(Section):
 
 
 class Autoscaling(Section):
-    """A HorizontalPodAutoscaler on CPU and memory at 80 %."""
+    """A HorizontalPodAutoscaler at 80 % of the requested CPU."""
 
     min_replicas: int = Field(default=2, ge=1, le=100)
     """Smallest number of pods."""

@@ -82,6 +82,8 @@ class BucketArgs:
     """Role for the service account's IRSA annotation. None with EKS Pod Identity."""
     identity: pulumi.Input[str] | None = None
     """Any text that changes when the pods' AWS identity changes: a pod gets credentials when it is created. None: `role_arn`."""
+    direct: bool = False
+    """True if clients may transfer files straight from and to the bucket, by addresses that the pods sign. Default false."""
     path: str = "mlflow"
     """Folder of the bucket, default ``mlflow``. Two releases with one bucket need two folders."""
 

@@ -139,7 +139,7 @@ def _server_arguments(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[s
 
 
 def _artifacts(args: MlflowReleaseArgs, values: dict[str, Any]) -> None:
-    # Through the server: clients need no AWS credentials, and the login covers artifacts.
+    # Clients need no AWS credentials, and the login covers artifacts: they pass through the pods, or by addresses that these sign.
     root: dict[str, Any] = {"proxiedArtifactStorage": True}
     values["artifactRoot"] = root
     if args.bucket is not None:
@@ -184,6 +184,10 @@ def _environment(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, A
     }
     if args.bucket is not None:
         environment["AWS_DEFAULT_REGION"] = args.bucket.region
+        if args.bucket.direct:
+            # With its default, `auto`, boto3 signs for bucket.s3.amazonaws.com. That host redirects the requests for a new bucket of another
+            # region, whose signature is for the first host, and is behind no interface endpoint.
+            environment["MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE"] = "virtual"
     if ldap := args.login.ldap:
         environment |= {
             "LDAP_URI": ldap.uri,
@@ -206,6 +210,8 @@ def _environment(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, A
             "LOGIN_TRIES": str(max(1, 10 // (args.pods.max_pods * args.pods.workers))),
             "LOGIN_CLIENTS": "address" if args.site.client_addresses else "name",
         }
+        if args.bucket is not None:
+            environment["ARTIFACT_TRANSFERS"] = "direct" if args.bucket.direct else "proxied"
         if args.internal_networks:
             environment["INTERNAL_NETWORKS"] = pulumi.Output.all(*args.internal_networks).apply(",".join)
     else:

@@ -35,6 +35,7 @@ def site_rules(args: MlflowReleaseArgs, files: Sequence[str], places: int) -> li
         # In another spelling such a path would come here, where a slow transfer takes the place of something else.
         f"acl is_file path,url_dec -m beg {' '.join(files)} /static-files/",
         _refuse(400, "write this path without percent signs", "if is_file"),
+        *_no_signed_addresses(args),
         *_per_client(args),
         # HAProxy waits for a body of unknown length only, to see whether it is short. The other rules know the length.
         "acl has_length req.hdr(content-length) -m found",
@@ -110,6 +111,16 @@ def _login(args: MlflowReleaseArgs) -> list[str]:
         _refuse(401, reason, "if !has_login !is_open", header),
         "http-request wait-for-body time 5s at-least 1 unless has_login",
         _refuse(401, reason, "if !has_login { req.body_size gt 0 }", header),
+    ]
+
+
+def _no_signed_addresses(args: MlflowReleaseArgs) -> list[str]:
+    """Answer as an MLflow from before signed addresses, where no login code in the pods keeps it from offering them."""
+    if args.login.mode != LoginMode.NONE or args.bucket is None or args.bucket.direct:
+        return []
+    return [
+        "acl is_server_info path,url_dec -m end /mlflow/server-info",
+        _refuse(404, "artifacts pass through the pods", "if is_server_info"),
     ]
 
 

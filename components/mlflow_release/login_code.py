@@ -31,6 +31,7 @@ FILES = (
     "outgoing.py",
     "password_login.py",
     "request_rules.py",
+    "transfers.py",
 )
 """Files of the code."""
 NOT_RULES = {"client_secret", "ca_certificate"}

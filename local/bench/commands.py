@@ -2,13 +2,14 @@
 
 import argparse
 import contextlib
+import os
 import shlex
 import shutil
 from collections.abc import Generator, Sequence
 from datetime import datetime
 
 from local import paths
-from local.bench import program, report, serving, soak, stored_runs, stored_values
+from local.bench import program, report, serving, soak, stored_runs, stored_values, transfers
 from local.charts.mlflow import APP_VERSIONS
 from local.stack import LocalStack, free_ports
 
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
         metavar="NAME",
         help=f"measure only this row of the server; can be repeated; {', '.join(map(repr, names))}",
     )
+    parser.add_argument("--mib", type=int, default=1024, help="size of the transferred file in MiB; default: 1024")
+    parser.add_argument("--s3", metavar="URL", help="S3 of the transfers, with a bucket of the stack's name")
     parser.add_argument("--minutes", type=float, default=60, help="minutes of the soak; default: 60")
     options = parser.parse_args(arguments)
     parts = list(report.TITLES) if "all" in options.part else options.part
@@ -76,6 +79,11 @@ def _on_a_stack(stack: LocalStack, parts: Sequence[str], options: argparse.Names
         stack.up(mlflow__workers=serving.DEFAULT_WORKERS)
         hour = soak.soak(stack, options.minutes, say)
         report.write("soak", report.endurance(hour, soak.overload(stack, 60, say)), command)
+    if "transfers" in parts:
+        stack.up(mlflow__workers=serving.DEFAULT_WORKERS)
+        before = os.getloadavg()[0]
+        sent = transfers.measure(stack, options.mib, options.s3, say)
+        report.write("transfers", report.files(sent, options.mib, before, os.getloadavg()[0]), command)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from local.bench import serving, soak, stored_runs
 from local.bench.program import Pair
 from local.bench.serving import CHART, DEFAULT, NO_LOGIN, TWO_PODS, Row
 from local.bench.stored_runs import Growth
+from local.bench.transfers import PLAIN, Transfer
 from local.http_load import MIB
 
 GIB = 1024 * MIB
@@ -30,6 +31,7 @@ TITLES = {
     "stored-runs": "Stored runs",
     "stored-values": "Stored values",
     "soak": "Soak",
+    "transfers": "Transfers",
 }
 """Part to its title, in the order of the report."""
 
@@ -170,6 +172,36 @@ def endurance(hour: soak.Soak, overload: soak.Overload) -> list[str]:
         connections.plot(minutes, [one.connections for one in hour.samples])
         connections.set(title="connections of the pods", xlabel="minutes", ylim=0)
     return [*hour.lines(), "", "With fewer connections than the pods want:", "", *overload.lines()]
+
+
+def files(measured: Sequence[Transfer], mib: int, before: float, after: float) -> list[str]:
+    """Return the part about transfers.
+
+    Args:
+        measured: the transfers.
+        mib: MiB of each row.
+        before: load average of the machine when the measurement began.
+        after: load average when it ended.
+    """
+    plain = {one.files: one for one in measured if one.name == PLAIN}
+    rows = [
+        [
+            one.name,
+            f"{one.files} x {mib // one.files} MiB",
+            *(f"{speed:.0f}" for speed in (one.up, one.down)),
+            f"{one.up / plain[one.files].up:.2f} / {one.down / plain[one.files].down:.2f}",
+            f"{one.memory / MIB:.0f}",
+            f"{one.others * 1000:.0f}",
+            str(one.failed),
+        ]
+        for one in sorted(measured, key=lambda one: one.files)
+    ]
+    head = ["", "files", "up MiB/s", "down MiB/s", "to the plain client, up / down", "pods above idle MiB"]
+    return [
+        f"Load average of the machine {before:.1f} at the start and {after:.1f} at the end.",
+        "",
+        *_table([*head, "p99 of others ms", "failed of others"], rows),
+    ]
 
 
 def _draw_server(rows: Sequence[Row]) -> None:

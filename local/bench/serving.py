@@ -216,7 +216,7 @@ def measure(
         ClusterError: a pod of a configuration is not ready in time.
         SupervisorError: a process of a configuration failed.
     """
-    release = _Release(stack)
+    release = StackRelease(stack)
     admin = ("admin", stack.password())
     experiment_id = experiment(stack, admin, "bench")
     rows = [Row(version, one.name, {workload.name: Window() for workload in workloads}) for one in configurations]
@@ -268,7 +268,7 @@ def _probe(stack: LocalStack) -> float:
     return time.monotonic() - began
 
 
-class _Release:
+class StackRelease:
     """The MLflow release of a stack. It is changed without Pulumi, because the program refuses some of these values."""
 
     def __init__(self, stack: LocalStack) -> None:
@@ -280,10 +280,11 @@ class _Release:
         if record is None:
             raise RuntimeError("the stack has no MLflow release; deploy it first")
         self._version = record["version"]
-        self._values = record["values"]
+        self.values: Values = record["values"]
 
     def change(self, change: Callable[[Values], None]) -> None:
-        values = copy.deepcopy(self._values)
+        """Deploy the release with its values changed. The function changes them in place."""
+        values = copy.deepcopy(self.values)
         change(values)
         self._cluster.upgrade(Release("mlflow", "mlflow", "mlflow", self._version, values, timeout=300))
         time.sleep(2)

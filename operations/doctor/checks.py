@@ -37,6 +37,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "rds quotas": database.quotas,
     "account's plan": database.plan,
     "bucket": artifacts.bucket,
+    "transfers": artifacts.transfers,
     "s3 gateway endpoint": network.gateway_endpoint,
     "ingress charts": machine.ingress_charts,
     "mlflow charts": machine.mlflow_charts,

@@ -95,14 +95,7 @@ class Subject:
     def refusal(self) -> str | None:
         """Error of a TCP connection to the cluster's API. None: the API answers, or a proxy of this machine leads there."""
         endpoint = urlsplit(str(self.cluster["endpoint"]))
-        host = endpoint.hostname or ""
-        if "https" in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
-            return None
-        try:
-            socket.create_connection((host, endpoint.port or 443), timeout=CONNECT).close()
-        except OSError as error:
-            return str(error)
-        return None
+        return refusal_of(endpoint.hostname or "", endpoint.port or 443)
 
     def kubectl(self, *arguments: str) -> Any:
         """Send a request to the cluster with the program's kubeconfig, and return the answer's JSON.
@@ -139,6 +132,17 @@ class Subject:
             file.write(login)
             file.flush()
             return _kubectl(["--kubeconfig", file.name, *arguments], environment)
+
+
+def refusal_of(host: str, port: int) -> str | None:
+    """Return the error of a TCP connection from here. None: the host answers, or a proxy of this machine leads there."""
+    if "https" in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+        return None
+    try:
+        socket.create_connection((host, port), timeout=CONNECT).close()
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def _kubectl(arguments: list[str], environment: dict[str, str]) -> str:

@@ -13,6 +13,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "strangers": site.strangers,
     "login": site.login,
     "version": site.version,
+    "transfers": site.transfers,
     "run and file": site.run,
     "other users": site.others,
     "database": database.state,

@@ -12,6 +12,8 @@ import secrets
 import socket
 import ssl
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from typing import Any, ParamSpec
@@ -26,6 +28,7 @@ from settings.mlflow import MLFLOW_OF_A_CHART
 FEWEST_DAYS = 14
 """Days that a certificate must live on at least. One that lives for less than 140 days: a tenth of them."""
 FILES = "/api/2.0/mlflow-artifacts/artifacts"
+SERVER_INFO = "/api/3.0/mlflow/server-info"
 FILE = "verify.txt"
 TIMEOUT = 10
 """Seconds for a connection."""
@@ -154,9 +157,49 @@ def run(subject: Subject) -> str:
                 raise MissingError(
                     "the file comes back with other bytes; look at the bucket, and at what stands before the site"
                 )
+            if subject.settings.artifacts.transfers == "direct":
+                _straight(site, path.replace("/artifacts/", "/presigned/", 1), content)
         finally:
             _transfer(site, "DELETE", path)
     return f"a metric and 64 KiB are there and back in {time.monotonic() - began:.1f} s, and removed"
+
+
+def _straight(site: Site, path: str, content: bytes) -> None:
+    """Read a file by an address that MLflow signs."""
+    address = str(site.ask("GET", path)["url"])
+    host = urlsplit(address).hostname
+    try:
+        with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:  # noqa: S310  (the address that MLflow's client would use)
+            read = answer.read()
+    except urllib.error.HTTPError as error:
+        raise MissingError(
+            f"{host} refuses the address that MLflow signs ({error.code}); look at the policies of the bucket and of the network's "
+            "endpoint for S3 (docs/artifact-transfers.md)"
+        ) from None
+    except OSError as error:
+        raise NotedError(
+            f"a client here could read no file: {host} cannot be reached ({error}); give clients a route to S3, or write "
+            "artifacts.transfers: proxied"
+        ) from None
+    if read != content:
+        raise MissingError(f"{host} answers with other bytes than the file's; look at what stands before S3")
+
+
+@in_words
+def transfers(subject: Subject) -> str:
+    """Compare what MLflow tells clients about the way of files with the settings."""
+    if not subject.settings.on_eks:
+        return skip("this stack has no bucket")
+    status, body, _ = _site(subject).send("GET", SERVER_INFO)
+    said: dict[str, Any] = json.loads(body) if status == 200 else {}
+    told = {key: bool(said.get(f"multipart_{key}_enabled")) for key in ("downloads", "uploads")}
+    wanted = subject.settings.artifacts.transfers
+    if set(told.values()) != {wanted == "direct"}:
+        ways = ", ".join(f"{key} {'straight to S3' if told[key] else 'through the pods'}" for key in told)
+        raise MissingError(
+            f"MLflow tells clients: {ways}; artifacts.transfers is {wanted}: look whether the pods were replaced"
+        )
+    return "clients go straight to S3" if wanted == "direct" else "clients are sent through the pods"
 
 
 @in_words

@@ -5,6 +5,7 @@ The measurements are written to artifacts/day-two.md. No test asserts a time.
 
 import contextlib
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -79,7 +80,7 @@ def experiment(site: LocalStack, admin: tuple[str, str]) -> str:
 def two_pods(site: LocalStack) -> LocalStack:
     # With the default pools, two pods could open more connections than the smallest instance class has.
     aws_client(site, "sns").create_topic(Name="alarms")
-    site.up(mlflow__replicas=2, mlflow__pool__overflow=5, postgres__alarmTopicArn=TOPIC)
+    site.up(mlflow__replicas=2, mlflow__pool__overflow=5, postgres__alarmTopicArn=TOPIC, artifacts__transfers="direct")
     return site
 
 
@@ -181,6 +182,18 @@ def test_a_killed_pod_comes_back_and_the_other_one_serves_meanwhile(
     assert Load(two_pods, admin, over_and_over(Request.create_run(experiment))).run(2).failed == 0
 
 
+def test_files_go_straight_to_the_bucket_where_the_settings_say_so(two_pods: LocalStack) -> None:
+    log = Supervisor(two_pods.folder).log(aws_account.PROCESS)
+    before = log.stat().st_size
+    small_parts = "import os; os.environ['MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE'] = '1'\n"
+    assert two_pods.client(small_parts + UPLOAD).split()[2] == "True"
+    # A signed address has its signature in the query, so the log names no service.
+    signed = re.findall(r"\] unsigned (\w+) \S+random.bin\?", log.read_bytes()[before:].decode())
+    assert {"GET", "PUT"} <= set(signed)
+    status = two_pods.get("/api/3.0/mlflow/server-info", login=("admin", two_pods.password()))
+    assert '"multipart_downloads_enabled":true' in status.body
+
+
 def test_verify_finds_nothing_wrong_and_each_fault_that_is_put_in(
     two_pods: LocalStack, admin: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +201,7 @@ def test_verify_finds_nothing_wrong_and_each_fault_that_is_put_in(
     began = time.monotonic()
     code, said = _verify(two_pods)
     report("make verify of the local stack", f"{time.monotonic() - began:.0f} s")
-    assert (code, said.count("✓"), said.count("! certificate")) == (0, 11, 1), said
+    assert (code, said.count("✓"), said.count("! certificate")) == (0, 12, 1), said
 
     resources = two_pods.resources()
     rds, ec2, cloudwatch, s3 = (aws_client(two_pods, service) for service in ("rds", "ec2", "cloudwatch", "s3"))

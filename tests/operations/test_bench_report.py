@@ -11,6 +11,7 @@ from local.bench import commands, report, soak
 from local.bench.program import Pair
 from local.bench.serving import CHART, CONFIGURATIONS, DEFAULT, NO_LOGIN, Row, Window
 from local.bench.stored_runs import SEARCHES, Growth
+from local.bench.transfers import DIRECT, PLAIN, Transfer
 from local.http_load import MIB, Load
 
 
@@ -111,3 +112,12 @@ def test_without_a_part_all_are_measured(
     monkeypatch.setattr(commands, "_on_a_stack", lambda stack, parts, options, command: measured.extend(parts))
     assert commands.main(arguments) == 0
     assert measured == parts
+
+
+def test_each_way_of_a_file_is_held_against_the_plain_client_with_as_many_files() -> None:
+    ways = [Transfer(PLAIN, count, 100 * count, 200, 0, 0.1, 0) for count in (1, 8)]
+    ways += [Transfer(DIRECT, count, 90, 100, 40 * MIB, 0.25, 1) for count in (1, 8)]
+    said = report.files(ways, 1024, before=3.14, after=2)
+    assert "Load average of the machine 3.1 at the start and 2.0 at the end." in said
+    assert f"| {DIRECT} | 1 x 1024 MiB | 90 | 100 | 0.90 / 0.50 | 40 | 250 | 1 |" in said
+    assert f"| {DIRECT} | 8 x 128 MiB | 90 | 100 | 0.11 / 0.50 | 40 | 250 | 1 |" in said

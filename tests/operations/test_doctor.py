@@ -21,7 +21,7 @@ from botocore import xform_name
 from operations import aws_cli, checks
 from operations.aws_cli import Aws
 from operations.doctor import __main__ as command
-from operations.doctor import machine, plan
+from operations.doctor import artifacts, machine, plan
 from operations.doctor.checks import CHECKS
 from operations.doctor.checks import checks as all_checks
 from operations.doctor.subject import Subject
@@ -762,3 +762,26 @@ def test_the_command_ends_with_one_when_a_check_failed(
             command.main()
         assert end.value.code == code
         assert "`pulumi up` will:\n  create" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("transfers", "refusal", "says"),
+    [
+        ("proxied", "timed out", "✓ transfers  through the pods, so clients need no route to S3"),
+        ("direct", None, "✓ transfers  straight to S3, which this machine reaches at s3.eu-west-1.amazonaws.com"),
+        (
+            "direct",
+            "timed out",
+            "! transfers  a client on this machine could read no file: s3.eu-west-1.amazonaws.com cannot be",
+        ),
+    ],
+)
+def test_the_way_to_s3_is_tried_where_clients_take_it(
+    aws: Account, monkeypatch: pytest.MonkeyPatch, transfers: str, refusal: str | None, says: str
+) -> None:
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(artifacts, "refusal_of", lambda *place: asked.append(place) or refusal)
+    aws.settings = changed(aws.settings, {"artifacts.transfers": transfers})
+    text, missing = aws.screen()
+    assert (missing, says in re.sub(" +", " ", text).replace("transfers ", "transfers  ", 1)) == (0, True), text
+    assert asked == ([] if transfers == "proxied" else [("s3.eu-west-1.amazonaws.com", 443)])

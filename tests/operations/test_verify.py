@@ -28,6 +28,7 @@ from tests.operations.http_server import serving
 from tests.unit.harness import MINIMAL, changed
 
 ADMIN = ("admin", "the-password-of-the-administrator")
+SWITCHES = ("multipart_uploads_enabled", "multipart_downloads_enabled")
 EXPERIMENTS, RUNS, USERS = "experiments", "runs", "users"
 
 
@@ -35,6 +36,7 @@ class FakeMlflow(BaseHTTPRequestHandler):
     """A server that keeps experiments, runs, files and users, and that has one fault."""
 
     fault: ClassVar[str]
+    straight: ClassVar[str]
     users: ClassVar[dict[str, str]]
     experiments: ClassVar[dict[str, str]]
     runs: ClassVar[dict[str, list[dict[str, Any]]]]
@@ -53,6 +55,9 @@ class FakeMlflow(BaseHTTPRequestHandler):
             return self._say(200, b"3.7.0" if self.fault == "an old version" else b"3.15.1\n")
         if "/mlflow-artifacts/" in self.path:
             return self._file(body)
+        if self.path.endswith("/server-info"):
+            told = self.fault == "clients sent elsewhere" or (self.straight and self.fault != "pods of before")
+            return self._say(200, json.dumps(dict.fromkeys(SWITCHES, bool(told))).encode())
         address = urlsplit(self.path)
         values = {key: value[0] for key, value in parse_qs(address.query).items()}
         values |= json.loads(body) if body else {}
@@ -72,6 +77,8 @@ class FakeMlflow(BaseHTTPRequestHandler):
     def _file(self, body: bytes) -> None:
         if self.fault == "a store that is away":
             return self._say(503, b'{"error_code": "TEMPORARILY_UNAVAILABLE"}')
+        if "/presigned/" in self.path:
+            return self._say(200, json.dumps({"url": self.straight + self.path}).encode())
         if self.command == "PUT":
             self.files[self.path] = body
         content = self.files[self.path]
@@ -122,6 +129,19 @@ class FakeMlflow(BaseHTTPRequestHandler):
         self.send_response(status)
         self.end_headers()
         self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+class FakeS3(BaseHTTPRequestHandler):
+    """A store that takes addresses without a login, unless it refuses them."""
+
+    def do_GET(self) -> None:
+        content = FakeMlflow.files[self.path.replace("/presigned/", "/artifacts/")]
+        self.send_response(403 if FakeMlflow.fault == "a refusing store" else 200)
+        self.end_headers()
+        self.wfile.write(content[1:] if FakeMlflow.fault == "a store of others" else content)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass
@@ -188,7 +208,7 @@ class Stack:
 
 @pytest.fixture
 def stack() -> Iterator[Stack]:
-    FakeMlflow.fault, FakeMlflow.users = "", dict([ADMIN])
+    FakeMlflow.fault, FakeMlflow.straight, FakeMlflow.users = "", "", dict([ADMIN])
     FakeMlflow.experiments, FakeMlflow.runs, FakeMlflow.files, FakeMlflow.trash = {}, {}, {}, []
     with serving(FakeMlflow) as url:
         yield Stack(
@@ -213,6 +233,7 @@ SITE_FAULTS = {
     "a changed password": (4, "refuses the name and the password of admin (401)"),
     "an old version": (1, "MLflow 3.7.0 answers, and the stack has 3.15.1"),
     "a lost metric": (1, "the metric 0.5 comes back as []"),
+    "clients sent elsewhere": (1, "downloads straight to S3, uploads straight to S3; artifacts.transfers is proxied"),
     "a changed file": (1, "the file comes back with other bytes"),
     "a store that is away": (1, "PUT of a file gets 503: "),
     "a wrong permission": (1, "a new user sees the experiment, the run, the files of an administrator"),
@@ -239,6 +260,27 @@ def test_files_that_do_not_go_through_mlflow_are_left_out(stack: Stack) -> None:
     FakeMlflow.fault = "files elsewhere"
     text, failed = stack.screen()
     assert (failed, "but to s3://bucket/0/" in text) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "failed", "says"),
+    [
+        ("", 0, "clients go straight to S3"),
+        ("a refusing store", 1, "127.0.0.1 refuses the address that MLflow signs (403)"),
+        ("a store of others", 1, "127.0.0.1 answers with other bytes"),
+        # Another machine may have a route.
+        ("no route", 0, "a client here could read no file: 127.0.0.1 cannot be reached"),
+        ("pods of before", 1, "uploads through the pods; artifacts.transfers is direct: look whether the pods"),
+    ],
+)
+def test_where_clients_go_to_s3_verify_goes_there_too(stack: Stack, fault: str, failed: int, says: str) -> None:
+    stack.settings = changed(stack.settings, {"artifacts.transfers": "direct"})
+    FakeMlflow.fault = fault
+    with serving(FakeS3) as store:
+        FakeMlflow.straight = "http://127.0.0.1:1" if fault == "no route" else store
+        text, number = stack.screen()
+    assert (number, says in text) == (failed, True), text
+    assert FakeMlflow.files == {}
 
 
 DATABASE_FAULTS: Mapping[str, tuple[Mapping[str, Any], str]] = {

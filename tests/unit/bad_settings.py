@@ -203,6 +203,7 @@ CLUSTER = [
     _without_eks(
         "a context with an ACM certificate", {"ingress.certificateArn": ACM}, "ingress.certificateArn", "cluster.name"
     ),
+    _without_eks("a context with transfers", {"artifacts.transfers": "direct"}, "artifacts.transfers", "cluster.name"),
     _without_eks("a context with an identity", {"artifacts.identity": "irsa"}, "artifacts.identity", "cluster.name"),
     _without_eks(
         "a context with a scheme for no AWS load balancer",
@@ -554,6 +555,19 @@ ARTIFACTS = [
     _on_eks("a bucket in capitals", {"artifacts.bucket": "MyBucket"}, "artifacts.bucket", "my-mlflow-artifacts"),
     _on_eks("a bucket with its scheme", {"artifacts.bucket": "s3://b"}, "artifacts.bucket", "my-mlflow-artifacts"),
     _on_eks("a bucket with two dots", {"artifacts.bucket": "a..b"}, "artifacts.bucket", "my-mlflow"),
+    _on_eks(
+        "signed addresses from an MLflow that offers none",
+        {"artifacts.transfers": "direct", "mlflow.chartVersion": "1.8.1"},
+        "artifacts.transfers",
+        "write chartVersion 1.11.5, or transfers: proxied",
+    ),
+    _on_eks(
+        "signed addresses of a bucket with a dot",
+        {"artifacts": {"transfers": "direct", "bucket": "team.artifacts"}},
+        "artifacts.transfers",
+        "write transfers: proxied, or name another bucket",
+    ),
+    _on_eks("another way of files", {"artifacts.transfers": "s3"}, "artifacts.transfers", "write direct or proxied"),
     _on_eks("static keys", {"artifacts.identity": "accessKey"}, "artifacts.identity", "write podIdentity or irsa"),
 ]
 

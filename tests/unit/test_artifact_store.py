@@ -26,6 +26,11 @@ def statements(deployment: Deployment, name: str, key: str) -> list[dict[str, An
     return json.loads(deployment.named(name)[key])["Statement"]
 
 
+def allowed(deployment: Deployment) -> list[dict[str, Any]]:
+    """Return the statements that let the pods do something."""
+    return [each for each in statements(deployment, "artifacts-policy", "policy") if each["Effect"] == "Allow"]
+
+
 def test_the_bucket_is_private(dev: Deployment) -> None:
     block = dev.named("artifacts-bucket-private")
     assert block["bucket"] == "artifacts-bucket-1234567"
@@ -75,8 +80,7 @@ def test_a_stack_that_is_not_protected_leaves_no_bucket_behind(dev: Deployment) 
 @pytest.mark.parametrize(("stack", "arn"), [("dev", ARN), ("irsa", "arn:aws:s3:::team-artifacts")])
 def test_the_pods_may_use_the_bucket_and_nothing_else(request: pytest.FixtureRequest, stack: str, arn: str) -> None:
     deployment: Deployment = request.getfixturevalue(stack)
-    for statement in statements(deployment, "artifacts-policy", "policy"):
-        assert statement["Effect"] == "Allow"
+    for statement in allowed(deployment):
         assert statement["Resource"] in {arn, f"{arn}/*"}
         for action in statement["Action"]:
             assert action.startswith("s3:")
@@ -90,8 +94,70 @@ def test_the_pods_may_use_the_bucket_and_nothing_else(request: pytest.FixtureReq
 
 
 def test_the_pods_may_do_what_mlflow_does_with_artifacts(dev: Deployment) -> None:
-    allowed = {action for statement in statements(dev, "artifacts-policy", "policy") for action in statement["Action"]}
-    assert {"s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"} <= allowed
+    actions = {action for statement in allowed(dev) for action in statement["Action"]}
+    assert {"s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"} <= actions
+
+
+def denied(deployment: Deployment, action: str, **facts: str | int) -> bool:
+    """Return True if a statement of the pods' policy denies an action on an object under some facts about the request."""
+
+    def holds(operator: str, key: str, value: str) -> bool:
+        fact = facts.get(key.partition(":")[2])
+        if operator == "NumericGreaterThan":
+            return fact is not None and int(fact) > int(value)
+        return fact == value
+
+    return any(
+        statement["Effect"] == "Deny"
+        and (
+            action not in statement["NotAction"]
+            if "NotAction" in statement
+            else statement["Action"] in ("s3:*", action)
+        )
+        and all(holds(operator, *pair) for operator, pairs in statement["Condition"].items() for pair in pairs.items())
+        for statement in statements(deployment, "artifacts-policy", "policy")
+    )
+
+
+SIGNED: dict[str, str | int] = {"authType": "REST-QUERY-STRING", "SecureTransport": "true", "signatureAge": 1000}
+"""Facts about a request by an address that a pod has signed a second ago."""
+
+
+@pytest.mark.parametrize("bucket", [None, "team-artifacts"])
+def test_no_signed_address_works_where_files_pass_through_the_pods(bucket: str | None) -> None:
+    deployment = deploy(changed(MINIMAL, {"artifacts.bucket": bucket} if bucket else {}))
+    for action in ("s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:DeleteObject"):
+        assert denied(deployment, action, **SIGNED)
+        assert not denied(deployment, action, authType="REST-HEADER", signatureAge=1000), "a pod's own request"
+
+
+@pytest.mark.parametrize("bucket", [None, "team-artifacts"])
+def test_signed_addresses_transfer_files_over_tls_for_as_long_as_mlflow_signs_them(bucket: str | None) -> None:
+    deployment = deploy(
+        changed(MINIMAL, {"artifacts.transfers": "direct"} | ({"artifacts.bucket": bucket} if bucket else {}))
+    )
+    for action, seconds in {"s3:GetObject": 300, "s3:PutObject": 3600}.items():
+        assert not denied(deployment, action, **{**SIGNED, "signatureAge": seconds * 1000})
+        assert denied(deployment, action, **{**SIGNED, "signatureAge": seconds * 1000 + 1})
+        assert denied(deployment, action, **{**SIGNED, "SecureTransport": "false"})
+        assert not denied(deployment, action, authType="REST-HEADER", signatureAge=7_200_000), "a pod's own request"
+    for action in ("s3:ListBucket", "s3:DeleteObject", "s3:AbortMultipartUpload"):
+        assert denied(deployment, action, **SIGNED)
+    (limits,) = {
+        json.dumps(each["Resource"])
+        for each in statements(deployment, "artifacts-policy", "policy")
+        if each["Effect"] == "Deny"
+    }
+    arn = f"arn:aws:s3:::{bucket}" if bucket else ARN
+    assert json.loads(limits) == [arn, f"{arn}/*"]
+
+
+@pytest.mark.parametrize("transfers", ["direct", "proxied"])
+def test_the_pods_are_told_which_way_files_take(transfers: str) -> None:
+    environment = deploy(changed(MINIMAL, {"artifacts.transfers": transfers})).environment
+    assert environment["ARTIFACT_TRANSFERS"] == transfers
+    # Signed for the host of the bucket's region.
+    assert (environment.get("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE") == "virtual") == (transfers == "direct")
 
 
 def test_pod_identity_gives_the_role_to_the_charts_service_account_only(dev: Deployment) -> None:
@@ -235,5 +301,6 @@ def test_a_store_can_use_the_bucket_that_another_one_creates() -> None:
 
     deployment = deploy({}, program=program)
     assert [bucket.name for bucket in deployment.of_type("aws:s3/bucket:Bucket")] == ["red-bucket"]
-    in_bucket = {statement["Resource"] for statement in statements(deployment, "blue-policy", "policy")}
+    granted = [each for each in statements(deployment, "blue-policy", "policy") if each["Effect"] == "Allow"]
+    in_bucket = {statement["Resource"] for statement in granted}
     assert in_bucket == {"arn:aws:s3:::red-bucket-1234567", "arn:aws:s3:::red-bucket-1234567/*"}

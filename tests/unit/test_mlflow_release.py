@@ -902,6 +902,19 @@ def test_a_pod_gets_one_request_fewer_at_once_than_it_has_connections(any_cluste
     assert annotation(Computed({"mlflow.pool": {"size": 3, "overflow": 4}}), "haproxy.org/pod-maxconn") == "6"
 
 
+def test_without_a_login_haproxy_answers_the_question_for_signed_addresses(open_to_all: Deployment) -> None:
+    rule = "if is_server_info"
+    assert not any(rule in line for line in backend_lines(open_to_all)), "this stack has no bucket"
+    proxied = changed(MINIMAL, {"mlflow.auth.mode": "none"})
+    assert any("status 404" in line and rule in line for line in backend_lines(deploy(proxied)))
+    direct = changed(proxied, {"artifacts.transfers": "direct"})
+    assert not any(rule in line for line in backend_lines(deploy(direct)))
+
+
+def test_with_a_login_the_pods_answer_the_question_for_signed_addresses_themselves(dev: Deployment) -> None:
+    assert not any("is_server_info" in line for line in backend_lines(dev))
+
+
 def rules(deployment: Deployment, part: str) -> list[str]:
     """Return the lines of HAProxy's backend of a part of the site."""
     ingress = deployment.named(f"mlflow-{part}-ingress")

@@ -54,6 +54,7 @@ _UNREACHABLE = re.compile(
 )
 _SQL = re.compile(r"[\s.]*(?:Error: )?\((?:psycopg2|sqlalchemy|builtins)\..*", re.DOTALL)
 _GAVE_UP = re.compile(r"\b(?:retries|attempts)\b")
+_NOT_OFFERED = re.compile(r"is not supported for the current artifact repository")
 _SERVERS = re.compile(
     r"database schema|[Dd]atabase migration|configured \w+ store|Bad data in database|Expected only 1|Found multiple"
 )
@@ -220,6 +221,9 @@ def _judged(message: object, code: int) -> _Verdict:
         return judged
     if code in (DEADLINE_EXCEEDED, TEMPORARILY_UNAVAILABLE) or (code == INTERNAL_ERROR and _GAVE_UP.search(text)):
         return _Verdict(TEMPORARILY_UNAVAILABLE, _plain(text))
+    if code == NOT_IMPLEMENTED and _NOT_OFFERED.search(text):
+        # On 404, and on this text, a client that asked for a signed address sends the file through the server.
+        code = RESOURCE_DOES_NOT_EXIST
     if code in (INTERNAL_ERROR, INVALID_STATE, NOT_IMPLEMENTED) and not _SERVERS.search(text):
         # MLflow leaves the code out where it means that the request is wrong.
         code = judged.code if handled and judged else INVALID_PARAMETER_VALUE

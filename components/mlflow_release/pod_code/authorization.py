@@ -21,6 +21,7 @@ from typing import Any
 
 import answers
 import outgoing
+import transfers
 from cachetools import TTLCache
 from flask import Response, g, has_request_context, make_response, request
 from mlflow.exceptions import MlflowException
@@ -404,6 +405,7 @@ def _execute(*query: Any, middleware: Iterable[object] | None = None, **named: A
 
 
 answers.install()
+transfers.install()
 outgoing.guard_webhooks()
 if GATEWAY_IS_ON:
     outgoing.guard_gateway()
