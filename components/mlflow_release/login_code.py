@@ -22,6 +22,7 @@ FILES = (
     "answers.py",
     "authorization.py",
     "failed_logins.py",
+    "json_answers.py",
     "ldap_login.py",
     "login_tables.py",
     "oidc_login.py",

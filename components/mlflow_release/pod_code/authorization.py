@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import answers
+import json_answers
 import outgoing
 import transfers
 from cachetools import TTLCache
@@ -405,6 +406,7 @@ def _execute(*query: Any, middleware: Iterable[object] | None = None, **named: A
 
 
 answers.install()
+json_answers.install()
 transfers.install()
 outgoing.guard_webhooks()
 if GATEWAY_IS_ON:
