@@ -9,16 +9,18 @@ from .arguments import (
     LdapArgs,
     LoginArgs,
     LoginMode,
+    MetricsArgs,
     MlflowReleaseArgs,
     OidcArgs,
     PodArgs,
     SiteArgs,
 )
-from .names import SERVICE_ACCOUNT
+from .names import SERVICE_ACCOUNT, TLS_SECRET
 from .release import MlflowRelease
 
 __all__ = [
     "SERVICE_ACCOUNT",
+    "TLS_SECRET",
     "AutoscalerArgs",
     "BucketArgs",
     "DatabaseArgs",
@@ -27,6 +29,7 @@ __all__ = [
     "LdapArgs",
     "LoginArgs",
     "LoginMode",
+    "MetricsArgs",
     "MlflowRelease",
     "MlflowReleaseArgs",
     "OidcArgs",

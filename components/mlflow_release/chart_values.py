@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pulumi
 
-from . import database_access
+from . import database_access, metrics
 from .arguments import MlflowReleaseArgs
 from .ingress import ingress_values, threads
 from .login_code import CONFIG_MAP, FOLDER, VOLUME, LoginCode
@@ -67,6 +67,11 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
         **_images(args),
     }
     _artifacts(args, values)
+    if args.metrics is not None:
+        values["extraArgs"]["exposePrometheus"] = metrics.FOLDER
+        values["extraVolumes"].append({"name": metrics.VOLUME, "emptyDir": {}})
+        values["extraVolumeMounts"].append({"name": metrics.VOLUME, "mountPath": metrics.FOLDER})
+        values["extraContainers"] = [metrics.container(_server_image(args))]
     if args.database.ca_certificates is not None:
         # Libpq reads the file for each connection, but the chart does not watch the ConfigMap.
         values["podAnnotations"]["checksum/database-ca"] = _checksum(args.database.ca_certificates)
@@ -212,7 +217,7 @@ def _environment(args: MlflowReleaseArgs, code: LoginCode | None) -> dict[str, A
 
 
 def _server_image(args: MlflowReleaseArgs) -> str:
-    """Return the image of the server, for the migration: it must be that of the server's version."""
+    """Return the image of the server, for further containers: the migration must be that of the server's version."""
     registry = f"{args.images.registry}/" if args.images.registry else ""
     return f"{registry}burakince/mlflow:{args.images.mlflow_tag or args.chart.mlflow}"
 
