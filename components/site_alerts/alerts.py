@@ -76,7 +76,7 @@ def alerts(args: SiteAlertsArgs) -> list[Alert]:
         f"mlflow:errors:rate{window}{ours} > {BURN * ALLOWED:.4f} * mlflow:requests:rate{window}{ours}"
         for window in ("5m", "1h")
     )
-    was_down = f"(min_over_time(mlflow:pods:serving{ours}[10m]) == 0)"
+    was_down = f"(min_over_time(mlflow:pods:serving{ours}[6m]) == 0)"
     found = [
         Alert(
             "MlflowNotSeen",
