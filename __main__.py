@@ -12,6 +12,7 @@ from components.mlflow_database import MlflowDatabase
 from components.mlflow_release import MlflowRelease
 from components.postgres_alarms import PostgresAlarms
 from components.private_postgres import PrivatePostgres
+from components.site_alerts import SiteAlerts
 from settings import reader
 
 settings = reader.load()
@@ -53,6 +54,10 @@ ingress = (
 release = MlflowRelease(
     "mlflow", wiring.mlflow(settings, cluster, server, database, artifacts, ingress), opts=in_cluster
 )
+
+# Alerts and a dashboard for the cluster's Prometheus.
+if settings.monitoring.enabled:
+    SiteAlerts("alerts", wiring.alerts_of_site(settings, release), opts=in_cluster)
 
 # Its name.
 load_balancer = ingress.address if ingress else settings.ingress.address

@@ -21,7 +21,9 @@ from components.lookups.eks_cluster import EksCluster
 from components.lookups.subnets import look_up_subnets
 from components.mlflow_database import MlflowDatabase, MlflowDatabaseArgs
 from components.mlflow_release import (
+    CLEAN_UP,
     SERVICE_ACCOUNT,
+    TLS_SECRET,
     AutoscalerArgs,
     BucketArgs,
     DatabaseArgs,
@@ -30,6 +32,8 @@ from components.mlflow_release import (
     LdapArgs,
     LoginArgs,
     LoginMode,
+    MetricsArgs,
+    MlflowRelease,
     MlflowReleaseArgs,
     OidcArgs,
     PodArgs,
@@ -39,6 +43,7 @@ from components.mlflow_release import (
 from components.network_rules import ClusterAddresses
 from components.postgres_alarms import PostgresAlarmsArgs
 from components.private_postgres import PrivatePostgres, PrivatePostgresArgs
+from components.site_alerts import SiteAlertsArgs
 from settings.all_settings import Settings
 from settings.login import Auth
 from settings.max_connections import max_connections
@@ -247,8 +252,9 @@ def ingress(settings: Settings, cluster: EksCluster | None) -> HaproxyIngressArg
         else (),
         certificate_arn=section.certificate_arn,
         https_port=urlsplit(settings.url).port or 443,
-        service_monitor=section.service_monitor,
-        service_monitor_labels=section.service_monitor_labels,
+        service_monitor=section.service_monitor or settings.monitoring.enabled,
+        service_monitor_labels={**settings.monitoring.labels, **section.service_monitor_labels},
+        metrics_namespace=settings.monitoring.namespace if settings.monitoring.enabled else None,
         registry=settings.images.registry,
         pull_secret=settings.images.pull_secret,
         namespaces=[settings.mlflow.namespace, *section.namespaces],
@@ -328,6 +334,9 @@ def mlflow(
             pull_secret=settings.images.pull_secret,
             mlflow_tag="@".join(filter(None, (section.image.tag, section.image.digest))) if section.image else None,
         ),
+        metrics=MetricsArgs(namespace=settings.monitoring.namespace, labels=settings.monitoring.labels)
+        if settings.monitoring.enabled
+        else None,
         namespace=section.namespace,
         chart_version=section.chart_version,
         timeout_seconds=section.timeout_seconds,
@@ -351,6 +360,20 @@ def _login(section: Auth) -> LoginArgs:
 def _oidc(section: Oidc) -> OidcArgs:
     secret = section.client_secret.get_secret_value()
     return OidcArgs(client_secret=pulumi.Output.secret(secret), **section.model_dump(exclude={"client_secret"}))
+
+
+def alerts_of_site(settings: Settings, release: MlflowRelease) -> SiteAlertsArgs:
+    """Return the arguments of the alerts and the dashboard."""
+    section = settings.monitoring
+    return SiteAlertsArgs(
+        namespace=release.namespace,
+        site_namespace=settings.mlflow.namespace,
+        labels=section.labels,
+        runbook_url=section.runbook_url,
+        # Its Certificate has the name of the Secret.
+        certificate=TLS_SECRET if settings.ingress.cluster_issuer else None,
+        clean_up=CLEAN_UP if settings.retention.is_on else None,
+    )
 
 
 def dns_record(settings: Settings, cluster: EksCluster | None, load_balancer: pulumi.Input[str]) -> DnsRecordArgs:

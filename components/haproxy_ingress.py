@@ -49,6 +49,8 @@ class HaproxyIngressArgs:
     """True for a ServiceMonitor of the metrics, default false."""
     service_monitor_labels: Mapping[str, str] = field(default_factory=dict[str, str])
     """Labels of the ServiceMonitor, by which a Prometheus selects it. Default: the chart's only."""
+    metrics_namespace: str | None = None
+    """Namespace of Prometheus, whose pods may read the metrics. None: pods of every namespace."""
     registry: str | None = None
     """Private registry for the image. None: the public one."""
     pull_secret: str | None = None
@@ -151,7 +153,8 @@ def network_policy(args: HaproxyIngressArgs) -> kubernetes.networking.v1.Network
     ingress: list[kubernetes.networking.v1.NetworkPolicyIngressRuleArgsDict] = [{"ports": tcp(8080, 8443)}]
     every_namespace: list[kubernetes.networking.v1.NetworkPolicyPeerArgsDict] = [{"namespace_selector": {}}]
     if args.service_monitor:
-        ingress.append({"from_": every_namespace, "ports": tcp(1024)})
+        peers = namespaces(args.metrics_namespace) if args.metrics_namespace else every_namespace
+        ingress.append({"from_": peers, "ports": tcp(1024)})
     api: kubernetes.networking.v1.NetworkPolicyEgressRuleArgsDict = {"ports": tcp(443, 6443)}
     if args.cluster is not None:
         api = {"to": networks(*args.cluster.api_server), "ports": tcp(443)}

@@ -9,6 +9,7 @@ from settings.iam import Iam
 from settings.ingress import Ingress
 from settings.max_connections import max_connections
 from settings.mlflow import Mlflow
+from settings.monitoring import Monitoring
 from settings.postgres import AllowFrom, Postgres
 from settings.problem import Problem
 from settings.retention import Retention
@@ -42,6 +43,8 @@ class Settings(Section):
     """Times after which deleted things and traces go for ever."""
     ingress: Ingress = Ingress()
     """The ingress controller."""
+    monitoring: Monitoring = Monitoring()
+    """Metrics, alerts and a dashboard for the cluster's Prometheus."""
     images: Images = Images()
     """The registry that images are pulled from."""
     iam: Iam = Iam()

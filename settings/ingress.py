@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from settings.labels import label_problems
 from settings.problem import Problem
 from settings.section import Section, yaml_key
 from settings.value_types import (
-    QUALIFIED_NAME,
     UUID,
     DnsLabel,
     DnsSubdomain,
@@ -22,10 +22,6 @@ from settings.value_types import (
 
 NAMESPACES_OF_KUBERNETES = {"default", "kube-system", "kube-public", "kube-node-lease"}
 """Namespaces that every cluster has."""
-
-
-LABEL_VALUE = r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?"
-"""Pattern of the values of Kubernetes labels."""
 
 
 class Ingress(Section):
@@ -75,7 +71,7 @@ class Ingress(Section):
     plain_http: bool = False
     """True for no TLS at all: passwords and data cross the network unencrypted. For a closed network only."""
     service_monitor: bool = False
-    """True for a ServiceMonitor of HAProxy's metrics. Needs the Prometheus operator."""
+    """True for a ServiceMonitor of HAProxy's metrics, which ``monitoring.enabled`` makes too. Needs the Prometheus operator."""
     service_monitor_labels: dict[str, str] = Field(default={}, examples=[{"release": "prometheus"}])
     """Labels of the ServiceMonitor. A Prometheus of kube-prometheus-stack selects the label ``release`` with the name of its own release."""
     namespaces: list[DnsLabel] = Field(default=[], examples=[["notebooks"]])
@@ -143,14 +139,7 @@ class Ingress(Section):
                     based_on=["serviceMonitor", "install"],
                 )
             )
-        found += [
-            Problem(
-                "serviceMonitorLabels",
-                f"has {key}: {value}; write a Kubernetes label, with a value of at most 63 letters, digits and . _ -",
-            )
-            for key, value in self.service_monitor_labels.items()
-            if not (re.fullmatch(QUALIFIED_NAME, key) and re.fullmatch(LABEL_VALUE, value))
-        ]
+        found += label_problems("serviceMonitorLabels", self.service_monitor_labels)
         if self.namespace in NAMESPACES_OF_KUBERNETES and self.install:
             found.append(
                 Problem("namespace", f"is {self.namespace}, which is Kubernetes's; write another, for example haproxy")

@@ -9,17 +9,20 @@ from .arguments import (
     LdapArgs,
     LoginArgs,
     LoginMode,
+    MetricsArgs,
     MlflowReleaseArgs,
     OidcArgs,
     PodArgs,
     RetentionArgs,
     SiteArgs,
 )
-from .names import SERVICE_ACCOUNT
+from .names import CLEAN_UP, SERVICE_ACCOUNT, TLS_SECRET
 from .release import MlflowRelease
 
 __all__ = [
+    "CLEAN_UP",
     "SERVICE_ACCOUNT",
+    "TLS_SECRET",
     "AutoscalerArgs",
     "BucketArgs",
     "DatabaseArgs",
@@ -28,6 +31,7 @@ __all__ = [
     "LdapArgs",
     "LoginArgs",
     "LoginMode",
+    "MetricsArgs",
     "MlflowRelease",
     "MlflowReleaseArgs",
     "OidcArgs",

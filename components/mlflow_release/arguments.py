@@ -284,6 +284,16 @@ class ImageArgs:
 
 
 @dataclass(frozen=True)
+class MetricsArgs:
+    """Prometheus, which reads metrics of MLflow's workers."""
+
+    namespace: str
+    """Namespace of Prometheus, whose pods may read the metrics."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Labels of the ServiceMonitor, by which a Prometheus selects it. Default: its own only."""
+
+
+@dataclass(frozen=True)
 class MlflowReleaseArgs:
     """Arguments of `MlflowRelease`."""
 
@@ -307,6 +317,8 @@ class MlflowReleaseArgs:
     """Times after which things go for ever, which need a bucket. None: nothing goes."""
     images: ImageArgs = ImageArgs()
     """The registry that images are pulled from."""
+    metrics: MetricsArgs | None = None
+    """Prometheus, which needs the Prometheus operator. None: no metrics."""
     namespace: str = "mlflow"
     """Namespace of the release, which the component creates. Two releases need two namespaces. Default ``mlflow``."""
     chart_version: str = "1.11.5"

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pulumi
 
-from . import database_access
+from . import database_access, metrics
 from .arguments import MlflowReleaseArgs
 from .ingress import ingress_values, threads
 from .login_code import CONFIG_MAP, FOLDER, VOLUME, LoginCode
@@ -70,6 +70,11 @@ def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pul
         **_images(args),
     }
     _artifacts(args, values)
+    if args.metrics is not None:
+        values["extraArgs"]["exposePrometheus"] = metrics.FOLDER
+        values["extraVolumes"].append({"name": metrics.VOLUME, "emptyDir": {}})
+        values["extraVolumeMounts"].append({"name": metrics.VOLUME, "mountPath": metrics.FOLDER})
+        values["extraContainers"] = [metrics.container(server_image(args))]
     if args.database.ca_certificates is not None:
         # Libpq reads the file for each connection, but the chart does not watch the ConfigMap.
         values["podAnnotations"]["checksum/database-ca"] = _checksum(args.database.ca_certificates)

@@ -10,6 +10,7 @@ OIDC_SECRET = "mlflow-oidc"  # noqa: S105
 DATABASE_CA = "mlflow-database-ca"
 TLS_SECRET = "mlflow-tls"  # noqa: S105
 CONTAINER_PORT = 5000
+METRICS_PORT = 9464
 POD_LABELS = {"app.kubernetes.io/name": "mlflow", "app.kubernetes.io/instance": RELEASE}
 CLEAN_UP = "mlflow-clean-up"
 # Not those of the server's pods: a Service would send requests here.

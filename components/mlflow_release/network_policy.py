@@ -6,7 +6,7 @@ import pulumi_kubernetes as kubernetes
 
 from ..network_rules import dns, namespaces, networks, tcp
 from .arguments import MlflowReleaseArgs
-from .names import CLEAN_UP_LABELS, CONTAINER_PORT, POD_LABELS
+from .names import CLEAN_UP_LABELS, CONTAINER_PORT, METRICS_PORT, POD_LABELS
 
 POD_IDENTITY_AGENT = "169.254.170.23/32"
 """Address of the EKS Pod Identity agent on every node."""
@@ -22,15 +22,18 @@ def network_policy(args: MlflowReleaseArgs) -> kubernetes.networking.v1.NetworkP
     if args.login.oidc is not None:
         # The same holds for identity providers.
         egress.append({"ports": [port for number in args.login.oidc.ports for port in tcp(number)]})
+    ingress: list[kubernetes.networking.v1.NetworkPolicyIngressRuleArgsDict] = [
+        {
+            "from_": namespaces(args.site.ingress_namespace, *args.site.client_namespaces),
+            "ports": tcp(CONTAINER_PORT),
+        }
+    ]
+    if args.metrics is not None:
+        ingress.append({"from_": namespaces(args.metrics.namespace), "ports": tcp(METRICS_PORT)})
     return {
         "pod_selector": {"match_labels": POD_LABELS},
         "policy_types": ["Ingress", "Egress"],
-        "ingress": [
-            {
-                "from_": namespaces(args.site.ingress_namespace, *args.site.client_namespaces),
-                "ports": tcp(CONTAINER_PORT),
-            }
-        ],
+        "ingress": ingress,
         "egress": egress,
     }
 

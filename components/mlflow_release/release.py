@@ -12,7 +12,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import pulumi_random as random
 
-from . import database_access
+from . import database_access, metrics
 from .arguments import LoginMode, MlflowReleaseArgs
 from .chart_values import mlflow_values
 from .clean_up import clean_up
@@ -32,12 +32,17 @@ from .names import (
 )
 from .network_policy import network_policy
 
+NO_WAIT = {"pulumi.com/skipAwait": "true"}
+"""Annotation of Services and Ingresses: `up` would wait for the pods of the release, and for an address that some controllers never report."""
+
 
 class MlflowRelease(pulumi.ComponentResource):
     """Namespace, Secrets, the release, and what the chart lacks: a disruption budget, a NetworkPolicy, separate Ingresses and a clean-up."""
 
     admin_password: pulumi.Output[str] | None
     """Password of the first administrator, a secret; None without a login."""
+    namespace: pulumi.Output[str]
+    """Namespace of the release, once it is there."""
 
     def __init__(self, name: str, args: MlflowReleaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlflow-eks:index:MlflowRelease", name, {}, opts)
@@ -50,7 +55,7 @@ class MlflowRelease(pulumi.ComponentResource):
             },
             opts=child,
         )
-        namespaced = namespace.metadata["name"]
+        namespaced = self.namespace = namespace.metadata["name"]
 
         secrets = {DATABASE_SECRET: {"username": args.database.user, "password": args.database.password}}
         self.admin_password = None
@@ -102,12 +107,31 @@ class MlflowRelease(pulumi.ComponentResource):
                 opts=child,
             )
 
+        if args.metrics is not None:
+            kubernetes.core.v1.Service(
+                f"{name}-metrics-service",
+                metadata={
+                    "name": metrics.SERVICE,
+                    "namespace": namespaced,
+                    "labels": {**metrics.LABELS},
+                    "annotations": NO_WAIT,
+                },
+                spec=metrics.service_spec(),
+                opts=child,
+            )
+            kubernetes.apiextensions.CustomResource(
+                f"{name}-service-monitor",
+                api_version="monitoring.coreos.com/v1",
+                kind="ServiceMonitor",
+                metadata={"name": RELEASE, "namespace": namespaced, "labels": metrics.monitor_labels(args.metrics)},
+                spec=metrics.monitor_spec(),
+                opts=child,
+            )
+
         for part in parts(args):
-            # `up` would wait for the pods of the release, and for an address that some controllers never report.
-            no_wait = {"pulumi.com/skipAwait": "true"}
             kubernetes.core.v1.Service(
                 f"{name}-{part.name}-service",
-                metadata={"name": part.service, "namespace": namespaced, "annotations": no_wait},
+                metadata={"name": part.service, "namespace": namespaced, "annotations": NO_WAIT},
                 spec={"selector": POD_LABELS, "ports": [{"name": "http", "port": 80, "target_port": CONTAINER_PORT}]},
                 opts=child,
             )
@@ -116,7 +140,7 @@ class MlflowRelease(pulumi.ComponentResource):
                 metadata={
                     "name": part.service,
                     "namespace": namespaced,
-                    "annotations": {**part.annotations, **no_wait},
+                    "annotations": {**part.annotations, **NO_WAIT},
                 },
                 spec=part_spec(args, part),
                 opts=child,

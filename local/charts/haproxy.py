@@ -86,6 +86,12 @@ _CONFIG = {
 """Keys that the controller's configuration may set."""
 _LOG_FORMAT = '%ci:%cp [%tr] %ft %b/%s %TR/%Tw/%Tc/%Tr/%Ta %ST %B %tsc %sq/%bq "%HM %[var(txn.base)] %HV"'
 """Client, times, backend and server, status, bytes, the queue, and the request: most of the controller's format."""
+_STAT = (
+    "frontend stats",
+    "  http-request set-log-level silent",
+    "  http-request use-service prometheus-exporter if { path /metrics }",
+)
+"""The controller's frontend at port 1024 without the page of statistics."""
 _PREFIX = "haproxy.org/"
 """Prefix of the controller's annotations."""
 _NAMESPACE = "--namespace-whitelist="
@@ -262,7 +268,7 @@ def files(
         certificates: certificates with keys, in PEM, by namespace and name of their Secret. A host without its Secret
             gets the default certificate.
         default_certificate: certificate with key, in PEM.
-        ports: loopback ports for `http` and `https`.
+        ports: loopback ports for `http`, `https` and `stat`.
 
     Raises:
         ValuesError: an Ingress has an annotation or a path that the local stack does not know.
@@ -285,10 +291,13 @@ def files(
         [
             *_defaults(controller.config),
             *_frontends(controller, routes, list(pems), ports),
+            *_STAT,
+            f"  bind 127.0.0.1:{ports['stat']}",
+            "",
             "backend not-found",
             "  http-request return status 404 content-type text/plain string 'no Ingress has this host\\n'",
             "",
-            *(line for route in routes for line in route.backend_lines),
+            *(line for lines in {route.backend: route.backend_lines for route in routes}.values() for line in lines),
         ]
     )
     content = {**pems, f"{folder}/haproxy.cfg": body}
@@ -335,7 +344,7 @@ def _route(
         port = settings.get("ssl-redirect-port", "8443")
         # The controller writes the port, also if it is 443.
         redirect = f"location https://%[req.hdr(host),host_only]:{port}%[pathq] code {settings.get('ssl-redirect-code', '302')}"
-    name = f"{backend_prefix(ingress.namespace, service)}{host}"
+    name = backend_name(ingress.namespace, service)
     lines = [
         f"backend {name}",
         "  balance roundrobin",
@@ -357,9 +366,9 @@ def _route(
     return _Route(host, paths, redirect, name, [*lines, ""])
 
 
-def backend_prefix(namespace: str, service: str) -> str:
-    """Return the beginning of the names of a Service's backends."""
-    return f"{namespace}.{service}."
+def backend_name(namespace: str, service: str) -> str:
+    """Return the controller's name of the backend of a Service whose port is called `http`, for every host. Metrics have it as `proxy`."""
+    return f"{namespace}_svc_{service}_http"
 
 
 def check_annotations(annotations: Mapping[str, str]) -> None:

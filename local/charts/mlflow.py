@@ -94,6 +94,7 @@ _DEFAULTS: Values = {
         },
     },
     "extraArgs": {},
+    "extraContainers": [],
     "extraEnvVars": {},
     "extraSecretNamesForEnvFrom": [],
     "extraVolumeMounts": [],
@@ -179,6 +180,8 @@ class Container:
     """Kind (`ConfigMap` or `Secret`) and name of objects whose keys are environment variables. `env` overrides them."""
     mounts: tuple[Mount, ...]
     """Mounted volumes."""
+    port: int | None = None
+    """TCP port of a further container. None: it has none."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,8 @@ class Pod:
     """Init containers, in the order in which they run."""
     container: Container
     """Container of MLflow's server."""
+    extra_containers: tuple[Container, ...]
+    """Further containers, which run as long as the pod."""
     volumes: tuple[Mapping[str, Any], ...]
     """Volumes of the pod."""
     config_maps_checksum: Mapping[str, Mapping[str, str]]
@@ -282,6 +287,7 @@ def render(version: str, release: str, namespace: str, values: Values) -> Render
             resources=merged["resources"],
             init_containers=_init_containers(version, fullname, merged),
             container=_server(version, fullname, merged),
+            extra_containers=tuple(map(_container, merged["extraContainers"])),
             volumes=_volumes(version, fullname, merged),
             config_maps_checksum={
                 name: data for name, data in config_maps.items() if not name.endswith("-auth-ini-template")
@@ -468,8 +474,9 @@ def _container(spec: Values) -> Container:
         command=tuple(spec["command"]),
         args=tuple(spec["args"]),
         env=env,
-        env_from=tuple(("ConfigMap", source["configMapRef"]["name"]) for source in spec["envFrom"]),
+        env_from=tuple(("ConfigMap", source["configMapRef"]["name"]) for source in spec.get("envFrom", [])),
         mounts=tuple(Mount(mount["name"], mount["mountPath"]) for mount in spec["volumeMounts"]),
+        port=next((port["containerPort"] for port in spec.get("ports", [])), None),
     )
 
 

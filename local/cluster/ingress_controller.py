@@ -82,13 +82,13 @@ class IngressController:
         A reload leaves the old worker running with its clients' idle connections. The next request on such a connection
         must not go to a pod that has been removed.
         """
-        prefixes = [haproxy.backend_prefix(namespace, name) for name in self._with_the_pods_of(namespace, service)]
+        names = [haproxy.backend_name(namespace, name) for name in self._with_the_pods_of(namespace, service)]
         for controller_namespace, rendered in self._installed():
             folder = self._folder(controller_namespace, rendered)
             for worker in re.findall(r"^(\d+)\s+worker", _ask(folder, "show proc"), re.MULTILINE):
                 state = _ask(folder, f"@!{worker} show servers state")
-                ours = "|".join(map(re.escape, prefixes))
-                old = re.findall(rf"^\d+ ((?:{ours})\S+) \d+ (\S+) ", state, re.MULTILINE)
+                ours = "|".join(map(re.escape, names))
+                old = re.findall(rf"^\d+ ({ours}) \d+ (\S+) ", state, re.MULTILINE)
                 commands = [f"set server {backend}/{pod} state drain" for backend, pod in old if pod not in servers]
                 for backend in {backend for backend, _ in old}:
                     for pod, address in servers.items():
@@ -157,6 +157,11 @@ class IngressController:
                 result.append((namespace, rendered))
         return result
 
+    @staticmethod
+    def metrics_of(namespace: str, fullname: str) -> str:
+        """Return the name under which the supervisor keeps the loopback port of a controller's metrics."""
+        return f"{namespace}.{fullname}.stat"
+
     def _folder(self, namespace: str, rendered: haproxy.Rendered) -> Path:
         return self.folder / f"{namespace}.{rendered.fullname}"
 
@@ -183,7 +188,7 @@ class IngressController:
             },
             certificates=certificates,
             default_certificate=certificates[namespace, rendered.default_certificate],
-            ports=_ports(),
+            ports={**_ports(), "stat": self.supervisor.free_port(self.metrics_of(namespace, rendered.fullname))},
         )
 
     def _with_the_pods_of(self, namespace: str, service: str) -> list[str]:

@@ -73,8 +73,22 @@ class Pods:
             ready={"http": f"http://{address}{mlflow.READINESS_PATH}"},
             stop_timeout=_TERMINATION_GRACE_SECONDS,
         )
+        for container in rendered.pod.extra_containers:
+            self._start_further(namespace, pod, container, rendered, deadline)
         say(f"{rendered.pod.container.name} in pod {pod}")
         self.supervisor.keep_running(server, remaining(deadline))
+
+    def _start_further(
+        self, namespace: str, pod: str, container: mlflow.Container, rendered: mlflow.Rendered, deadline: float
+    ) -> None:
+        name = f"{namespace}.{pod}.{container.name}"
+        folder = self.folder / f"{namespace}.{pod}"
+        argv, env = self._command(namespace, folder, container, rendered)
+        port = str(self.supervisor.free_port(name))
+        here = {"0.0.0.0": "127.0.0.1", str(container.port): port}  # noqa: S104  (written for a pod's network)
+        ready = {"tcp": f"127.0.0.1:{port}"} if container.port else None
+        spec = ProcessSpec(name, [here.get(word, word) for word in argv], env, cwd=str(folder), ready=ready)
+        self.supervisor.keep_running(spec, remaining(deadline))
 
     def wait(self, namespace: str, pod: str, deadline: float) -> None:
         """Wait until a pod is ready. A running pod can have died a moment ago and be starting again.
@@ -105,6 +119,9 @@ class Pods:
         """
         process = f"{namespace}.{pod}"
         self.supervisor.delete(process)
+        for further in self.supervisor.list():
+            if further.name.startswith(f"{process}."):
+                self.supervisor.delete(further.name)
         shutil.rmtree(self.folder / process, ignore_errors=True)
 
     def of(self, namespace: str, fullname: str) -> list[str]:

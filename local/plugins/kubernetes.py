@@ -170,6 +170,20 @@ class Deployment(KubernetesObject):
     kind = "Deployment"
 
 
+class ServiceMonitor(KubernetesObject):
+    """A ServiceMonitor of the Prometheus operator. The local stack has no operator and stores it."""
+
+    token = "kubernetes:monitoring.coreos.com/v1:ServiceMonitor"
+    kind = "ServiceMonitor"
+
+
+class PrometheusRule(KubernetesObject):
+    """A PrometheusRule of the Prometheus operator. The local stack has no operator and stores it."""
+
+    token = "kubernetes:monitoring.coreos.com/v1:PrometheusRule"
+    kind = "PrometheusRule"
+
+
 class HelmRelease(Resource):
     """A Helm release of one of the two charts of `local/charts`."""
 
@@ -259,7 +273,7 @@ class Kubernetes(Provider):
         self.cluster = Cluster(paths.stack_dir())
         kept = (
             *(Namespace, ConfigMap, Service, Ingress, NetworkPolicy, PodDisruptionBudget, CronJob, Deployment),
-            HelmRelease,
+            *(HelmRelease, ServiceMonitor, PrometheusRule),
         )
         super().__init__([*(resource(self.cluster) for resource in kept), ReplacedSecret(self.cluster)])
 

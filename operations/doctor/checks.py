@@ -18,6 +18,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "login to kubernetes": cluster.login,
     "add-ons": cluster.add_ons,
     "network policies": cluster.network_policies,
+    "prometheus operator": cluster.prometheus_operator,
     "pods' identity": pods.identity,
     "pod identity association": pods.association,
     "fargate": pods.fargate,

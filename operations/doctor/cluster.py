@@ -139,3 +139,27 @@ def _policies_in_auto_mode(subject: Subject) -> str:
             "--from-literal=enable-network-policy-controller=true`"
         )
     return "EKS Auto Mode"
+
+
+def prometheus_operator(subject: Subject) -> str:
+    """Look whether the cluster knows the objects of the Prometheus operator, which `pulumi preview` does not ask."""
+    section = subject.settings.monitoring
+    if not (section.enabled or subject.settings.ingress.service_monitor):
+        return skip("monitoring is off")
+    kinds = ["servicemonitors", *(["prometheusrules"] if section.enabled else [])]
+    missing = [
+        kind
+        for kind in kinds
+        if not subject.kubectl("get", "customresourcedefinition", f"{kind}.monitoring.coreos.com", "--ignore-not-found")
+    ]
+    if missing:
+        raise MissingError(
+            f"the cluster does not know {' and '.join(missing)}; install the Prometheus operator, for example with "
+            "kube-prometheus-stack, or write monitoring.enabled: false"
+        )
+    if section.enabled and not subject.kubectl("get", "namespace", section.namespace, "--ignore-not-found"):
+        raise MissingError(
+            f"there is no namespace {section.namespace}, of which pods may read the metrics; write that of Prometheus "
+            "into monitoring.namespace"
+        )
+    return f"knows {' and '.join(kinds)}"

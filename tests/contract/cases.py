@@ -30,6 +30,7 @@ ON_BOTH_VERSIONS: Mapping[str, Mapping[str, Any]] = {
         MINIMAL, {"images": {"registry": "registry.example.com/mirror", "pullSecret": "registry-login"}}
     ),
     "newer-mlflow": changed(MINIMAL, {"mlflow.image": {"tag": "3.17.2", "digest": f"sha256:{'a' * 64}"}}),
+    "metrics": changed(MINIMAL, {"monitoring": {"enabled": True, "labels": {"release": "prometheus"}}}),
     "other-names": changed(
         MINIMAL,
         {

@@ -98,7 +98,7 @@ def certificate() -> str:
 
 def configuration(rendered: Rendered, *ingresses: Ingress, folder: str = "/ingress") -> dict[str, str]:
     pem = certificate()
-    ports = {"http": 8080, "https": 8443}
+    ports = {"http": 8080, "https": 8443, "stat": 1024}
     return files(
         folder,
         rendered,
@@ -179,7 +179,7 @@ def directives(section: str) -> set[str]:
         backend_config_snippet="option http-server-close",
     )
     text = configuration(controller(**config), site)["/ingress/haproxy.cfg"]
-    first = f"backend mlflow.mlflow.{HOST}" if section == "backend" else section
+    first = "backend mlflow_svc_mlflow_http" if section == "backend" else section
     (body,) = (part.strip().splitlines()[1:] for part in text.split("\n\n") if part.strip().startswith(f"{first}\n"))
     found: set[str] = set()
     for line in map(str.strip, body):
@@ -238,7 +238,7 @@ def test_the_ingress_certificate_is_used_beside_the_default_one() -> None:
 def test_a_setting_of_the_ingress_wins_over_the_controllers() -> None:
     text = lines(controller(**{"timeout-server": "300s"}), ingress(timeout_server="600s"))
     assert "timeout server 300s" in text
-    assert text.index("timeout server 600s") > text.index("backend mlflow.mlflow.mlflow.example.com")
+    assert text.index("timeout server 600s") > text.index("backend mlflow_svc_mlflow_http")
 
 
 def test_a_pod_gets_no_more_requests_at_once_than_the_ingress_says() -> None:
@@ -259,8 +259,8 @@ def test_the_longest_path_wins() -> None:
     chosen = [line for line in lines(controller(), files, ingress()) if "set-var(txn.backend)" in line]
     # The last one that fits, in either frontend.
     assert [line.split("str(")[1].split(")")[0] for line in chosen[: len(chosen) // 2]] == [
-        *["mlflow.mlflow.mlflow.example.com"] * 2,
-        *["mlflow.mlflow-files.mlflow.example.com"] * 2,
+        *["mlflow_svc_mlflow_http"] * 2,
+        *["mlflow_svc_mlflow-files_http"] * 2,
     ]
     assert chosen[2].endswith("{ path /get-artifact }")
     assert chosen[3].endswith("{ path_beg /get-artifact/ }")
@@ -270,8 +270,8 @@ def test_a_whole_path_wins_over_the_beginning_of_all() -> None:
     page = ingress(service="mlflow-page", path_type="Exact")
     chosen = [line for line in lines(controller(), page, ingress()) if "set-var(txn.backend)" in line]
     assert [line.split("str(")[1].split(")")[0] for line in chosen[: len(chosen) // 2]] == [
-        *["mlflow.mlflow.mlflow.example.com"] * 2,
-        "mlflow.mlflow-page.mlflow.example.com",
+        *["mlflow_svc_mlflow_http"] * 2,
+        "mlflow_svc_mlflow-page_http",
     ]
     assert chosen[2].endswith("{ path / }")
     with pytest.raises(ValuesError, match="only paths of the types Exact and Prefix"):
@@ -285,7 +285,7 @@ def test_a_snippet_of_the_controller_is_in_the_global_section() -> None:
 
 def test_a_snippet_is_in_the_backend_of_its_ingress() -> None:
     text = "\n".join(lines(controller(), ingress(backend_config_snippet="option http-server-close")))
-    assert text.index("option http-server-close") > text.index("backend mlflow.mlflow.mlflow.example.com")
+    assert text.index("option http-server-close") > text.index("backend mlflow_svc_mlflow_http")
 
 
 def test_what_nobody_knows_is_named() -> None:

@@ -58,6 +58,11 @@ def test_the_containers_are_those_of_the_chart(case: str) -> None:
         assert mine == theirs
     mine, theirs = compared(facts["containers"]["mlflow"], ours.pod.container)
     assert mine == theirs
+    further = {container.name: container for container in ours.pod.extra_containers}
+    assert further.keys() | {"mlflow"} == facts["containers"].keys()
+    for name, container in further.items():
+        mine, theirs = compared(facts["containers"][name], container)
+        assert mine == theirs
 
 
 @pytest.mark.parametrize("case", OF_MLFLOW)

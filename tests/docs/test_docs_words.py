@@ -48,6 +48,7 @@ def test_the_table_holds_nothing_that_no_page_says() -> None:
 
 def test_the_tests_run_the_blocks_that_the_table_promises() -> None:
     files = (
+        "test_alerts.py",
         "test_day_two.py",
         "test_docs_commands.py",
         "test_keys.py",

@@ -130,6 +130,9 @@ ANSWERS: Mapping[str, Any] = {
     "configmap": {},
     "deployments": {"items": [controller()]},
     "clusterissuer": issuer("True", "dns01"),
+    "servicemonitors.monitoring.coreos.com": {"kind": "CustomResourceDefinition"},
+    "prometheusrules.monitoring.coreos.com": {"kind": "CustomResourceDefinition"},
+    "namespace": {"kind": "Namespace"},
 }
 
 
@@ -317,6 +320,16 @@ FAULTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], str]] = {
         {"daemonsets": {"items": [daemon_set("aws-node"), daemon_set("kube-proxy")]}},
         {},
         NO_POLICY_ENGINE,
+    ),
+    "no prometheus operator": (
+        {"servicemonitors.monitoring.coreos.com": {}, "prometheusrules.monitoring.coreos.com": {}},
+        {"monitoring.enabled": True},
+        "does not know servicemonitors and prometheusrules; install the Prometheus operator",
+    ),
+    "no namespace of prometheus": (
+        {"namespace": {}},
+        {"monitoring.enabled": True},
+        "there is no namespace monitoring, of which pods may read the metrics",
     ),
     "no pod identity agent": (
         {"list-addons": {"addons": []}, "describe-addon": NO_ADD_ON},
@@ -596,6 +609,12 @@ FINE: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], str]] = {
         "encrypted with 1111, which CloudWatch and RDS may use",
     ),
     "an issuer": ({}, ISSUER, "letsencrypt is ready"),
+    "a prometheus operator": ({}, {"monitoring.enabled": True}, "knows servicemonitors and prometheusrules"),
+    "a prometheus operator for haproxy alone": (
+        {"prometheusrules.monitoring.coreos.com": {}, "namespace": {}},
+        {"ingress.serviceMonitor": True},
+        "knows servicemonitors",
+    ),
     "an older aws command": (
         {"get-account-plan-state": "aws: error: argument command: Invalid choice"},
         {},

@@ -704,6 +704,24 @@ INGRESS = [
         "has release: kube prometheus; write a Kubernetes label",
     ),
     _on_eks(
+        "labels for monitoring that is off",
+        {"monitoring": {"labels": {"release": "prometheus"}}},
+        "monitoring.labels",
+        "is for monitoring, which is off; write enabled: true",
+    ),
+    _on_eks(
+        "a label of a rule that Kubernetes refuses",
+        {"monitoring": {"enabled": True, "labels": {"release": "kube prometheus"}}},
+        "monitoring.labels",
+        "has release: kube prometheus; write a Kubernetes label",
+    ),
+    _on_eks(
+        "a page of alerts with an anchor",
+        {"monitoring": {"enabled": True, "runbookUrl": "https://example.com/alerts.md#down"}},
+        "monitoring.runbookUrl",
+        "write the address of docs/alerts.md, without an anchor",
+    ),
+    _on_eks(
         "a scheme for a controller that we do not make",
         {"ingress": {"install": False, "scheme": "internal"}},
         "ingress.scheme",

@@ -26,6 +26,7 @@ from components.mlflow_database import MlflowDatabase
 from components.mlflow_release import MlflowRelease
 from components.postgres_alarms import PostgresAlarms
 from components.private_postgres import PrivatePostgres
+from components.site_alerts import SiteAlerts
 from tests.unit.harness import LDAP, MINIMAL, OIDC, Deployment, changed, deploy, plain
 from tests.unit.settings_values import Leaf, leaves
 
@@ -84,10 +85,17 @@ def test_a_setting_changes_what_it_is_for(pinned: Mapping[str, list[str]], leaf:
 
 # Defaults that are written in `settings` and in a component's arguments
 
-COMPONENTS = (ArtifactStore, DnsRecord, HaproxyIngress, MlflowDatabase, MlflowRelease, PostgresAlarms, PrivatePostgres)
+COMPONENTS = (
+    *(ArtifactStore, DnsRecord, HaproxyIngress, MlflowDatabase, MlflowRelease, PostgresAlarms, PrivatePostgres),
+    SiteAlerts,
+)
 LEAST = changed(
     MINIMAL,
-    {"mlflow.dnsZone": "example.com", "postgres": {"alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms"}},
+    {
+        "mlflow.dnsZone": "example.com",
+        "monitoring.enabled": True,
+        "postgres": {"alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms"},
+    },
 )
 """A stack with every component, in which no setting with a default is set."""
 EXISTING_CONTROLLER = {"ingress": {"install": False, "address": "controller.example.com"}}
@@ -130,6 +138,7 @@ def test_a_default_of_a_component_is_the_default_of_its_setting() -> None:
         {"mlflow.auth": {"mode": "ldap", "ldap": LDAP}},
         provider,
         {"ingress.proxyProtocol": False},
+        {"monitoring.enabled": False},
         EXISTING_CONTROLLER,
     )
     for config in (LEAST, *(changed(LEAST, changes) for changes in others)):

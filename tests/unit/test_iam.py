@@ -125,7 +125,8 @@ def _statements(deployment: Deployment) -> list[Any]:
 
 def test_the_role_for_dry_runs_has_every_kind_that_the_program_creates(dev: Deployment, prod: Deployment) -> None:
     made: dict[str, set[str]] = {}
-    for resource in (*dev.resources, *prod.resources):
+    watched = deploy(changed(MINIMAL, {"monitoring.enabled": True}))
+    for resource in (*dev.resources, *prod.resources, *watched.resources):
         match = re.fullmatch(r"kubernetes:([\w.]+)/\w+:(\w+)", resource.type)
         if match and match[2] != "Release" and not resource.read:
             plural = f"{match[2].lower()}s".replace("ys", "ies").replace("sss", "sses")

@@ -293,6 +293,8 @@ def test_an_example_in_a_message_is_a_value_that_is_taken(path: str, example: An
         config = changed(MINIMAL, {"ingress.install": False})
     elif path == "ingress.serviceMonitorLabels":
         config = changed(MINIMAL, {"ingress.serviceMonitor": True})
+    elif path.startswith("monitoring"):
+        config = changed(MINIMAL, {"monitoring.enabled": True})
     accepted(changed(config, {path: example}), {"mlflow", "postgres"})
 
 
