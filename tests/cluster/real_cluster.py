@@ -26,7 +26,7 @@ HOST = "mlflow.cluster.test"
 STACK = "cluster"
 SETTINGS = "mlflow-eks"
 _PREFIX = "CLUSTER_TEST_"
-_COUNTS = re.compile(r"^\s+\S*\s*(\d+) (created|updated|replaced|deleted|unchanged)\s*$", re.MULTILINE)
+_COUNTS = re.compile(r"^\s+[^\s\d]*\s*(\d+) (created|updated|replaced|deleted|unchanged)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def deployed(site: ClusterStack, certificate: tuple[Path, Path]) -> ClusterStack
 
 def _fails(site: ClusterStack, what: str, reason: str, **settings: object) -> None:
     """Deploy what cannot become ready. A line with the reason comes within a minute, and the old pod serves on."""
-    code, lines = site.watched_up(mlflow__timeoutSeconds=90, **settings)
+    code, lines = site.watched_up(mlflow__timeoutSeconds=60, **settings)
     text = "\n".join(f"{seconds:6.1f} {line}" for seconds, line in lines)
     print(text)
     assert code != 0, text
@@ -59,7 +59,7 @@ def test_a_password_that_the_database_does_not_know(deployed: ClusterStack) -> N
         admin.execute("ALTER ROLE mlflow_user PASSWORD 'another'")
     _fails(deployed, "password", r"password authentication failed", mlflow__auth__cacheSeconds=32)
     # The other role has a password of its own.
-    assert deployed.up(database__rotation=1)["updated"] >= 1
+    assert deployed.up(database__rotation=1, mlflow__timeoutSeconds=300)["updated"] >= 1
     assert deployed.get(SEARCH, login=deployed.login()).status == 200
 
 
