@@ -74,6 +74,8 @@ def account(context: str, address: str, folder: Path) -> Iterator[Account]:
             pods={name: value for name, value in credentials.items() if os.devnull not in value},
             environment={
                 **credentials,
+                # The stand-in writes down there which role a service account has.
+                "MLFLOW_EKS_STACK_DIR": str(folder),
                 "PULUMI_DEBUG_PROVIDERS": f"aws:{ports[1]}",
                 "PATH": f"{folder}:{os.environ['PATH']}",
             },
