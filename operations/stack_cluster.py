@@ -8,10 +8,14 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from components.haproxy_ingress import RELEASE as INGRESS
+from components.mlflow_release.names import RELEASE as MLFLOW
 from operations.mlflow_site import run_pulumi
 
 TIMEOUT = 20
 """Seconds for one request of kubectl."""
+_TIMEOUT_OF_LOST = 600
+"""Seconds that an operation on a release may take that the state does not have. It is the provider's and the settings' default."""
 _RELEASE = "kubernetes:helm.sh/v3:Release"
 _NAMESPACE = "kubernetes:core/v1:Namespace"
 _PROVIDER = "pulumi:providers:kubernetes"
@@ -74,6 +78,8 @@ class State:
     """Namespaces that the stack has created."""
     half_made: Sequence[Release]
     """Helm releases whose creation was interrupted, so that the state does not have them."""
+    lost: Sequence[Release]
+    """Helm releases that this program makes in these namespaces, and of which the state knows nothing. Most of them are not there."""
     being_created: Sequence[str]
     """Types of the resources whose creation was interrupted."""
     provider: dict[str, Any] | None
@@ -119,10 +125,13 @@ def read_state(stack: str, pulumi: str) -> State:
     releases = {str(release): release for release in _releases(known)}
     there = {str(release) for release in _releases(resources)}
     creating = [each["resource"] for each in pending if each["type"] == "creating"]
+    namespaces = [each["inputs"]["metadata"]["name"] for each in resources if each["type"] == _NAMESPACE]
+    possible = [Release(namespace, name, _TIMEOUT_OF_LOST) for namespace in namespaces for name in (INGRESS, MLFLOW)]
     return State(
         releases=list(releases.values()),
         half_made=[release for release in _releases(creating) if str(release) not in there],
-        namespaces=[each["inputs"]["metadata"]["name"] for each in resources if each["type"] == _NAMESPACE],
+        lost=[release for release in possible if str(release) not in releases],
+        namespaces=namespaces,
         being_created=[each["type"] for each in creating],
         provider=next((each["inputs"] for each in resources if each["type"] == _PROVIDER), None),
     )

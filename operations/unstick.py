@@ -204,6 +204,13 @@ def main() -> None:
                     print(free_release(kubectl, release, plugin_runs, unknown=release in state.half_made), flush=True)
                 except KubectlError as error:
                     raise SystemExit(f"{release}: {error}") from None
+            # Without its plugin, an engine ends in order, and writes nothing of what it was about to create.
+            for release in state.lost:
+                try:
+                    if revisions_of(kubectl, release):
+                        print(free_release(kubectl, release, plugin_runs, unknown=True), flush=True)
+                except KubectlError as error:
+                    raise SystemExit(f"{release}: {error}") from None
     others = bool(state.being_created) and not state.only_releases_are_being_created
     step = next_step(given.stack, release_half_made=bool(state.being_created), others_half_made=others)
     if given.github and not state.being_created:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ HOST = "mlflow.cluster.test"
 STACK = "cluster"
 SETTINGS = "mlflow-eks"
 _PREFIX = "CLUSTER_TEST_"
-_COUNTS = re.compile(r"^\s+\S*\s*(\d+) (created|updated|replaced|deleted|unchanged)\s*$", re.MULTILINE)
+_COUNTS = re.compile(r"^\s+[^\s\d]*\s*(\d+) (created|updated|replaced|deleted|unchanged)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,10 @@ class ClusterStack:
 
     place: Place
     folder: Path
+    cluster: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Settings that name the cluster. Default: its context of the kubeconfig."""
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Variables of each command of Pulumi, besides the environment of this process."""
 
     def create(self, **settings: Any) -> None:
         """Make the stack with its settings, named as for `up`. Nothing is deployed yet.
@@ -118,7 +122,7 @@ class ClusterStack:
         shutil.copy2(ROOT / "Pulumi.yaml", self.folder)
         self._pulumi("stack", "init", STACK, cwd=self.folder)
         self.set(
-            cluster__kubeContext=self.place.context,
+            **self.cluster or {"cluster__kubeContext": self.place.context},
             postgres__existing__host=host,
             postgres__existing__port=int(port),
             postgres__existing__adminUsername=self.place.user,
@@ -156,6 +160,14 @@ class ClusterStack:
                 *(word for pair in pairs for word in ("--plaintext", pair)),
             )
 
+    def unset(self, key: str) -> None:
+        """Drop a setting or a section.
+
+        Raises:
+            CommandError: there is none.
+        """
+        self._pulumi("config", "rm", *self._config, "--path", f"{SETTINGS}:{key}")
+
     def up(self, **settings: Any) -> dict[str, int]:
         """Change settings, deploy, and return how many resources were created, updated, replaced, deleted and unchanged.
 
@@ -164,6 +176,29 @@ class ClusterStack:
         """
         self.set(**settings)
         return _counts(self._pulumi("up", *self._config, "--yes", "--skip-preview"))
+
+    def watched_up(self, **settings: Any) -> tuple[int, list[tuple[float, str]]]:
+        """Change settings, deploy as `make deploy` does, and return the exit status, and each line with the seconds since the first.
+
+        Raises:
+            CommandError: Pulumi refused a setting.
+        """
+        self.set(**settings)
+        watch = [sys.executable, "-m", "operations.release_watch", "--stack", STACK, "--"]
+        words = ["pulumi", "--non-interactive", "--color=never", "up", *self._config, "--yes", "--skip-preview"]
+        lines: list[tuple[float, str]] = []
+        with subprocess.Popen(
+            [*watch, *words],
+            cwd=ROOT,
+            env=self._environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            began = time.monotonic()
+            for line in process.stdout or ():
+                lines.append((time.monotonic() - began, line.rstrip()))
+        return process.returncode, lines
 
     def refresh(self) -> dict[str, int]:
         """Compare the state with what is there, and return the numbers of resources as `up` does."""
@@ -323,6 +358,7 @@ class ClusterStack:
     def _environment(self) -> Mapping[str, str]:
         return {
             **os.environ,
+            **self.environment,
             "PULUMI_BACKEND_URL": f"file://{self.folder / 'backend'}",
             "PULUMI_CONFIG_PASSPHRASE_FILE": str(self.folder / "passphrase"),
             "PULUMI_SKIP_UPDATE_CHECK": "true",
@@ -371,10 +407,10 @@ def _plugins() -> Path:
     return Path(os.environ.get("PULUMI_HOME", "~/.pulumi")).expanduser() / "plugins"
 
 
-def site_certificate(site: ClusterStack, files: tuple[Path, Path]) -> None:
+def site_certificate(site: ClusterStack, files: tuple[Path, Path], namespace: str = "mlflow") -> None:
     """Give the site a certificate and its key."""
     made = site.kubectl(
-        *("-n", "mlflow", "create", "secret", "tls", "site-tls", "--dry-run=client", "-o", "yaml"),
+        *("-n", namespace, "create", "secret", "tls", "site-tls", "--dry-run=client", "-o", "yaml"),
         *(f"--cert={files[0]}", f"--key={files[1]}"),
     )
     site.kubectl("apply", "-f", "-", given=made)

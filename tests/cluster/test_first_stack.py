@@ -210,10 +210,29 @@ def test_the_host_moves(site: ClusterStack) -> None:
     site.up(mlflow__host=HOST)
 
 
+def test_another_class_of_load_balancer_replaces_the_controller(site: ClusterStack) -> None:
+    # Kubernetes refuses another class for a Service that exists.
+    site.set(ingress__loadBalancerClass="cluster.test/balancer")
+    assert "ingress-release" in site.changes()["replace"]
+    assert site.up()["replaced"] >= 1
+    (service,) = [one for one in site.objects("service", "haproxy") if one["spec"]["type"] == "LoadBalancer"]
+    assert service["spec"]["loadBalancerClass"] == "cluster.test/balancer"
+    assert site.get("/health").status == 200
+
+
+def test_another_namespace_is_done_as_the_preview_says(site: ClusterStack, certificate: tuple[Path, Path]) -> None:
+    site.set(mlflow__namespace="tracking")
+    assert {"mlflow-namespace", "mlflow-release"} <= set(site.changes()["replace"])
+    assert site.up()["replaced"] >= 2
+    assert site.kubectl("get", "namespace", "mlflow", "-o", "name", "--ignore-not-found") == ""
+    site_certificate(site, certificate, namespace="tracking")
+    assert site.get("/api/2.0/mlflow/experiments/search?max_results=1", login=site.login()).status == 200
+
+
 def test_destroy_leaves_nothing_but_the_resource_definitions_of_haproxy(site: ClusterStack) -> None:
     assert set(site.destroy()) == {"deleted"}
     left = kubectl(
-        site.place.context, "get", "namespaces", "mlflow", "haproxy", "-o", "name", "--ignore-not-found"
+        site.place.context, "get", "namespaces", "mlflow", "tracking", "haproxy", "-o", "name", "--ignore-not-found"
     ).stdout
     assert left == ""
     kinds = "clusterroles,clusterrolebindings,ingressclasses,persistentvolumes"

@@ -16,6 +16,22 @@ with mlflow.start_run() as run:
     mlflow.log_metric("loss", 0.25)
 print(run.info.run_id)
 """
+LARGE = """
+import hashlib, os, tempfile
+import mlflow
+
+with tempfile.TemporaryDirectory() as folder:
+    path = os.path.join(folder, "random.bin")
+    with open(path, "wb") as file:
+        for _ in range({size}):
+            file.write(os.urandom(2**20))
+    mlflow.set_experiment("large-{size}")
+    with mlflow.start_run() as run:
+        mlflow.log_artifact(path)
+    back = mlflow.artifacts.download_artifacts(f"runs:/{{run.info.run_id}}/random.bin", dst_path=os.path.join(folder, "back"))
+    digests = [hashlib.file_digest(open(name, "rb"), "sha256").hexdigest() for name in (path, back)]
+    print(digests[0] == digests[1], os.path.getsize(back))
+"""
 READ = """
 import mlflow
 (run,) = mlflow.search_runs(experiment_names=["before"], output_format="list")
@@ -42,6 +58,10 @@ def test_the_older_chart_changes_nothing_in_a_second_preview_and_keeps_to_its_ho
     assert older.get(search, login=older.login()).status == 200
 
 
+def test_a_run_with_a_large_artifact_comes_back_unchanged(older: ClusterStack) -> None:
+    assert older.client(LARGE.format(size=200), version="3.7.0") == f"True {200 * 2**20}"
+
+
 def test_an_upgrade_under_load_keeps_the_data_and_loses_almost_nothing(older: ClusterStack) -> None:
     run = older.client(WRITE, version="3.7.0")
     answer = send(older, "POST", "/api/2.0/mlflow/experiments/create", {"name": "load"}, older.login())
@@ -59,6 +79,14 @@ def test_an_upgrade_under_load_keeps_the_data_and_loses_almost_nothing(older: Cl
     assert older.changes() == {}
     # The migration takes locks, and PostgreSQL ends a request of the old server that waits for it in a circle.
     assert load.failed < 5
+
+
+def test_a_gigabyte_goes_up_and_comes_back(older: ClusterStack) -> None:
+    began = time.monotonic()
+    assert older.client(LARGE.format(size=1024)) == f"True {2**30}"
+    report("1 GB up and down on the cluster", f"{time.monotonic() - began:.0f} s")
+    (pod,) = older.objects("pod", "mlflow")
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
 
 
 def test_three_rotations_follow_each_other(older: ClusterStack) -> None:

@@ -53,7 +53,7 @@ class Machine:
         """Run the command, and return its status, what it printed, and the commands that changed something."""
         table = {
             "pulumi": [(["export"], {"deployment": self.state}), (["refresh"], self.refresh)],
-            "kubectl": [(["get"], "\n".join(self.secrets))],
+            "kubectl": [(["get", "owner=helm,name=mlflow"], "\n".join(self.secrets)), (["get"], "")],
         }
         file = self.folder / "answers.json"
         file.write_text(json.dumps(table))
@@ -112,6 +112,16 @@ def test_a_killed_upgrade_is_freed_and_the_next_command_named(tmp_path: Path) ->
     assert "pulumi up --refresh --stack dev" in said
     assert [line.split(" ", 1)[0] for line in changes] == ["pulumi", "kubectl"]
     assert changes[1].endswith("-n mlflow delete secret sh.helm.release.v1.mlflow.v2")
+
+
+# Without its plugin, an engine ends in order: no lock, and no interrupted operation in the state.
+def test_an_installation_of_which_the_state_knows_nothing_is_freed(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, state(), ["sh.helm.release.v1.mlflow.v1 1 pending-install"])
+    code, said, changes = machine.run()
+    assert code == 0, said
+    assert "mlflow/mlflow: was pending-install. Helm has forgotten revision 1; what runs is as it was." in said
+    assert "pulumi up --refresh --stack dev" in said
+    assert any(line.endswith("-n mlflow delete secret sh.helm.release.v1.mlflow.v1") for line in changes)
 
 
 # A plugin that goes on without its engine finishes the installation, and the state does not hear of it.
@@ -199,5 +209,7 @@ def test_a_plugin_that_never_ends_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     ids=["the usual file", "a file that a variable names"],
 )
 def test_kubectl_asks_the_cluster_of_the_state(inputs: dict[str, Any], arguments: Sequence[str]) -> None:
-    with State(releases=[], namespaces=[], half_made=[], being_created=[], provider=inputs).kubectl() as kubectl:
+    with State(
+        releases=[], namespaces=[], half_made=[], lost=[], being_created=[], provider=inputs
+    ).kubectl() as kubectl:
         assert kubectl.cluster == arguments
