@@ -101,7 +101,9 @@ def measure(stack: LocalStack, mib: int, endpoint: str | None, say: Callable[[st
         # MLflow's default is 500 MiB: smaller files go up through the pods, whatever the setting.
         "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": str(mib * MIB // AT_A_TIME),
     }
-    off: dict[str, str] = dict.fromkeys(("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"), "false")
+    off: dict[str, str] = dict.fromkeys(
+        ("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"), "false"
+    )
     through, bucket = f"mlflow-artifacts:/{place}/bench", release.values["artifactRoot"]["s3"]["bucket"]
     # Each mode of the pods once, because a change replaces them.
     modes: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
