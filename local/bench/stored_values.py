@@ -34,7 +34,7 @@ REPEATS = 5
 TABLES = ("metrics", "latest_metrics", "runs", "params", "tags", "trace_info", "spans")
 
 Costs = Mapping[str, float]
-"""What was measured to seconds, or to bytes where the name says so."""
+"""Cost to its seconds, or to its bytes where the name says so."""
 
 
 def measure(stack: LocalStack, say: Callable[[str], None], runs: int = RUNS) -> dict[int, Costs]:
