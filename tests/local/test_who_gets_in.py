@@ -492,11 +492,15 @@ def family(pid: int) -> set[int]:
     return {pid}.union(*(family(int(child)) for child in children))
 
 
-def test_haproxy_listens_on_the_two_published_ports_and_nothing_else(default_site: Site) -> None:
+def test_haproxy_listens_on_the_two_published_ports_and_that_of_its_metrics_and_nothing_else(
+    default_site: Site,
+) -> None:
     stack = default_site.stack
     (haproxy,) = (one for one in Supervisor(stack.folder).list() if "kubernetes-ingress" in one.name)
     assert haproxy.pid
-    assert listening(family(haproxy.pid)) == {("127.0.0.1", stack.http_port), ("127.0.0.1", stack.https_port)}
+    metrics = Supervisor(stack.folder).free_port(f"{haproxy.name}.stat")
+    ports = {stack.http_port, stack.https_port, metrics}
+    assert listening(family(haproxy.pid)) == {("127.0.0.1", port) for port in ports}
 
 
 def test_everything_listens_on_loopback_only(default_site: Site) -> None:
