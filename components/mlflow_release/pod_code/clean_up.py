@@ -134,6 +134,10 @@ class CleanUp:
             # MLflow does not mark them as deleted with their experiment.
             for model in session.query(SqlLoggedModel).filter_by(experiment_id=experiment_id):
                 self._delete_files(model.artifact_location, model.model_id)
+                session.delete(model)
+            # MLflow 3.7.0 would delete the experiment before the tags of its models, which name it.
+            session.flush()
+            session.expire(experiment)
             session.delete(experiment)
         return True
 
