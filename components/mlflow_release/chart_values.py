@@ -11,19 +11,11 @@ from .arguments import MlflowReleaseArgs
 from .ingress import ingress_values, threads
 from .login_code import CONFIG_MAP, FOLDER, VOLUME, LoginCode
 from .names import ADMIN_SECRET, DATABASE_SECRET, KEYS_SECRET, OIDC_SECRET, POD_LABELS, RELEASE, SERVICE_ACCOUNT
+from .pod_security import POD_SECURITY
 
 GATEWAY_PROVIDERS = "openai,azure,anthropic,gemini,mistral,groq,deepseek,xai,openrouter"
 """Providers of models whose requests go through aiohttp, which `pod_code/outgoing.py` guards. Others bring a client of their own."""
 ARTIFACT_VOLUME = "/mlartifacts"
-POD_SECURITY = {
-    "runAsNonRoot": True,
-    "runAsUser": 1001,
-    "runAsGroup": 1001,
-    "fsGroup": 1001,
-    "fsGroupChangePolicy": "OnRootMismatch",
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-"""Security context of every pod with MLflow's image."""
 
 
 def mlflow_values(args: MlflowReleaseArgs, code: LoginCode | None, checksum: pulumi.Input[str]) -> dict[str, Any]:

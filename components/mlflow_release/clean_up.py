@@ -7,10 +7,11 @@ import pulumi_kubernetes as kubernetes
 
 from . import database_access
 from .arguments import MlflowReleaseArgs
-from .chart_values import POD_SECURITY, server_image
+from .chart_values import server_image
 from .login_code import CODE
 from .names import CLEAN_UP, CLEAN_UP_LABELS, SERVICE_ACCOUNT
 from .network_policy import clean_up_policy
+from .pod_security import CONTAINER_SECURITY, POD_SECURITY
 
 _FOLDER = "/etc/mlflow-clean-up"
 _CODE_FILE = "clean_up.py"
@@ -73,7 +74,7 @@ def _pod(args: MlflowReleaseArgs) -> Any:
         {"name": "code", "configMap": {"name": CLEAN_UP}},
         # MLflow's archival and boto3 write here.
         {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
-        *[volume for volume in database_access.volumes(args) if volume["name"] != "migration"],
+        *database_access.ca_volumes(args),
     ]
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
@@ -92,7 +93,7 @@ def _pod(args: MlflowReleaseArgs) -> Any:
                     "requests": {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "100Mi"},
                     "limits": {"memory": "512Mi", "ephemeral-storage": "2Gi"},
                 },
-                "securityContext": database_access.CONTAINER_SECURITY,
+                "securityContext": CONTAINER_SECURITY,
                 "volumeMounts": [
                     {"name": "code", "mountPath": _FOLDER, "readOnly": True},
                     {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 -- in the container

@@ -10,14 +10,9 @@ from typing import Any
 
 from .arguments import MlflowReleaseArgs
 from .names import DATABASE_CA, DATABASE_SECRET, RELEASE
+from .pod_security import CONTAINER_SECURITY
 
 CA_FILE = "ca.pem"
-CONTAINER_SECURITY = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "readOnlyRootFilesystem": True,
-}
-"""Security context of a container that runs the image without the server, which is what the label ``restricted`` asks for."""
 _FOLDER = "/etc/mlflow-database"
 # The chart's own container is not told any of the variables below.
 _MIGRATE = (
@@ -34,11 +29,15 @@ def proof(args: MlflowReleaseArgs) -> dict[str, str]:
 
 
 def volumes(args: MlflowReleaseArgs) -> list[dict[str, Any]]:
-    """Return the volumes that the containers below mount."""
-    found: list[dict[str, Any]] = [{"name": "migration", "emptyDir": {}}]
-    if args.database.ca_certificates is not None:
-        found.append({"name": DATABASE_CA, "configMap": {"name": DATABASE_CA}})
-    return found
+    """Return the volumes that the server's pod mounts."""
+    return [{"name": "migration", "emptyDir": {}}, *ca_volumes(args)]
+
+
+def ca_volumes(args: MlflowReleaseArgs) -> list[dict[str, Any]]:
+    """Return the volume with the authority's certificates, if there are any."""
+    if args.database.ca_certificates is None:
+        return []
+    return [{"name": DATABASE_CA, "configMap": {"name": DATABASE_CA}}]
 
 
 def ca_mounts(args: MlflowReleaseArgs) -> list[dict[str, Any]]:

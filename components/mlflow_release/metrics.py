@@ -10,8 +10,8 @@ from typing import Any
 import pulumi_kubernetes as kubernetes
 
 from .arguments import MetricsArgs
-from .database_access import CONTAINER_SECURITY
 from .names import METRICS_PORT, POD_LABELS, RELEASE
+from .pod_security import CONTAINER_SECURITY
 
 FOLDER = "/metrics"
 """Folder of the workers' files in the pod."""

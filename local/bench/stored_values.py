@@ -10,12 +10,11 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
-from local import aws_account, tools
+from local import aws_account, paths, tools
 from local.bench.stored_runs import METRICS, SEARCHES, connected, store_runs, times_of_search
 from local.bench.workloads import experiment
 from local.http_load import database_login, send
@@ -133,16 +132,13 @@ def _login(stack: LocalStack) -> dict[str, str]:
 
 def _purge(stack: LocalStack) -> float:
     """Return the seconds of a pass of the clean-up over the deleted long run."""
-    code = Path("components/mlflow_release/pod_code/clean_up.py").read_text()
+    code = (paths.CHECKOUT / "components" / "mlflow_release" / "pod_code" / "clean_up.py").read_text(encoding="utf-8")
     bucket = stack.resources()["artifacts-bucket"]["outputs"]["bucket"]
     endpoint = f"http://{aws_account.ADDRESS}:{Supervisor(stack.folder).free_port(aws_account.PROCESS)}"
     environment = {
         "PATH": os.defpath,
         "HOME": str(stack.folder),
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_DEFAULT_REGION": aws_account.REGION,
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
+        **aws_account.credentials(endpoint),
         "CLEAN_UP_FILES": f"s3://{bucket}/mlflow",
         # Whatever is deleted already.
         "CLEAN_UP_DELETED_DAYS": "1",

@@ -23,6 +23,12 @@ class Address:
     port: int
 
 
+def namespace_of_mlflow(state: State) -> str:
+    """Return the namespace of MLflow's release."""
+    (release,) = (found for found in state.releases if found.name == "mlflow")
+    return release.namespace
+
+
 def seen_by_mlflow(state: State, addresses: Sequence[Address], moment: datetime) -> list[Seen]:
     """Look at databases from inside a pod of MLflow, with the pod's own login.
 
@@ -35,16 +41,14 @@ def seen_by_mlflow(state: State, addresses: Sequence[Address], moment: datetime)
         MissingError: the pod, a database or MLflow refuses.
     """
     found: list[Seen] = []
-    (release,) = (found for found in state.releases if found.name == "mlflow")
+    namespace = namespace_of_mlflow(state)
     with state.kubectl() as kubectl:
         for address in addresses:
             other = ["env", f"PGHOST={address.host}", f"PGPORT={address.port}"]
             look = ["python", "-c", LOOK, str(int(moment.timestamp() * 1000))]
             try:
                 # A pod that is short of CPU takes a while to load MLflow.
-                said = replace(kubectl, seconds=120)(
-                    "-n", release.namespace, "exec", "deploy/mlflow", "--", *other, *look
-                )
+                said = replace(kubectl, seconds=120)("-n", namespace, "exec", "deploy/mlflow", "--", *other, *look)
             except KubectlError as error:
                 raise MissingError(f"MLflow cannot read {address.host}: {error}") from None
             found.append(json.loads(said.splitlines()[-1]))

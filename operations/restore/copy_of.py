@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -122,14 +122,12 @@ def restore(aws: Aws, instance: Mapping[str, Any], name: str, source: Source, ta
     aws("rds", "restore-db-instance-to-point-in-time", *of, *when, *same)
 
 
-def wait(aws: Aws, name: str, say: Callable[[str], None], pause: Callable[[float], object] = time.sleep) -> Address:
-    """Wait until an instance is available, and return its address.
+def wait(aws: Aws, name: str) -> Address:
+    """Wait until an instance is available, print each new status, and return its address.
 
     Args:
         aws: the stack's account.
         name: identifier of the instance.
-        say: gets the status whenever it is another one.
-        pause: waits for a number of seconds.
 
     Raises:
         MissingError: it does not come up, or AWS refused.
@@ -139,14 +137,14 @@ def wait(aws: Aws, name: str, say: Callable[[str], None], pause: Callable[[float
         found = described(aws, name)
         if found and found["DBInstanceStatus"] != status:
             status = found["DBInstanceStatus"]
-            say(f"{name}: {status}")
+            print(f"{name}: {status}", flush=True)
         if found and status == "available":
             return address(found)
         if status in ("failed", "incompatible-restore", "incompatible-parameters", "incompatible-network"):
             raise MissingError(
                 f"{name} is {status}; see its events: aws rds describe-events --source-identifier {name} --source-type db-instance"
             )
-        pause(POLL)
+        time.sleep(POLL)
     raise MissingError(f"{name} is still {status} after {LONGEST // 3600} hours; delete it, or go on by hand")
 
 

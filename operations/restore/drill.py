@@ -41,7 +41,7 @@ def drill(stack: str, source: copy_of.Source, pulumi: str, aws_command: str) -> 
     print(f"restoring {identifier} as of {moment:%Y-%m-%d %H:%M:%S} UTC into {name}", flush=True)
     copy_of.restore(aws, instance, name, source, {"Purpose": "restore drill"})
     try:
-        address = copy_of.wait(aws, name, lambda said: print(said, flush=True))
+        address = copy_of.wait(aws, name)
         restored = time.monotonic() - begun
         in_use, copy = seen_by_mlflow(state, [copy_of.address(instance), address], moment)
     finally:

@@ -7,7 +7,6 @@ one only.
 
 import json
 import time
-from collections.abc import Callable
 from typing import Any
 
 from operations import aws_cli
@@ -16,13 +15,13 @@ from operations.checks import MissingError
 from operations.mlflow_site import run_pulumi
 from operations.prices import INSTANCE
 from operations.restore import copy_of
-from operations.restore.comparison import seen_by_mlflow, table
+from operations.restore.comparison import namespace_of_mlflow, seen_by_mlflow, table
 from operations.restore.drill import arguments, source_of
 from operations.stack_cluster import KubectlError, State, read_state
 from operations.stack_file import config
 
 
-def rename(aws: Aws, old: str, new: str, say: Callable[[str], None]) -> None:
+def rename(aws: Aws, old: str, new: str) -> None:
     """Give an instance another name, and wait until it answers under it.
 
     Raises:
@@ -30,7 +29,7 @@ def rename(aws: Aws, old: str, new: str, say: Callable[[str], None]) -> None:
     """
     names = ["--db-instance-identifier", old, "--new-db-instance-identifier", new]
     aws("rds", "modify-db-instance", *names, "--apply-immediately")
-    copy_of.wait(aws, new, say)
+    copy_of.wait(aws, new)
 
 
 def with_id(exported: str, resource_id: str) -> str:
@@ -48,18 +47,14 @@ def take_into_use(aws: Aws, stack: str, pulumi: str, instance: dict[str, Any], c
         MissingError: AWS refused. The message says what to do.
         SystemExit: pulumi failed.
     """
-
-    def say(said: str) -> None:
-        print(said, flush=True)
-
     name = instance["DBInstanceIdentifier"]
     number = 1
     while copy_of.described(aws, f"{name}-old{number}"):
         number += 1
     old = f"{name}-old{number}"
-    rename(aws, name, old, say)
+    rename(aws, name, old)
     try:
-        rename(aws, copy, name, say)
+        rename(aws, copy, name)
     except MissingError as error:
         raise MissingError(
             f"{error}. The database in use is {old} now and no pod reaches it; to go back: aws rds modify-db-instance "
@@ -76,9 +71,8 @@ def take_into_use(aws: Aws, stack: str, pulumi: str, instance: dict[str, Any], c
 
 def restart(state: State) -> None:
     """Replace the pods of MLflow, whose connections still lead to the old instance."""
-    (release,) = (found for found in state.releases if found.name == "mlflow")
     with state.kubectl() as kubectl:
-        kubectl("-n", release.namespace, "rollout", "restart", "deployment/mlflow")
+        kubectl("-n", namespace_of_mlflow(state), "rollout", "restart", "deployment/mlflow")
 
 
 def main() -> None:
@@ -98,7 +92,7 @@ def main() -> None:
         moment = copy_of.moment_of(aws, instance, source)
         if copy_of.described(aws, copy) is None:
             copy_of.restore(aws, instance, copy, source, {"Purpose": "restore"})
-        address = copy_of.wait(aws, copy, lambda said: print(said, flush=True))
+        address = copy_of.wait(aws, copy)
         print(
             f"\nas of {moment:%Y-%m-%d %H:%M:%S} UTC\n\n{table(*seen_by_mlflow(state, [copy_of.address(instance), address], moment))}\n"
         )

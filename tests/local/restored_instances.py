@@ -55,7 +55,7 @@ def move(old: str, new: str, version: str) -> None:
 def aws(arguments: list[str]) -> str:
     endpoint = f"http://{aws_account.ADDRESS}:{Supervisor(paths.stack_dir()).free_port(aws_account.PROCESS)}"
     answer = json.loads(run(endpoint, arguments))
-    given = dict(zip(arguments[::1], [*arguments[1:], ""], strict=True))
+    given = dict(zip(arguments, [*arguments[1:], ""], strict=True))
     instance = answer.get("DBInstance", {})
     match arguments[1]:
         case "restore-db-instance-to-point-in-time":

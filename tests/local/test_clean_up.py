@@ -142,7 +142,7 @@ class Site:
         python = tools.mlflow_python(self.mlflow)
         environment = {"PATH": f"{python.parent}:/usr/bin:/bin", "HOME": str(folder), "PYTHONWARNINGS": "ignore"}
         endpoint = f"http://{aws_account.ADDRESS}:{Supervisor(self.stack.folder).free_port(aws_account.PROCESS)}"
-        environment |= {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+        environment |= aws_account.credentials(endpoint)
         for variable in container["env"]:
             secret = variable.get("valueFrom", {}).get("secretKeyRef")
             environment[variable["name"]] = (

@@ -129,7 +129,7 @@ def test_an_instance_that_cannot_be_restored_ends_the_wait() -> None:
     account = Account("db")
     account.instances["db"]["DBInstanceStatus"] = "incompatible-restore"
     with pytest.raises(MissingError, match="describe-events"):
-        copy_of.wait(account, "db", print)
+        copy_of.wait(account, "db")
 
 
 def test_a_copy_with_fewer_runs_or_other_values_lacks_them_and_one_with_more_does_not() -> None:
