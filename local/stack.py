@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from ssl import CERT_NONE, SSLContext, create_default_context
 from typing import Any
@@ -54,6 +54,9 @@ class LocalStack:
     """Loopback port of the Ingress for HTTP."""
     https_port: int
     """Loopback port of the Ingress for HTTPS."""
+    _answers: dict[tuple[tuple[str, ...], int], str] = field(
+        default_factory=dict[tuple[tuple[str, ...], int], str], init=False, repr=False, compare=False
+    )
 
     @property
     def url(self) -> str:
@@ -159,7 +162,7 @@ class LocalStack:
         Raises:
             CommandError: the stack has no state that can be read.
         """
-        return json.loads(self.pulumi("stack", "output", "--json", "--show-secrets").stdout)
+        return json.loads(self._of_state("output", "--json"))
 
     def resources(self) -> dict[str, dict[str, Any]]:
         """Return the resources of the state by logical name, secrets unencrypted.
@@ -167,8 +170,16 @@ class LocalStack:
         Raises:
             CommandError: the stack has no state that can be read.
         """
-        exported = json.loads(self.pulumi("stack", "export", "--show-secrets").stdout)
+        exported = json.loads(self._of_state("export"))
         return {resource["urn"].rsplit("::", 1)[-1]: resource for resource in exported["deployment"]["resources"]}
+
+    def _of_state(self, *command: str) -> str:
+        """Return the answer of `pulumi stack`, secrets unencrypted. Each takes the CLI a second, so it is asked once for each state."""
+        state = Engine(self.folder).state
+        version = (command, state.stat().st_mtime_ns if state.exists() else 0)
+        if version not in self._answers:
+            self._answers[version] = self.pulumi("stack", *command, "--show-secrets").stdout
+        return self._answers[version]
 
     def password(self) -> str:
         """Return the administrator's password."""

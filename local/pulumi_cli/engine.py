@@ -81,7 +81,7 @@ class Engine:
 
     def exists(self) -> bool:
         """Return True if there is a stack."""
-        return self._state.exists()
+        return self.state.exists()
 
     def readable(self) -> bool:
         """Return True if the state can be decrypted: the passphrase and the salt are there."""
@@ -221,13 +221,14 @@ class Engine:
         }
 
     def _latest(self) -> dict[str, Any]:
-        return json.loads(self._state.read_text())["checkpoint"].get("latest") or {}
+        return json.loads(self.state.read_text())["checkpoint"].get("latest") or {}
 
     def _resources(self) -> list[dict[str, Any]]:
         return self._latest().get("resources") or []
 
     @property
-    def _state(self) -> Path:
+    def state(self) -> Path:
+        """File of the stack's state, which need not exist."""
         return self.folder / "backend" / ".pulumi" / "stacks" / PROJECT / f"{STACK}.json"
 
     @property
