@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from datetime import datetime
 
 from local import paths
-from local.bench import program, report, serving, soak, stored_runs, stored_values, transfers
+from local.bench import pages, program, report, serving, soak, stored_runs, stored_values, transfers
 from local.charts.mlflow import APP_VERSIONS
 from local.stack import LocalStack, free_ports
 
@@ -79,6 +79,9 @@ def _on_a_stack(stack: LocalStack, parts: Sequence[str], options: argparse.Names
         stack.up(mlflow__workers=serving.DEFAULT_WORKERS)
         hour = soak.soak(stack, options.minutes, say)
         report.write("soak", report.endurance(hour, soak.overload(stack, 60, say)), command)
+    if "pages" in parts:
+        stack.up(mlflow__workers=serving.DEFAULT_WORKERS)
+        report.write("pages", pages.lines(pages.measure(stack, 3 * options.rounds, say)), command)
     if "transfers" in parts:
         stack.up(mlflow__workers=serving.DEFAULT_WORKERS)
         before = os.getloadavg()[0]

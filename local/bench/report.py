@@ -31,6 +31,7 @@ TITLES = {
     "stored-runs": "Stored runs",
     "stored-values": "Stored values",
     "soak": "Soak",
+    "pages": "Pages in a browser",
     "transfers": "Transfers",
 }
 """Part to its title, in the order of the report."""

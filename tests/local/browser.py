@@ -1,28 +1,15 @@
 """A real browser, logged in to a local stack."""
 
 import contextlib
-import hashlib
 import json
-import shutil
-from base64 import b64encode
 from collections.abc import Generator
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.sync_api import Page, sync_playwright
 
+from local.browser import CHROMIUM, OPTIONS, trusting
 from local.stack import LocalStack, basic
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 in_a_browser = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"
@@ -56,9 +43,7 @@ class Visitor:
     """
 
     def __init__(self, stack: LocalStack) -> None:
-        certificate = x509.load_pem_x509_certificate((stack.folder / "site.crt").read_bytes())
-        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        self._trusted = f"--ignore-certificate-errors-spki-list={b64encode(hashlib.sha256(key).digest()).decode()}"
+        self._trusted = trusting(stack.folder / "site.crt")
         self._stack = stack
         self._login = basic(("admin", stack.password()))
         self._exit = contextlib.ExitStack()

@@ -20,12 +20,12 @@ from playwright.sync_api import sync_playwright
 
 from components.site_alerts import SiteAlertsArgs
 from components.site_alerts.dashboard import panels
+from local.browser import CHROMIUM, OPTIONS
 from local.http_load import Load, Request, Script, over_and_over
 from local.stack import LocalStack, free_ports, new_stack
 from local.supervisor.client import Supervisor
 from local.supervisor.spec import ProcessSpec
 from tests.docs_commands import block, blocks
-from tests.local.browser import CHROMIUM, OPTIONS
 from tests.local.conftest import SCREENSHOTS
 from tests.local.docs_shell import Shell
 from tests.prometheus import Prometheus, needs_prometheus, running

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from local.bench import commands, report, soak
+from local.bench import commands, pages, report, soak
 from local.bench.program import Pair
 from local.bench.serving import CHART, CONFIGURATIONS, DEFAULT, NO_LOGIN, Row, Window
 from local.bench.stored_runs import SEARCHES, Growth
@@ -121,3 +121,8 @@ def test_each_way_of_a_file_is_held_against_the_plain_client_with_as_many_files(
     assert "Load average of the machine 3.1 at the start and 2.0 at the end." in said
     assert f"| {DIRECT} | 1 x 1024 MiB | 90 | 100 | 0.90 / 0.50 | 40 | 250 | 1 |" in said
     assert f"| {DIRECT} | 8 x 128 MiB | 90 | 100 | 0.11 / 0.50 | 40 | 250 | 1 |" in said
+
+
+def test_a_page_on_the_site_is_held_against_the_same_page_of_mlflow_alone() -> None:
+    said = pages.lines([pages.View("a run, cold", site=[1.1, 1.2, 9.0], alone=[0.9, 1.0, 1.1])])
+    assert "| a run, cold | 1.20 (1.10-9.00) | 1.00 (0.90-1.10) | **1.20** |" in said
