@@ -355,7 +355,6 @@ def new_stack(name: str) -> Generator[LocalStack]:
     try:
         yield stack
     finally:
-        stack.command("down", ok=False)
         stack.command("down", "--force", ok=False)
         shutil.rmtree(stack.folder, ignore_errors=True)
 
