@@ -24,6 +24,8 @@ UNTAGGABLE = {"Record", "RolePolicy", "RolePolicyAttachment"}
 EVERYWHERE = {"0.0.0.0/0", "::/0"}
 ENCRYPTED = {"require", "verify-ca", "verify-full"}
 """Values of `sslmode` that always encrypt."""
+TRANSFERS = {"s3:GetObject", "s3:PutObject"}
+"""Actions of an address that a client gets."""
 RECOMMENDED_TLS = {
     "ELBSecurityPolicy-TLS13-1-2-Res-2021-06",
     "ELBSecurityPolicy-TLS13-1-2-Res-FIPS-2023-04",
@@ -235,6 +237,17 @@ def permissions_name_actions_and_resources(deployment: Deployment) -> Verdicts:
                 for statement in allowed
             ),
         )
+
+
+@_check("signed-addresses")
+def an_address_that_the_pods_sign_is_denied_what_a_transfer_does_not_need(deployment: Deployment) -> Verdicts:
+    signed = {"s3:authType": "REST-QUERY-STRING"}
+    for policy, document in _policies(deployment, "aws:iam/rolePolicy:RolePolicy", "policy"):
+        denied = [statement for statement in document["Statement"] if statement["Effect"] == "Deny"]
+        for_signed = [one for one in denied if signed in one["Condition"].values()]
+        everything = [one for one in for_signed if one.get("Action") == "s3:*" and len(one["Condition"]) == 1]
+        beyond_transfers = [one for one in for_signed if set(one.get("NotAction", ["*"])) <= TRANSFERS]
+        yield policy, bool(everything or beyond_transfers)
 
 
 @_check("principals")

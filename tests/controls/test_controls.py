@@ -138,6 +138,7 @@ OWN_BROKEN: Sequence[tuple[str, str, Callable[[Inputs], Any]]] = [
     ("S3.10", "artifacts-bucket-lifecycle", at("rules/0/status", "Disabled")),
     ("IAM.21", "artifacts-policy", at("policy/Statement/1/Action", ["s3:Get*"])),
     ("IAM.21", "artifacts-policy", at("policy/Statement/0/Resource", "arn:aws:s3:::*")),
+    ("signed-addresses", "artifacts-policy", at("policy/Statement/2/Action", "s3:PutObject")),
     ("principals", "artifacts-role", at("assumeRolePolicy/Statement/0/Principal", {"AWS": ["*"]})),
     ("principals", "artifacts-bucket-tls-only", at("policy/Statement/0/Effect", "Allow")),
     ("confused-deputy", "artifacts-role", at("assumeRolePolicy/Statement/0/Condition", {})),
