@@ -196,25 +196,27 @@ def test_a_release_that_helm_was_killed_at_is_freed_as_the_page_says(
 
 
 @pytest.mark.parametrize(
-    ("word", "delete"),
+    ("place", "delete"),
     [
-        ("mlflow experiments restore", "client.delete_experiment(run.info.experiment_id)"),
-        ("mlflow runs restore", "client.delete_run(run.info.run_id)"),
+        (
+            ("docs/backup-and-restore.md", "mlflow experiments restore"),
+            "client.delete_experiment(run.info.experiment_id)",
+        ),
+        (("docs/backup-and-restore.md", "mlflow runs restore"), "client.delete_run(run.info.run_id)"),
     ],
 )
 def test_what_was_deleted_is_restored_by_mlflows_own_client(
-    site: LocalStack, shell: Shell, word: str, delete: str
+    site: LocalStack, shell: Shell, place: tuple[str, str], delete: str
 ) -> None:
     start = "import mlflow; mlflow.set_experiment('deleted'); run = mlflow.start_run(); mlflow.end_run(); client = mlflow.MlflowClient()"
     experiment, run = site.client(f"{start}; {delete}; print(run.info.experiment_id, run.info.run_id)").split()
     ids = {"12": experiment, "0123456789abcdef0123456789abcdef": run}
     search, restore = (
-        re.sub(rf"\b({'|'.join(ids)})\b", lambda found: ids[found[0]], command)
-        for command in block("docs/backup-and-restore.md", word).to_run()
+        re.sub(rf"\b({'|'.join(ids)})\b", lambda found: ids[found[0]], command) for command in block(*place).to_run()
     )
     lines = shell.run("make up").stdout.partition("For an MLflow client")[2].splitlines()
     login = [line for line in lines if line.startswith("export ")]
-    assert ("deleted" if "experiments" in word else run) in shell.run(*login, search).stdout
+    assert ("deleted" if "experiments" in search else run) in shell.run(*login, search).stdout
     shell.run(*login, restore)
     assert run in site.client(f"import mlflow; print([*mlflow.search_runs([{experiment!r}])['run_id']])")
 
