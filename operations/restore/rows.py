@@ -14,42 +14,29 @@ from typing import Any
 
 import sqlalchemy
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from sqlalchemy.dialects import postgresql
 
 FIND = "SELECT * FROM experiments WHERE name = :given OR CAST(experiment_id AS text) = :given ORDER BY name = :given DESC LIMIT 1"
 IN_THE_WAY = "SELECT experiment_id, name, lifecycle_stage FROM experiments WHERE experiment_id = :id OR name = :name"
 
 
-def conditions(metadata: sqlalchemy.MetaData, experiment: int) -> tuple[dict[str, str], list[str]]:
-    """Return the condition for the rows of an experiment, by table, parents first; and the tables that link and own nothing."""
+def conditions(metadata: sqlalchemy.MetaData, experiment: int) -> dict[str, str]:
+    """Return the condition for the rows of an experiment, by table, parents first.
+
+    A table is one of these if all of its foreign keys lead to others of these. What links runs with datasets, models or traces has none,
+    and MLflow leaves it in place when the experiment goes.
+    """
     found = {"experiments": f"experiment_id = {experiment}"}
-    _add_children(metadata, found)
-    owned = len(found)
-    # Links between runs, models, datasets and traces have no foreign keys.
-    keys = {name: metadata.tables[name].primary_key.columns.keys() for name in found if name != "experiments"}
-    ids = " UNION ALL ".join(
-        f"SELECT CAST({key[0]} AS text) FROM {name} WHERE {found[name]}" for name, key in keys.items() if len(key) == 1
-    )
-    for name, table in metadata.tables.items():
-        if {"source_id", "destination_id"} <= {*table.columns.keys()} and name not in found:
-            found[name] = f"source_id IN ({ids}) OR destination_id IN ({ids})"
-    _add_children(metadata, found)
-    return found, [*found][owned:]
-
-
-def _add_children(metadata: sqlalchemy.MetaData, found: dict[str, str]) -> None:
-    """Add the tables all of whose foreign keys lead to tables that are there already."""
     for table in metadata.sorted_tables:
         keys = [*table.foreign_key_constraints]
         # A row that only loses its link when the other one is deleted was not deleted with it.
         owners = [key for key in keys if key.ondelete != "SET NULL"]
-        if table.name in found or not owners or not all(key.referred_table.name in found for key in keys):
-            continue
-        found[table.name] = " AND ".join(
-            f"({', '.join(key.column_keys)}) IN (SELECT {', '.join(one.column.name for one in key.elements)} "
-            f"FROM {key.referred_table.name} WHERE {found[key.referred_table.name]})"
-            for key in owners
-        )
+        if owners and all(key.referred_table.name in found for key in keys):
+            found[table.name] = " AND ".join(
+                f"({', '.join(key.column_keys)}) IN (SELECT {', '.join(one.column.name for one in key.elements)} "
+                f"FROM {key.referred_table.name} WHERE {found[key.referred_table.name]})"
+                for key in owners
+            )
+    return found
 
 
 def refusal(copy: sqlalchemy.Connection, here: sqlalchemy.Connection, given: str, found: Any) -> str:
@@ -78,21 +65,10 @@ def bring(copy: sqlalchemy.Connection, here: sqlalchemy.Connection, experiment: 
     """Bring the rows over, and return their numbers by table."""
     metadata = sqlalchemy.MetaData()
     metadata.reflect(copy)
-    wanted, links = conditions(metadata, experiment)
+    quote = copy.dialect.identifier_preparer.quote
     counts: dict[str, int] = {}
-    for name, condition in wanted.items():
-        table = metadata.tables[name]
-        if name in links:
-            # Nothing deletes them with what they link, so some are there still.
-            rows = [
-                dict(row) for row in copy.execute(sqlalchemy.text(f"SELECT * FROM {name} WHERE {condition}")).mappings()
-            ]
-            if rows:
-                here.execute(postgresql.insert(table).on_conflict_do_nothing(), rows)
-            counts[name] = len(rows)
-            continue
-        quote = copy.dialect.identifier_preparer.quote
-        columns = ", ".join(quote(column.name) for column in table.columns if column.computed is None)
+    for name, condition in conditions(metadata, experiment).items():
+        columns = ", ".join(quote(one.name) for one in metadata.tables[name].columns if one.computed is None)
         with tempfile.TemporaryFile() as file, copy.connection.cursor() as source, here.connection.cursor() as target:
             source.copy_expert(f"COPY (SELECT {columns} FROM {name} WHERE {condition}) TO STDOUT", file)
             file.seek(0)
