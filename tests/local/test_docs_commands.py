@@ -210,7 +210,7 @@ def test_what_was_deleted_is_restored_by_mlflows_own_client(
 ) -> None:
     start = "import mlflow; mlflow.set_experiment('deleted'); run = mlflow.start_run(); mlflow.end_run(); client = mlflow.MlflowClient()"
     experiment, run = site.client(f"{start}; {delete}; print(run.info.experiment_id, run.info.run_id)").split()
-    ids = {"12": experiment, "0123456789abcdef0123456789abcdef": run}
+    ids = {"12": experiment, 2 * "0123456789abcdef": run}
     search, restore = (
         re.sub(rf"\b({'|'.join(ids)})\b", lambda found: ids[found[0]], command) for command in block(*place).to_run()
     )
