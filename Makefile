@@ -135,8 +135,8 @@ rotate-admin: $(VENV)/.complete ## Give the administrator of STACK a new passwor
 drill: $(VENV)/.complete ## Try a restore of the database of STACK beside the one in use, and compare (TIME=2026-11-30T02:00:00Z or SNAPSHOT=name).
 	@$(VENV)/bin/python -m operations.restore.drill $(PULUMI) $(AWS) $(BACKUP) $(STACK)
 
-restore: $(VENV)/.complete ## Bring the database of STACK back as it was (TIME=2026-11-30T02:00:00Z or SNAPSHOT=name; docs/backup-and-restore.md).
-	@$(VENV)/bin/python -m operations.restore.use $(PULUMI) $(AWS) $(BACKUP) $(STACK)
+restore: $(VENV)/.complete ## Bring the database of STACK back as it was (TIME=2026-11-30T02:00:00Z or SNAPSHOT=name; EXPERIMENT=name: only this one, which was purged; OLDER=1: it is of an older MLflow).
+	@$(VENV)/bin/python -m operations.restore.$(if $(call given,EXPERIMENT),experiment --experiment "$(EXPERIMENT)",use $(if $(call given,OLDER),--older)) $(PULUMI) $(AWS) $(BACKUP) $(STACK)
 
 deploy: $(VENV)/.complete ## Run `pulumi up` of STACK, and say meanwhile why pods do not become ready.
 	@$(call on_aws,The local stack says it by itself: make up.) $(VENV)/bin/python -m operations.release_watch --stack $(STACK) -- pulumi up --stack $(STACK)

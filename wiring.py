@@ -60,6 +60,8 @@ class DatabaseServer:
     admin_password: pulumi.Output[str]
     networks: Mapping[str, pulumi.Input[str]]
     """Networks that the server's address is in, by a label. Empty: not known."""
+    snapshot: pulumi.Resource | None = None
+    """Snapshot that is taken before an upgrade. None: the settings want none, or the server is another's."""
 
 
 def kubernetes_provider(settings: Settings, cluster: EksCluster | None) -> kubernetes.Provider:
@@ -115,6 +117,7 @@ def postgres(settings: Settings, cluster: EksCluster, there: aws.rds.GetInstance
         master_password=_secret(section.master_password),
         kms_key_arn=section.kms_key_arn,
         alarm_topic_arn=section.alarm_topic_arn,
+        snapshot_before=settings.mlflow.version if section.snapshot_before_upgrade else None,
         protect=settings.protect,
         permissions_boundary=settings.iam.permissions_boundary,
         role_path=_role_path(settings),
@@ -183,6 +186,7 @@ def database_server(settings: Settings, instance: PrivatePostgres | None, cluste
             admin_username=instance.master_username,
             admin_password=instance.master_password,
             networks=_vpc_networks(cluster),
+            snapshot=instance.snapshot,
         )
     if existing is None:
         raise ValueError("bug: settings without an instance and without postgres.existing passed validation")
@@ -342,6 +346,7 @@ def mlflow(
         timeout_seconds=section.timeout_seconds,
         protect=settings.protect,
         cluster=_addresses(cluster),
+        snapshot=server.snapshot,
     )
 
 

@@ -1,6 +1,7 @@
 """PrivatePostgres: an RDS PostgreSQL in private subnets, reachable only from the named sources."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,6 +78,8 @@ class PrivatePostgresArgs:
     """KMS key for storage and Performance Insights. None: the account's key ``aws/rds``."""
     alarm_topic_arn: pulumi.Input[str] | None = None
     """SNS topic for RDS events. None: no event subscription."""
+    snapshot_before: str | None = None
+    """Version of MLflow before which a snapshot is taken, for example ``3.15.1``. None: no snapshot."""
     protect: bool = True
     """True (default) for deletion protection, Pulumi's protect, and a final snapshot."""
     permissions_boundary: pulumi.Input[str] | None = None
@@ -107,6 +110,8 @@ class PrivatePostgres(pulumi.ComponentResource):
     """Name of the master role, which is not a superuser on RDS."""
     master_password: pulumi.Output[str]
     """Password of the master role, a secret."""
+    snapshot: pulumi.Resource | None
+    """The snapshot before an upgrade, for which MLflow's release must wait. None without one."""
 
     def __init__(self, name: str, args: PrivatePostgresArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("mlflow-eks:index:PrivatePostgres", name, {}, opts)
@@ -288,6 +293,7 @@ class PrivatePostgres(pulumi.ComponentResource):
                 opts=child,
             )
 
+        self.snapshot = _snapshot(name, args.snapshot_before, instance, args, child) if args.snapshot_before else None
         self.identifier = instance.identifier
         self.address = instance.address
         self.port = instance.port
@@ -352,6 +358,38 @@ def _check_class(version: str, args: PrivatePostgresArgs, parent: pulumi.Resourc
                 f"{args.instance_class} with {args.storage_type} is not offered for PostgreSQL {version} in this region ({error}); write a class "
                 f"that `aws rds describe-orderable-db-instance-options --engine postgres --engine-version {version}` lists"
             ) from None
+
+
+def _snapshot(
+    name: str, version: str, instance: aws.rds.Instance, args: PrivatePostgresArgs, opts: pulumi.ResourceOptions
+) -> aws.rds.Snapshot:
+    """Return a snapshot that is taken when the version changes, and at no other time.
+
+    The first `up` takes one of an empty database: if it came with the second `up`, that would change something without a cause.
+    """
+    before = re.sub(r"[^a-z0-9]+", "-", version.lower()).strip("-")
+    # A second upgrade to the same version, after a way back, needs another name. So does the upgrade of a restored instance.
+    suffix = random.RandomId(
+        f"{name}-upgrade-snapshot-suffix",
+        byte_length=4,
+        keepers={"mlflow": before, "instance": instance.resource_id},
+        opts=opts,
+    )
+    return aws.rds.Snapshot(
+        f"{name}-upgrade-snapshot",
+        db_instance_identifier=instance.identifier,
+        db_snapshot_identifier=pulumi.Output.format("{0}-before-mlflow-{1}-{2}", name, before, suffix.hex),
+        tags={**args.tags},
+        opts=pulumi.ResourceOptions.merge(
+            opts,
+            pulumi.ResourceOptions(
+                # The snapshot of the next version replaces it. An attempt to go back would delete the very one that the way back needs.
+                retain_on_delete=args.protect,
+                # The provider gives up after 20 minutes.
+                custom_timeouts=pulumi.CustomTimeouts(create="120m"),
+            ),
+        ),
+    )
 
 
 def _monitoring_role(name: str, args: PrivatePostgresArgs, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:

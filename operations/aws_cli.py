@@ -28,6 +28,8 @@ class Aws:
     """Roles that are assumed one after the other, the setting ``aws:assumeRoles``."""
     command: str = "aws"
     """Command line that calls it."""
+    seconds: int = TIMEOUT
+    """Seconds for one call, default 40. The command asks for all pages of a list in one call."""
 
     def __call__(self, *arguments: str) -> Any:
         """Send a request and return the answer's JSON.
@@ -63,13 +65,13 @@ class Aws:
         command = [*shlex.split(self.command), *arguments, "--output", "json", *profile, *region]
         try:
             done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+                command, env=environment, capture_output=True, text=True, timeout=self.seconds, check=False
             )
         except FileNotFoundError:
             raise MissingError("needs the aws command: install the AWS CLI, version 2") from None
         except subprocess.TimeoutExpired:
             asked = " ".join(["aws", *arguments[:2]])
-            raise MissingError(f"`{asked}` did not answer in {TIMEOUT} s: check the network") from None
+            raise MissingError(f"`{asked}` did not answer in {self.seconds} s: check the network") from None
         if done.returncode:
             words = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the aws command failed"
             if "locate credentials" in words and arguments[0] != "sts":

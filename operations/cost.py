@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
 from operations.planned import aws_resources
-from operations.prices import ALARM, HOURS, ZONES, Item, Server, price, table
+from operations.prices import ALARM, HOURS, SNAPSHOT, ZONES, Item, Server, price, table
 from operations.stack_file import config, read
 from settings.all_settings import Settings
 
@@ -44,7 +44,7 @@ class Estimate:
             return []
         found: list[Item] = []
         if not settings.postgres.existing:
-            found += [*self._server().items(self.region, self.today), *self._alarms()]
+            found += [*self._server().items(self.region, self.today), *self._snapshot(), *self._alarms()]
         if settings.ingress.install:
             found += self._load_balancer()
         return [*found, *self._bucket(), *self._traffic()]
@@ -62,6 +62,13 @@ class Estimate:
             monitoring_interval=section.monitoring_interval,
             own_key=bool(section.kms_key_arn),
         )
+
+    def _snapshot(self) -> Iterator[Item]:
+        section = self.settings.postgres
+        if section.snapshot_before_upgrade:
+            # At first it is within the free size of the backups.
+            size = max(section.allocated_storage, section.max_allocated_storage)
+            yield Item("Each snapshot before an upgrade", 0, size * self.price("backup"), of=SNAPSHOT)
 
     def _alarms(self) -> Iterator[Item]:
         number = aws_resources(self.settings).get(ALARM, 0)
@@ -137,7 +144,7 @@ def report(stack: str, settings: Settings, region: str | None, artifacts_gib: in
         )
     if settings.protect and settings.on_eks:
         lines.append(
-            "  After `pulumi destroy` the final snapshot and the automated backups stay, and cost (docs/stuck-states.md)."
+            "  After `pulumi destroy` the snapshots and the automated backups stay, and cost (docs/stuck-states.md)."
         )
     ends: date | None = table()["endOfStandardSupport"].get(int(settings.postgres.engine_version))
     if ends and settings.on_eks and not settings.postgres.existing:

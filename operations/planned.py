@@ -20,6 +20,7 @@ WORDS = {
     "aws:rds/eventSubscription:EventSubscription": "RDS event subscription",
     "aws:rds/instance:Instance": "RDS instance",
     "aws:rds/parameterGroup:ParameterGroup": "parameter group",
+    "aws:rds/snapshot:Snapshot": "snapshot",
     "aws:rds/subnetGroup:SubnetGroup": "subnet group",
     "aws:route53/record:Record": "DNS record",
     "aws:s3/bucket:Bucket": "bucket",
@@ -71,6 +72,8 @@ def _of_the_instance(settings: Settings) -> Counter[str]:
     sources = len({*allowed.cidrs, *allowed.security_groups}) + allowed.cluster if listed else 1
     found["aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"] = sources
     found["aws:cloudwatch/logGroup:LogGroup"] = 2
+    if section.snapshot_before_upgrade:
+        found["aws:rds/snapshot:Snapshot"] = 1
     if section.monitoring_interval:
         found.update(["aws:iam/role:Role", "aws:iam/rolePolicyAttachment:RolePolicyAttachment"])
     if section.alarm_topic_arn:

@@ -22,6 +22,7 @@ ZONES = (2, 3)
 """Zones of a load balancer: at least, and mostly at most."""
 
 INSTANCE = "aws:rds/instance:Instance"
+SNAPSHOT = "aws:rds/snapshot:Snapshot"
 ALARM = "aws:cloudwatch/metricAlarm:MetricAlarm"
 LOG_GROUP = "aws:cloudwatch/logGroup:LogGroup"
 

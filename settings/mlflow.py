@@ -183,6 +183,11 @@ class Mlflow(Section):
     timeout_seconds: int = Field(default=600, ge=60, le=3600)
     """Seconds that an installation or upgrade may take before it is rolled back."""
 
+    @property
+    def version(self) -> str:
+        """Version of MLflow."""
+        return self.image.tag if self.image else MLFLOW_OF_A_CHART[self.chart_version]
+
     def problems(self) -> list[Problem]:
         """Reject names that contradict each other."""
         found: list[Problem] = []

@@ -329,6 +329,8 @@ class MlflowReleaseArgs:
     """True (default) to refuse the deletion of the generated keys."""
     cluster: ClusterAddresses | None = None
     """Addresses of the cluster, for the NetworkPolicy. None: its DNS is allowed by the pods' labels."""
+    snapshot: pulumi.Resource | None = None
+    """Snapshot of the database that must be there before the release changes. None: nothing is waited for."""
 
     @property
     def chart(self) -> ChartVersion:

@@ -146,6 +146,8 @@ class MlflowRelease(pulumi.ComponentResource):
                 opts=child,
             )
 
+        # The pods of a new version migrate the tables when they start.
+        dependencies += [args.snapshot] if args.snapshot else []
         release = kubernetes.helm.v3.Release(
             f"{name}-release",
             name=RELEASE,

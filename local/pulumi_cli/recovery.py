@@ -18,6 +18,7 @@ _IDS = {
     "aws:iam/rolePolicyAttachment:RolePolicyAttachment": "{role}/{policyArn}",
     "aws:rds/instance:Instance": "{identifier}",
     "aws:rds/parameterGroup:ParameterGroup": "{name}",
+    "aws:rds/snapshot:Snapshot": "{dbSnapshotIdentifier}",
     "aws:rds/subnetGroup:SubnetGroup": "{name}",
     "aws:s3/bucket:Bucket": "{bucket}",
     "postgresql:index/database:Database": "{name}",

@@ -70,6 +70,8 @@ def quotas(subject: Subject) -> str:
     """Look whether the account has room for what the stack takes of RDS."""
     subject.needs_instance()
     takes = {"DBInstances": 1, "DBParameterGroups": 1, "DBSubnetGroups": 1}
+    if subject.settings.postgres.snapshot_before_upgrade:
+        takes["ManualSnapshots"] = 1
     if subject.settings.postgres.alarm_topic_arn:
         takes["EventSubscriptions"] = 2
     answer = subject.aws("rds", "describe-account-attributes")["AccountQuotas"]

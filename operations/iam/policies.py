@@ -116,7 +116,7 @@ def scopes(place: Place) -> dict[str, Scope]:
             arn(
                 "rds",
                 *("db:postgres-*", "es:postgres-*", "og:default:*", "pg:postgres-*", "subgrp:postgres-*"),
-                "snapshot:postgres-final-*",
+                *("snapshot:postgres-before-*", "snapshot:postgres-final-*"),
             )
         ),
         "instance": Scope(arn("rds", "db:postgres-*"), _tagged("aws:ResourceTag", tags_of_stack)),

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from operations.checks import MissingError
 from operations.stack_cluster import KubectlError, State
 
-LOOK = (Path(__file__).parent / "look.py").read_text(encoding="utf-8")
-"""Program that looks at a database, for a pod of MLflow."""
 Seen = Mapping[str, object]
 """Result of `look.py`."""
 
@@ -40,19 +39,34 @@ def seen_by_mlflow(state: State, addresses: Sequence[Address], moment: datetime)
     Raises:
         MissingError: the pod, a database or MLflow refuses.
     """
-    found: list[Seen] = []
-    namespace = namespace_of_mlflow(state)
+    now = str(int(moment.timestamp() * 1000))
+    return [
+        python_in_pod(state, "look.py", [now], PGHOST=address.host, PGPORT=str(address.port)) for address in addresses
+    ]
+
+
+def python_in_pod(state: State, file: str, arguments: Sequence[str], *, seconds: int = 120, **variables: str) -> Any:
+    """Run a file of this folder in a pod of MLflow, with the pod's own login, and return the JSON of its last line.
+
+    Args:
+        state: state of the stack, which leads to its cluster.
+        file: name of the file.
+        arguments: arguments of the file.
+        seconds: seconds that it may take. A pod that is short of CPU takes a while to load MLflow.
+        variables: environment variables in addition to the pod's.
+
+    Raises:
+        MissingError: the pod, a database or MLflow refuses.
+    """
+    program = (Path(__file__).parent / file).read_text(encoding="utf-8")
+    other = ["env", *(f"{name}={value}" for name, value in variables.items())]
     with state.kubectl() as kubectl:
-        for address in addresses:
-            other = ["env", f"PGHOST={address.host}", f"PGPORT={address.port}"]
-            look = ["python", "-c", LOOK, str(int(moment.timestamp() * 1000))]
-            try:
-                # A pod that is short of CPU takes a while to load MLflow.
-                said = replace(kubectl, seconds=120)("-n", namespace, "exec", "deploy/mlflow", "--", *other, *look)
-            except KubectlError as error:
-                raise MissingError(f"MLflow cannot read {address.host}: {error}") from None
-            found.append(json.loads(said.splitlines()[-1]))
-    return found
+        pod = ["-n", namespace_of_mlflow(state), "exec", "deploy/mlflow", "--"]
+        try:
+            said = replace(kubectl, seconds=seconds)(*pod, *other, "python", "-c", program, *arguments)
+        except KubectlError as error:
+            raise MissingError(f"MLflow's pod cannot do it ({' '.join(other[1:] or arguments[:2])}): {error}") from None
+    return json.loads(said.splitlines()[-1])
 
 
 def lacks(live: Seen, copy: Seen) -> list[str]:

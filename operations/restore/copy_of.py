@@ -1,8 +1,9 @@
 """Make a copy of a stack's RDS instance from its backups, beside it, in the same network with the same rules."""
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -159,3 +160,32 @@ def throw_away(aws: Aws, name: str) -> None:
         "--skip-final-snapshot",
         "--delete-automated-backups",
     )
+
+
+@contextlib.contextmanager
+def copied(aws: Aws, instance: Mapping[str, Any], name: str, source: Source) -> Generator[Address]:
+    """Make a copy, provide its address, and throw it away, also after an error.
+
+    Args:
+        aws: the stack's account.
+        instance: description of the instance.
+        name: identifier of the copy.
+        source: backup.
+
+    Raises:
+        MissingError: AWS refused.
+        SystemExit: a copy of this name is there already.
+    """
+    if described(aws, name):
+        raise SystemExit(
+            f"{name} is there already, from a command that was interrupted: aws rds delete-db-instance --db-instance-identifier {name} "
+            "--skip-final-snapshot --delete-automated-backups"
+        )
+    moment = moment_of(aws, instance, source)
+    print(f"restoring {instance['DBInstanceIdentifier']} as of {moment:%Y-%m-%d %H:%M:%S} UTC into {name}", flush=True)
+    restore(aws, instance, name, source, {"Purpose": "restore"})
+    try:
+        yield wait(aws, name)
+    finally:
+        throw_away(aws, name)
+        print(f"{name}: deleted", flush=True)

@@ -32,21 +32,10 @@ def drill(stack: str, source: copy_of.Source, pulumi: str, aws_command: str) -> 
     instance = copy_of.instance_of(aws, stack, pulumi)
     identifier = instance["DBInstanceIdentifier"]
     state, name, begun = read_state(stack, pulumi), f"{identifier}-drill", time.monotonic()
-    if copy_of.described(aws, name):
-        raise SystemExit(
-            f"{name} is there already, from a drill that was interrupted: aws rds delete-db-instance --db-instance-identifier {name} "
-            "--skip-final-snapshot --delete-automated-backups"
-        )
     moment = copy_of.moment_of(aws, instance, source)
-    print(f"restoring {identifier} as of {moment:%Y-%m-%d %H:%M:%S} UTC into {name}", flush=True)
-    copy_of.restore(aws, instance, name, source, {"Purpose": "restore drill"})
-    try:
-        address = copy_of.wait(aws, name)
+    with copy_of.copied(aws, instance, name, source) as address:
         restored = time.monotonic() - begun
         in_use, copy = seen_by_mlflow(state, [copy_of.address(instance), address], moment)
-    finally:
-        copy_of.throw_away(aws, name)
-        print(f"{name}: deleted", flush=True)
     took = f"The copy was there after {restored / 60:.0f} minutes, and the drill took {(time.monotonic() - begun) / 60:.0f}."
     lacking = lacks(in_use, copy)
     verdict = f"The copy lacks {'; '.join(lacking)}." if lacking else "The copy has everything."

@@ -69,15 +69,16 @@ def take_into_use(aws: Aws, stack: str, pulumi: str, instance: dict[str, Any], c
     return old
 
 
-def restart(state: State) -> None:
-    """Replace the pods of MLflow, whose connections still lead to the old instance."""
+def on_pods(state: State, *command: str) -> None:
+    """Run a command of kubectl in MLflow's namespace."""
     with state.kubectl() as kubectl:
-        kubectl("-n", namespace_of_mlflow(state), "rollout", "restart", "deployment/mlflow")
+        kubectl("-n", namespace_of_mlflow(state), *command)
 
 
 def main() -> None:
     """Make the copy, compare it, ask, and take it into use."""
     parser = arguments("restore", "Bring a stack's database back as it was.")
+    parser.add_argument("--older", action="store_true", help="the backup is of before an upgrade of MLflow")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     given = parser.parse_args()
     source = source_of(given)
@@ -93,18 +94,23 @@ def main() -> None:
         if copy_of.described(aws, copy) is None:
             copy_of.restore(aws, instance, copy, source, {"Purpose": "restore"})
         address = copy_of.wait(aws, copy)
-        print(
-            f"\nas of {moment:%Y-%m-%d %H:%M:%S} UTC\n\n{table(*seen_by_mlflow(state, [copy_of.address(instance), address], moment))}\n"
-        )
+        # The MLflow that runs cannot read older tables. Its pods would migrate them when they start, so they stop.
+        seen = "" if given.older else table(*seen_by_mlflow(state, [copy_of.address(instance), address], moment))
+        print(f"\nas of {moment:%Y-%m-%d %H:%M:%S} UTC\n\n{seen}\n")
         if not given.yes and input(f"Take {copy} into use? Write the name of the stack: ") != given.stack:
             raise SystemExit(f"Nothing was changed. {copy} goes on running: run this again to use it, or delete it.")
+        if given.older:
+            on_pods(state, "scale", "deploy/mlflow", "--replicas=0")
         old = take_into_use(aws, given.stack, given.pulumi, instance, copy)
-        restart(state)
+        if not given.older:
+            # The connections of the pods still lead to the old instance.
+            on_pods(state, "rollout", "restart", "deployment/mlflow")
     except (MissingError, KubectlError) as error:
         raise SystemExit(f"error: {error}") from None
+    settings_back = "set the older mlflow.chartVersion or mlflow.image and " if given.older else ""
     print(
         f"\n{instance['DBInstanceIdentifier']} is as of {moment:%Y-%m-%d %H:%M:%S} UTC, after {(time.monotonic() - begun) / 60:.0f} minutes. "
-        f"Now run `pulumi up --refresh --stack {given.stack}`, which gives it the settings that a restore leaves out, and `make verify "
+        f"Now {settings_back}run `pulumi up --refresh --stack {given.stack}`, which gives it the settings that a restore leaves out, and `make verify "
         f"STACK={given.stack}`. The database of before is {old}; delete it when nobody misses anything in it."
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from operations.prices import INSTANCE
+from operations.prices import INSTANCE, SNAPSHOT
 from operations.review.cost_difference import RELEASE, cost_lines
 from operations.review.foreign import code
 from operations.review.preview import Change, Message, Preview, at, mapping, read
@@ -45,6 +45,8 @@ NO_WAY_BACK = {
     (RELEASE, "values.image.tag"): _MIGRATED,
 }
 """Types and paths of changes that a revert does not take back, and why."""
+SAVED = {True: "`up` takes a snapshot of the database first", False: "`up` takes no snapshot of the database first"}
+"""Sentence about a backup before an upgrade, by whether the preview has a snapshot."""
 LESS_SAFE = {
     (INSTANCE, "deletionProtection", False): "RDS no longer refuses to delete it",
     (INSTANCE, "skipFinalSnapshot", True): "Its deletion keeps no last snapshot",
@@ -55,6 +57,7 @@ LESS_SAFE = {
 MEANS = {
     "random:index/randomPassword:RandomPassword": "a new password is generated",
     RELEASE: "the site is away meanwhile",
+    SNAPSHOT: "a new snapshot of the database is taken",
 }
 """Types of resources to what their replacement means, where no data is lost."""
 HEADINGS = {
@@ -155,8 +158,9 @@ def _alarm(change: Change) -> str:
 
 def _consequences(preview: Preview) -> Iterator[Section]:
     changes = [(change, path) for change in preview.changes if change.kind == "changed" for path in change.differs]
+    saved = any(change.type == SNAPSHOT and change.kind in {"created", "replaced"} for change in preview.changes)
     found = [
-        (change, path, NO_WAY_BACK[change.type, path])
+        (change, path, NO_WAY_BACK[change.type, path] + (f". {SAVED[saved]}" if change.type == RELEASE else ""))
         for change, path in changes
         if (change.type, path) in NO_WAY_BACK
         # Not HAProxy's release.

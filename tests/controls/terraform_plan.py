@@ -24,6 +24,7 @@ TYPES = {
     "aws:rds/eventSubscription:EventSubscription": "aws_db_event_subscription",
     "aws:rds/instance:Instance": "aws_db_instance",
     "aws:rds/parameterGroup:ParameterGroup": "aws_db_parameter_group",
+    "aws:rds/snapshot:Snapshot": "aws_db_snapshot",
     "aws:rds/subnetGroup:SubnetGroup": "aws_db_subnet_group",
     "aws:route53/record:Record": "aws_route53_record",
     "aws:s3/bucket:Bucket": "aws_s3_bucket",

@@ -15,7 +15,7 @@ from tests import ROOT
 
 
 class Shell:
-    """A shell with `pulumi`, `python`, `kubectl` and PostgreSQL's clients on PATH, all for one local stack."""
+    """A shell with `pulumi`, `python`, `mlflow`, `kubectl` and PostgreSQL's clients on PATH, all for one local stack."""
 
     def __init__(self, stack: LocalStack, **variables: str) -> None:
         self._stack = stack
@@ -29,6 +29,7 @@ class Shell:
             f'case "$1" in version) exit 1 ;; up|refresh|import) set -- "$@" --yes --skip-preview ;; esac\ncd {ROOT}\nexec {PYTHON} -m local pulumi "$@"',
         )
         self._program("python", f'HOME={stack.folder} exec {tools.mlflow_python("3.15.1")} "$@"')
+        self._program("mlflow", f'exec {self._bin / "python"} -m mlflow "$@"')
         self._program("kubectl", f'cd {ROOT}\nexec {PYTHON} -m tests.local.docs_shell "$@"')
         for name in ("psql", "pg_dump", "pg_restore"):
             self._program(name, f'exec {tools.ensure(tools.POSTGRES_CLIENT).with_name(name)} "$@"')

@@ -10,6 +10,8 @@ from tests.local.docs_shell import Shell
 
 READER = "reader", secrets.token_hex(16)
 
+NEW_SNAPSHOT = {"replace": ["postgres-upgrade-snapshot", "postgres-upgrade-snapshot-suffix"]}
+"""Changes in a preview of another MLflow, besides that of the release."""
 FILL = """
 import mlflow
 from mlflow import MlflowClient

@@ -16,6 +16,8 @@ from local.cluster.objects import Objects
 from local.stack import LocalStack, new_stack
 from local.supervisor.client import Supervisor
 from tests.local.account import aws_client
+from tests.local.docs_shell import Shell
+from tests.local.restored_instances import keep_a_backup, make_restore
 
 pytestmark = pytest.mark.local
 
@@ -25,6 +27,7 @@ import pathlib
 import tempfile
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag
 
 client = MlflowClient()
 mlflow.set_experiment("work")
@@ -38,6 +41,8 @@ def run(name, experiment="work", values=3):
         mlflow.log_param("name", name)
         client.log_batch(one.info.run_id, metrics=[mlflow.entities.Metric("loss", 1.0, 0, step) for step in range(values)])
         mlflow.log_text(name, "note.txt")
+        dataset = Dataset(name="rows", digest="1", source_type="http", source="{}")
+        client.log_inputs(one.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
     made[name] = one.info.run_id
 
 def model(name, experiment):
@@ -92,6 +97,7 @@ ROWS = {
 }
 """Table to its key."""
 GOES = {"deleted-long-ago", "run-of-gone", "trace-of-gone", "model-of-gone", "model-deleted", "gone"}
+MARKS = {"lifecycle_stage", "last_update_time", "deleted_time"}
 
 
 class Site:
@@ -105,6 +111,21 @@ class Site:
         self.database = stack.connect()
         for statement in AGE:
             self.database.execute(statement.encode(), self.made)
+        self.gone = self.rows_of_gone()
+
+    def rows_of_gone(self) -> set[str]:
+        """Return all rows of the experiment that goes, without the marks of its deletion."""
+        ids = {self.made[name] for name in GOES if name.endswith("gone")} - {self.made["gone"]}
+        tables = self.database.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
+        )
+        found: set[str] = set()
+        for (table,) in tables.fetchall():
+            for (row,) in self.database.execute(f"SELECT to_jsonb(t) FROM {table} t".encode()):
+                if ids & {*map(str, row.values())} or str(row.get("experiment_id")) == self.made["gone"]:
+                    left = {key: value for key, value in row.items() if key not in MARKS}
+                    found.add(f"{table} {json.dumps(left, sort_keys=True)}")
+        return found
 
     def rows(self) -> set[str]:
         """Return the names of what is in the database."""
@@ -169,7 +190,9 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         new.command("preview")
         new.set(mlflow__chartVersion=request.param, retention__deletedDays=30)
         new.pulumi("up", "--yes", "--skip-preview")
-        yield Site(new, APP_VERSIONS[request.param])
+        site = Site(new, APP_VERSIONS[request.param])
+        keep_a_backup(new)
+        yield site
 
 
 def test_a_dry_run_counts_and_takes_nothing(site: Site) -> None:
@@ -230,3 +253,28 @@ def test_old_traces_go_with_their_files(site: Site) -> None:
     assert "1 traces" in site.clean_up(CLEAN_UP_DELETE_TRACES_DAYS="31")
     assert rows - site.rows() == {"trace-old"}
     assert "trace-old" not in site.files()
+
+
+def test_an_experiment_that_was_purged_is_brought_back_alone(site: Site) -> None:
+    rows, files, keys = site.rows(), site.files(), site.keys()
+    said = make_restore(site.stack, "experiment", "--experiment", "gone", "--time", "2026-11-01T00:00:00Z")
+    back = {name for name in GOES if name.endswith("gone")}
+    assert f"gone is back as experiment {site.made['gone']}" in said
+    assert site.rows() - rows == back
+    assert site.files() - files == back & {"run-of-gone", "model-of-gone"}
+    assert keys <= site.keys()
+    assert site.rows_of_gone() == site.gone
+    read = f"""
+import mlflow
+run = mlflow.get_run({site.made["run-of-gone"]!r})
+(input,) = run.inputs.dataset_inputs
+print(run.data.params, run.data.metrics, input.dataset.name, input.tags[0].value, mlflow.artifacts.load_text(run.info.artifact_uri + "/note.txt"))
+"""
+    assert (
+        site.stack.client(read, version=site.mlflow)
+        == "{'name': 'run-of-gone'} {'loss': 1.0} rows training run-of-gone"
+    )
+    assert "1 experiments" not in site.clean_up()
+    again = f'python -c "$(cat operations/restore/rows.py)" 127.0.0.1 {site.database.info.port} gone bring'
+    refused = Shell(site.stack).run(f"kubectl -n mlflow exec deploy/mlflow -- {again}").stdout
+    assert f"experiment {site.made['gone']} is there, active" in refused

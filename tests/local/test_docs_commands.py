@@ -195,6 +195,33 @@ def test_a_release_that_helm_was_killed_at_is_freed_as_the_page_says(
     assert site.get("/", login=("admin", site.password())).status == 200
 
 
+@pytest.mark.parametrize(
+    ("place", "delete"),
+    [
+        (
+            ("docs/backup-and-restore.md", "mlflow experiments restore"),
+            "client.delete_experiment(run.info.experiment_id)",
+        ),
+        (("docs/backup-and-restore.md", "mlflow runs restore"), "client.delete_run(run.info.run_id)"),
+    ],
+)
+def test_what_was_deleted_is_restored_by_mlflows_own_client(
+    site: LocalStack, shell: Shell, place: tuple[str, str], delete: str
+) -> None:
+    start = "import mlflow; mlflow.set_experiment('deleted'); run = mlflow.start_run(); mlflow.end_run(); client = mlflow.MlflowClient()"
+    experiment, run = site.client(f"{start}; {delete}; print(run.info.experiment_id, run.info.run_id)").split()
+    ids = {"12": experiment, 2 * "0123456789abcdef": run}
+    search, restore = (
+        re.sub(rf"\b({'|'.join(ids)})\b", lambda found: ids[found[0]], command) for command in block(*place).to_run()
+    )
+    lines = shell.run("make up").stdout.partition("For an MLflow client")[2].splitlines()
+    # The lines name the certificate, and MLflow takes only one of the two.
+    login = ["unset MLFLOW_TRACKING_INSECURE_TLS", *(line for line in lines if line.startswith("export "))]
+    assert ("deleted" if "experiments" in search else run) in shell.run(*login, search).stdout
+    shell.run(*login, restore)
+    assert run in site.client(f"import mlflow; print([*mlflow.search_runs([{experiment!r}])['run_id']])")
+
+
 def test_a_restored_instance_takes_the_place_of_the_stacks_own(site: LocalStack, shell: Shell) -> None:
     host, password, preview = block("docs/backup-and-restore.md", "postgres.existing.host").to_run()
     config = site.folder / "project" / "Pulumi.local.yaml"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from local.stack import PYTHON, LocalStack
+from local.stack import LocalStack
 from tests import ROOT
-from tests.local.docs_shell import Shell
+from tests.local.restored_instances import make_restore
 
 pytestmark = pytest.mark.local
 
@@ -17,17 +17,9 @@ print(run.info.run_id)
 """
 
 
-def command(stack: LocalStack, what: str, *options: str) -> str:
-    """Run a command of `operations/restore` as `make` does, and return what a person sees."""
-    shell = Shell(stack)
-    local = f"{PYTHON} -m tests.local.restored_instances"
-    line = f'{PYTHON} -m operations.restore.{what} --pulumi "{PYTHON} -m local pulumi" --aws "{local}" {" ".join(options)} local'
-    return shell.run(f"cd {ROOT}", line).stdout
-
-
 def test_a_drill_shows_that_a_copy_has_everything_and_leaves_nothing(stack: LocalStack) -> None:
     stack.client(LOG_A_RUN)
-    said = command(stack, "drill")
+    said = make_restore(stack, "drill")
     assert "The copy has everything." in said
     assert "| runs |" in said
     assert said.rstrip().splitlines()[-1] == "The copy has everything."
@@ -40,7 +32,7 @@ def test_a_drill_shows_that_a_copy_has_everything_and_leaves_nothing(stack: Loca
 def test_a_restored_copy_serves_at_the_same_address_and_leaves_nothing_to_change(own_stack: LocalStack) -> None:
     own_stack.up()
     run = own_stack.client(LOG_A_RUN)
-    said = command(own_stack, "use", "--yes", "--time", "2026-11-01T00:00:00Z")
+    said = make_restore(own_stack, "use", "--yes", "--time", "2026-11-01T00:00:00Z")
     own_stack.pulumi("up", "--refresh", "--yes", "--skip-preview")
     assert "-old1" in said
     assert own_stack.changes() == {}

@@ -16,8 +16,9 @@ from local.stack import new_stack
 from local.supervisor.client import Supervisor
 from operations.rotate_admin import change_password
 from tests.docs_commands import block
-from tests.local.account import parameter_groups, postgresql
-from tests.local.kept_data import FILL, Site
+from tests.local.account import aws_client, parameter_groups, postgresql
+from tests.local.kept_data import FILL, NEW_SNAPSHOT, Site
+from tests.local.restored_instances import keep_a_backup, make_restore
 
 pytestmark = [pytest.mark.local, pytest.mark.slow]
 
@@ -113,7 +114,7 @@ def test_a_dump_is_made_with_the_login_of_the_pods(site: Site) -> None:
 def test_an_upgrade_under_load_keeps_everything(site: Site) -> None:
     # The older chart's pods need another level of pod security in the namespace's label.
     changes = site.stack.changes(mlflow__chartVersion=AFTER)
-    assert changes == {"update": ["mlflow-namespace", "mlflow-release"]}
+    assert changes == {"update": ["mlflow-namespace", "mlflow-release"], **NEW_SNAPSHOT}
     login = site.admin
     with Load(site.stack, login, over_and_over(Request.create_run("0")), clients=2, pause=0.2) as load:
         site.stack.up(mlflow__chartVersion=AFTER)
@@ -171,6 +172,27 @@ def test_pulumi_finds_nothing_to_mend_after_the_way_back(site: Site) -> None:
     assert compared.returncode == 0, compared.stdout
     with site.stack.connect(as_master=True) as server:
         server.execute("DROP SCHEMA mlflow_newer CASCADE")
+
+
+def test_with_the_snapshot_of_before_a_second_upgrade_everything_is_as_it_was(site: Site) -> None:
+    keep_a_backup(site.stack)
+    site.stack.up(mlflow__chartVersion=AFTER)
+    assert site.version() == "3.15.1"
+    snapshots = [
+        one["DBSnapshotIdentifier"] for one in aws_client(site.stack, "rds").describe_db_snapshots()["DBSnapshots"]
+    ]
+    # A stack without protection keeps the newest one only.
+    (snapshot,) = (one for one in snapshots if one.startswith("postgres-before-mlflow-"))
+    assert snapshot.startswith("postgres-before-mlflow-3-15-1-")
+    began = time.monotonic()
+    make_restore(site.stack, "use", "--yes", "--older", "--snapshot", snapshot)
+    for command in block("docs/upgrade.md", "make restore").to_run():
+        site.run(command)
+    report("The way back with a snapshot", f"3.7.0 answers after {time.monotonic() - began:.0f} s")
+    assert site.version() == "3.7.0"
+    assert site.look("3.7.0") == site.before
+    site.reader_may_what_was_granted()
+    assert site.stack.changes() == {}
 
 
 def test_a_postgresql_upgrade_waits_for_the_window_and_keeps_everything(site: Site) -> None:

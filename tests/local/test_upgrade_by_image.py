@@ -14,7 +14,7 @@ from local.stack import new_stack
 from tests import ROOT
 from tests.docs_commands import block
 from tests.local.docs_shell import Shell
-from tests.local.kept_data import FILL, READER, Site
+from tests.local.kept_data import FILL, NEW_SNAPSHOT, READER, Site
 
 pytestmark = [pytest.mark.local, pytest.mark.slow]
 
@@ -58,7 +58,7 @@ def test_a_stack_with_the_charts_mlflow_has_data_users_and_a_team(site: Site, me
 
 
 def test_the_image_changes_the_release_and_nothing_else(site: Site) -> None:
-    assert site.stack.changes(mlflow__image__tag=AFTER) == {"update": ["mlflow-release"]}
+    assert site.stack.changes(mlflow__image__tag=AFTER) == {"update": ["mlflow-release"], **NEW_SNAPSHOT}
 
 
 def test_everything_is_there_on_the_newer_mlflow(site: Site, member: tuple[str, str]) -> None:
@@ -107,5 +107,5 @@ def test_there_is_no_way_back_by_the_setting(site: Site) -> None:
     assert site.search(site.admin).status == 200
 
 
-def test_with_the_setting_again_there_is_nothing_to_change(site: Site) -> None:
-    assert site.stack.changes() == {}
+def test_with_the_setting_again_there_is_nothing_to_change_but_the_snapshot_of_the_attempt(site: Site) -> None:
+    assert site.stack.changes() == NEW_SNAPSHOT

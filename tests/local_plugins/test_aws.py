@@ -152,6 +152,15 @@ def test_event_subscription(instance: Properties):
     life(rds.EventSubscription(), inputs, {})
 
 
+def test_snapshot(instance: Properties):
+    rds.Instance().create(instance)
+    life(
+        rds.Snapshot(),
+        {"dbInstanceIdentifier": "db", "dbSnapshotIdentifier": "before", "tags": TAGS},
+        {"tags": {"b": "c"}},
+    )
+
+
 def test_alarm():
     inputs = {
         "name": "cpu",

@@ -92,7 +92,13 @@ def issuer(status: str, *solvers: str) -> dict[str, Any]:
 
 
 def quota(**used: int) -> list[dict[str, Any]]:
-    names = {"DBInstances": 40, "DBParameterGroups": 50, "DBSubnetGroups": 50, "EventSubscriptions": 20}
+    names = {
+        "DBInstances": 40,
+        "DBParameterGroups": 50,
+        "DBSubnetGroups": 50,
+        "EventSubscriptions": 20,
+        "ManualSnapshots": 100,
+    }
     return [{"AccountQuotaName": name, "Used": used.get(name, 3), "Max": most} for name, most in names.items()]
 
 
@@ -479,6 +485,11 @@ FAULTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any], str]] = {
         {},
         "EventSubscriptions: 19 of 20 are in use, and this stack takes 2",
     ),
+    "no more snapshots": (
+        {"describe-account-attributes": {"AccountQuotas": quota(ManualSnapshots=100)}},
+        {},
+        "ManualSnapshots: 100 of 100 are in use, and this stack takes 1",
+    ),
     "no such bucket": (
         {"get-bucket-location": "An error occurred (NoSuchBucket) when calling GetBucketLocation"},
         BUCKET,
@@ -748,7 +759,7 @@ def test_a_command_that_is_not_there_is_said_in_words(tmp_path: Path, monkeypatc
         (
             {},
             [
-                "26 resources on AWS (",
+                "27 resources on AWS (",
                 "1 RDS instance",
                 "4 CloudWatch alarms",
                 "the controller of service.k8s.aws/nlb make an internal load balancer: nothing is public",

@@ -2,13 +2,13 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from operations.aws_cli import Aws
 from operations.checks import MissingError
-from operations.restore import copy_of, drill, use
+from operations.restore import copy_of, drill, experiment, use
 from operations.restore.comparison import Address, lacks, table
 from operations.restore.copy_of import Source
 
@@ -25,6 +25,7 @@ class Account(Aws):
         object.__setattr__(self, "refuses", refuses)
         object.__setattr__(self, "instances", {name: self.instance(name) for name in names})
 
+    marks: ClassVar[list[dict[str, Any]]] = []
     asked: list[list[str]]
     instances: dict[str, dict[str, Any]]
     refuses: str
@@ -64,6 +65,10 @@ class Account(Aws):
             )
         if call == "delete-db-instance":
             del self.instances[name]
+        if call == "list-object-versions":
+            return {"DeleteMarkers": self.marks}
+        if call == "describe-db-snapshots":
+            return {"DBSnapshots": [{"SnapshotCreateTime": NOON.isoformat()}]}
         return {}
 
     def calls(self) -> list[str]:
@@ -76,10 +81,10 @@ def stack(monkeypatch: pytest.MonkeyPatch) -> Account:
     account = Account("db")
     state = {"deployment": {"resources": [{"type": "aws:rds/instance:Instance", "id": "db-DB"}]}}
     outputs = {"databaseIdentifier": "db"}
-    for module in (drill, use):
+    for module in (drill, use, experiment):
         monkeypatch.setattr(module, "config", lambda _stack: {})
         monkeypatch.setattr(module, "read_state", lambda *_: None)
-        monkeypatch.setattr(module, "seen_by_mlflow", lambda *_: [SEEN, SEEN])
+        monkeypatch.setattr(module, "seen_by_mlflow", lambda *_: [SEEN, SEEN], raising=False)
         monkeypatch.setattr(module.aws_cli, "from_config", lambda *_: account)
     monkeypatch.setattr(copy_of, "run_pulumi", lambda *_: json.dumps(outputs))
     imported: list[str] = []
@@ -202,3 +207,101 @@ def test_no_answer_to_the_question_changes_nothing(stack: Account, monkeypatch: 
         use.main()
     assert "modify-db-instance" not in stack.calls()
     assert stack.instances["db"]["Endpoint"] == {"Address": Address("db.example", 5432).host, "Port": 5432}
+
+
+def test_a_backup_of_an_older_mlflow_is_taken_into_use_unseen_and_with_the_pods_stopped(
+    stack: Account, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unreadable(*_: object) -> None:
+        raise MissingError("MLflow cannot read it")
+
+    def on_pods(_: object, *command: str) -> None:
+        done.append((" ".join(command), "db-old1" in stack.instances))
+
+    done: list[tuple[str, bool]] = []
+    stack.instances["db-restored"] = stack.instance("db-restored")
+    monkeypatch.setattr(use, "seen_by_mlflow", unreadable)
+    monkeypatch.setattr(use, "on_pods", on_pods)
+    monkeypatch.setattr("sys.argv", ["use", "prod", "--yes", "--older", "--snapshot", "before"])
+    use.main()
+    # They stop before the copy has the address, or the newer MLflow would migrate it.
+    assert done == [("scale deploy/mlflow --replicas=0", False)]
+    assert "set the older mlflow.chartVersion" in capsys.readouterr().out
+
+
+# One experiment
+
+STATE = {
+    "deployment": {
+        "resources": [
+            {"type": "x", "inputs": {"chart": "kubernetes-ingress", "values": {}}},
+            {
+                "type": "x",
+                "inputs": {"chart": "mlflow", "values": {"artifactRoot": {"s3": {"bucket": "b", "path": "mlflow"}}}},
+            },
+            {"type": "y"},
+        ]
+    }
+}
+FOUND = {"id": 12, "name": "churn", "files": "mlflow-artifacts:/12", "rows": {}}
+
+
+def mark(key: str, *, latest: bool = True, when: datetime = NOON) -> dict[str, Any]:
+    return {"Key": key, "VersionId": f"of-{key}", "IsLatest": latest, "LastModified": when.isoformat()}
+
+
+@pytest.mark.parametrize(
+    ("location", "folder"),
+    [
+        ("mlflow-artifacts:/12", ("b", "mlflow/12/")),
+        ("mlflow-artifacts:/a/12/", ("b", "mlflow/a/12/")),
+        ("mlflow-artifacts:/", None),
+        ("s3://of-somebody/12", None),
+    ],
+)
+def test_the_files_of_an_experiment_are_in_its_folder_and_never_in_the_whole_bucket(
+    location: str, folder: tuple[str, str] | None
+) -> None:
+    assert experiment.folder_of(json.dumps(STATE), location) == folder
+
+
+def test_files_that_were_deleted_after_the_moment_come_back_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "replace", lambda aws, **_: aws)
+    account = Account("db")
+    before = NOON.replace(hour=11)
+    many = [mark(str(number), when=NOON) for number in range(150)]
+    marks = [mark("deleted-by-a-user", when=before), mark("written-again", latest=False), *many]
+    object.__setattr__(account, "marks", marks)
+    assert experiment.files_back(account, "b", "mlflow/12/", before) == 150
+    (listed, *deleted) = account.asked
+    assert listed[-4:] == ["--bucket", "b", "--prefix", "mlflow/12/"]
+    sent = [one for asked in deleted for one in json.loads(asked[-1])["Objects"]]
+    assert sent == [{"Key": str(number), "VersionId": f"of-{number}"} for number in range(150)]
+    assert max(len(json.loads(asked[-1])["Objects"]) for asked in deleted) == 100
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_an_experiment_comes_back_with_its_files_before_its_rows_and_the_copy_goes(
+    stack: Account, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    def in_pod(_: object, file: str, given: list[str], **__: object) -> dict[str, Any]:
+        assert (file, given[:3]) == ("rows.py", ["db-experiment.example", "5432", "churn"])
+        stack.asked.append(["pod", given[3]])
+        return {"refused": "experiment 12 is there"} if refused else {**FOUND, "rows": {"runs": 3}}
+
+    monkeypatch.setattr(experiment, "python_in_pod", in_pod)
+    monkeypatch.setattr(experiment, "replace", lambda aws, **_: aws)
+    monkeypatch.setattr(experiment, "run_pulumi", lambda *_: json.dumps(STATE))
+    object.__setattr__(stack, "marks", [mark("file")])
+    if refused:
+        with pytest.raises(MissingError, match="12 is there"):
+            experiment.bring_back("prod", "churn", Source(time=NOON.replace(hour=11)), "pulumi", "aws")
+    else:
+        said = experiment.bring_back("prod", "churn", Source(time=NOON.replace(hour=11)), "pulumi", "aws")
+        assert "churn is back as experiment 12" in said
+        assert said.endswith("1 files, 3 runs")
+    order = [call for call in stack.calls() if call in {"look", "delete-objects", "bring", "delete-db-instance"}]
+    assert order == (
+        ["look", "delete-db-instance"] if refused else ["look", "delete-objects", "bring", "delete-db-instance"]
+    )
+    assert set(stack.instances) == {"db"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from operations.review.comment import HEADINGS, KEEPS_DATA, LESS_SAFE, LONGEST, MEANS, NO_WAY_BACK, render
+from operations.review.comment import HEADINGS, KEEPS_DATA, LESS_SAFE, LONGEST, MEANS, NO_WAY_BACK, SAVED, render
 from operations.review.compare import differences
 from operations.review.foreign import code
 from operations.review.preview import QUIET, read
@@ -17,6 +17,8 @@ from operations.review.record import record
 
 URN = "urn:pulumi:dev::mlflow-eks::mlflow-eks:index:PrivatePostgres$"
 INSTANCE = "aws:rds/instance:Instance"
+SNAPSHOT = "aws:rds/snapshot:Snapshot"
+RELEASE = "kubernetes:helm.sh/v3:Release"
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 
 
@@ -190,6 +192,15 @@ def test_an_upgrade_that_migrates_the_tables_is_said_to_have_no_way_back(chart: 
         step("update", "kubernetes:helm.sh/v3:Release", "r", oldState=old, newState=new, diffReasons=["version"])
     )
     assert ("- `r`, `version`: `1.8.1` → `1.11.5`. An MLflow that is older refuses the tables" in markdown) is said
+
+
+@pytest.mark.parametrize("operations", [[], ["create"], ["create-replacement", "replace", "delete-replaced"]])
+def test_an_upgrade_is_said_to_have_a_snapshot_if_the_preview_has_one(operations: list[str]) -> None:
+    old, new = (state(chart="mlflow", version=version) for version in ("1.8.1", "1.11.5"))
+    release = step("update", RELEASE, "r", oldState=old, newState=new, diffReasons=["version"])
+    markdown = comment(*(step(one, SNAPSHOT, "s") for one in operations), release)
+    assert f"has migrated. {SAVED[bool(operations)]}.\n" in markdown
+    assert "Data is lost" not in markdown
 
 
 def test_a_protection_that_goes_is_told_and_one_that_comes_is_not() -> None:
@@ -386,7 +397,7 @@ OURS = [
     r"\*\*[+-][\d,.]+ US dollars\*\* a month( and what has no price here)?, at list prices of 2026-11-29 in [a-z0-9-]+, in a quiet month: X has the "
     r"rest\.( There are none for X here\.)?",
     r"### (No way back without a backup|Less protected)",
-    rf"- X, X: VALUE → VALUE\. ({'|'.join([*NO_WAY_BACK.values(), *LESS_SAFE.values()])})\.",
+    rf"- X, X: VALUE → VALUE\. ({'|'.join([*NO_WAY_BACK.values(), *LESS_SAFE.values()])})(\. ({'|'.join(SAVED.values())}))?\.",
     r"- X: ([\d,.]+ → [\d,.]+|a price is not in the list)",
 ]
 WORDS = {"VALUE": "(X|nothing|known afterwards)", "MEANS": f": ({'|'.join(MEANS.values())})"}

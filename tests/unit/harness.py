@@ -364,7 +364,12 @@ class _Provider(pulumi_mocks.Mocks):
         # As with the real provider, new keepers give a new password.
         keepers = "".join(f"-{value}" for value in (args.inputs.get("keepers") or {}).values())
         state |= {
-            "Instance": {"address": "db.local", "identifier": args.name, "arn": f"arn:aws:rds:::{args.name}"},
+            "Instance": {
+                "address": "db.local",
+                "identifier": args.name,
+                "arn": f"arn:aws:rds:::{args.name}",
+                "resourceId": "db-0123",
+            },
             "RandomPassword": {"result": f"generated-{args.name}{keepers}"},
             # A slash and a plus are what base64 has and the alphabet for URLs has not.
             "RandomBytes": {"base64": f"generated/{args.name}+"},

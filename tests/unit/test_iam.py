@@ -302,6 +302,15 @@ def test_arns_are_those_of_the_regions_partition(region: str, partition: str) ->
     assert {arn.split(":")[1] for arn in arns} == {partition}
 
 
+def test_names_of_snapshots_fit_the_policies(prod: Deployment) -> None:
+    patterns = [arn.partition("snapshot:")[2] for arn in named(EXAMPLE, "Rds")["Resource"] if "snapshot:" in arn]
+    for name in (
+        prod.named("postgres-upgrade-snapshot")["dbSnapshotIdentifier"],
+        prod.named("postgres-instance")["finalSnapshotIdentifier"],
+    ):
+        assert any(re.fullmatch(one.replace("*", ".+"), name) for one in patterns), name
+
+
 def test_names_of_the_resources_fit_the_policies(dev: Deployment, with_everything: Deployment) -> None:
     # Pulumi adds a hyphen and seven characters to the logical name.
     names = {resource.type: resource.name for resource in (*dev.resources, *with_everything.resources)}

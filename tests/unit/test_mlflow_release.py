@@ -35,7 +35,9 @@ class Computed:
         settings, problems = parse(changed(base, changes), {"postgres"})
         assert settings is not None, problems
         assert problems == []
-        server: Any = SimpleNamespace(host="db.example.com", port=5432, networks={"everywhere": "0.0.0.0/0"})
+        server: Any = SimpleNamespace(
+            host="db.example.com", port=5432, networks={"everywhere": "0.0.0.0/0"}, snapshot=None
+        )
         database: Any = SimpleNamespace(name="mlflow", user="mlflow_user", password="not in values")
         self.args = wiring.mlflow(settings, None, server, database, None, None)
         self.values = mlflow_values(self.args, login_code(self.args), "checksum")

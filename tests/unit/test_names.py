@@ -32,6 +32,7 @@ REPLACE_FORCING: Mapping[str, tuple[str, ...]] = {
         *("kmsKeyId", "storageEncrypted", "performanceInsightsKmsKeyId", "snapshotIdentifier"),
     ),
     "aws:rds/parameterGroup:ParameterGroup": ("name", "family", "description"),
+    "aws:rds/snapshot:Snapshot": ("dbInstanceIdentifier", "dbSnapshotIdentifier"),
     "aws:rds/subnetGroup:SubnetGroup": ("name",),
     "aws:route53/record:Record": ("name", "type", "zoneId"),
     "aws:s3/bucket:Bucket": ("bucket", "bucketPrefix"),

@@ -14,6 +14,7 @@ from components.postgres_alarms import PostgresAlarms
 from components.private_postgres import PrivatePostgres
 from settings import reader
 from tests.unit.harness import (
+    ANY_CLUSTER,
     CLUSTER_SECURITY_GROUP,
     ELSEWHERE,
     MINIMAL,
@@ -115,6 +116,45 @@ def test_the_final_snapshots_name_is_not_taken_by_an_earlier_one(prod: Deploymen
     # Another user name or key replaces the instance. The old one leaves a snapshot with the old name.
     instance = prod.named("postgres-instance")
     assert suffix["keepers"] == {"username": instance["username"], "kms_key": instance["kmsKeyId"]}
+
+
+def test_the_release_waits_for_a_snapshot_that_a_new_mlflow_replaces_and_nothing_else(prod: Deployment) -> None:
+    now, chart, image, password = (
+        deploy(changed(MINIMAL, changes))
+        for changes in (
+            {},
+            {"mlflow.chartVersion": "1.8.1"},
+            {"mlflow.image": {"tag": "3.17.2_RC.1"}},
+            {"database.rotation": 3, "mlflow.workers": 1, "mlflow.image": {"tag": "3.15.1"}},
+        )
+    )
+    names = [one.named("postgres-upgrade-snapshot")["dbSnapshotIdentifier"] for one in (now, chart, image)]
+    assert names == [f"postgres-before-mlflow-{version}-0a0b0c0d" for version in ("3-15-1", "3-7-0", "3-17-2-rc-1")]
+    assert all(re.fullmatch(r"[a-z]([a-z0-9]|-(?!-))*[a-z0-9]", name) for name in names), "RDS takes no such name"
+    for one in (now, chart, image, password):
+        assert "postgres-upgrade-snapshot" in one.named("mlflow-release").depends_on
+    suffix = "postgres-upgrade-snapshot-suffix"
+    assert (
+        password.named(suffix)["keepers"] == now.named(suffix)["keepers"] == {"mlflow": "3-15-1", "instance": "db-0123"}
+    )
+
+
+def test_snapshots_of_a_protected_stack_outlive_the_next_upgrade_and_the_stack(
+    dev: Deployment, prod: Deployment
+) -> None:
+    assert prod.named("postgres-upgrade-snapshot").retain_on_delete
+    assert not dev.named("postgres-upgrade-snapshot").retain_on_delete
+    # A protected resource cannot be replaced, so no second upgrade would pass.
+    assert not prod.named("postgres-upgrade-snapshot").protect
+
+
+def test_without_a_snapshot_the_release_waits_for_none() -> None:
+    for without in (
+        deploy(changed(MINIMAL, {"postgres.snapshotBeforeUpgrade": False})),
+        deploy(ANY_CLUSTER, secrets=["postgres"]),
+    ):
+        assert not [resource for resource in without.resources if "snapshot" in resource.type.lower()]
+        assert without.named("mlflow-release")
 
 
 def test_the_database_opens_no_connection_itself(dev: Deployment) -> None:

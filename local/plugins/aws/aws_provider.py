@@ -33,6 +33,7 @@ class Aws(Provider):
             rds.EventSubscription(),
             rds.Instance(),
             rds.ParameterGroup(),
+            rds.Snapshot(),
             rds.SubnetGroup(),
             route53.Record(),
             s3.Bucket(),

@@ -247,6 +247,20 @@ class Instance(ApiResource):
         postgres.set_master(inputs["username"], inputs["password"])
 
 
+class Snapshot(ApiResource):
+    """A snapshot that a person or the program has asked for. It is a record only: the data is not copied."""
+
+    token = "aws:rds/snapshot:Snapshot"
+    service = "rds"
+    # Its tags can change, and nothing else.
+    calls = ("create_db_snapshot", "describe_db_snapshots", "create_db_snapshot", "delete_db_snapshot")
+    answer_path = "DBSnapshots[0]"
+    key = "DBSnapshotIdentifier"
+    output_paths = {"arn": "DBSnapshotArn"}
+    input_paths = {"tags": "TagList"}
+    replace = frozenset({"dbInstanceIdentifier", "dbSnapshotIdentifier"})
+
+
 class EventSubscription(ApiResource):
     """A subscription of an SNS topic to events of RDS."""
 
