@@ -4,7 +4,6 @@ import re
 import time
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from local.http_load import Load, Request, over_and_over, report
@@ -55,7 +54,7 @@ def test_a_quota(deployed: ClusterStack) -> None:
 
 
 def test_a_password_that_the_database_does_not_know(deployed: ClusterStack) -> None:
-    with _admin(deployed) as admin:
+    with deployed.connect() as admin:
         admin.execute("ALTER ROLE mlflow_user PASSWORD 'another'")
     _fails(deployed, "password", r"password authentication failed", mlflow__auth__cacheSeconds=32)
     # The other role has a password of its own.
@@ -65,23 +64,10 @@ def test_a_password_that_the_database_does_not_know(deployed: ClusterStack) -> N
 
 def test_destroy_ends_pods_and_clients_that_hold_connections(deployed: ClusterStack) -> None:
     with (
-        _admin(deployed, "mlflow"),
+        deployed.connect("mlflow"),
         Load(deployed, deployed.login(), over_and_over(Request("GET", SEARCH)), pause=0.5) as load,
     ):
         time.sleep(5)
         assert load.answers["200"] > 0
         assert set(deployed.destroy()) == {"deleted"}
     assert deployed.state() == []
-
-
-def _admin(site: ClusterStack, database: str = "postgres") -> "psycopg.Connection[tuple[object, ...]]":
-    host, _, port = site.place.admin_address.rpartition(":")
-    return psycopg.connect(
-        host=host,
-        port=int(port),
-        user=site.place.user,
-        password=site.place.password,
-        dbname=database,
-        sslmode="require",
-        autocommit=True,
-    )
