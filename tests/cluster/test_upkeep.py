@@ -156,18 +156,20 @@ def _pass(site: ClusterStack) -> str:
     job = "clean-up-now"
     site.kubectl("-n", "mlflow", "create", "job", job, "--from=cronjob/mlflow-clean-up")
     try:
-        for _ in range(120):
-            (status,) = [
-                one.get("status", {}) for one in site.objects("job", "mlflow") if one["metadata"]["name"] == job
-            ]
-            if status.get("succeeded") or status.get("failed"):
-                break
+        status = _status(site, job)
+        deadline = time.monotonic() + 240
+        while not (status.get("succeeded") or status.get("failed")) and time.monotonic() < deadline:
             time.sleep(2)
+            status = _status(site, job)
         log = site.kubectl("-n", "mlflow", "logs", f"job/{job}")
         assert status.get("succeeded"), log
         return log
     finally:
         site.kubectl("-n", "mlflow", "delete", "job", job)
+
+
+def _status(site: ClusterStack, job: str) -> dict[str, Any]:
+    return json.loads(site.kubectl("-n", "mlflow", "get", "job", job, "-o", "json")).get("status", {})
 
 
 def _bucket_has(aws: Account, run: str) -> bool:
