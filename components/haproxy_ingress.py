@@ -135,12 +135,13 @@ def _pause(args: HaproxyIngressArgs) -> int:
 def _drain(args: HaproxyIngressArgs) -> str:
     """Return the script that a pod runs before it ends.
 
-    After the pause HAProxy takes no more connections, and ends when the last request is answered. The image's supervisor starts another at
-    once, which the script does not wait for.
+    After the pause HAProxy takes no more connections, and ends when the last request is answered. The signal is repeated, because HAProxy
+    forgets one that comes while it loads another configuration. The image's supervisor starts another at once, which the script does not
+    wait for.
     """
     return (
         f"sleep {_pause(args)}; running=$(pidof haproxy); kill -USR1 $running; "
-        "for each in $running; do while kill -0 $each; do sleep 1; done; done 2>/dev/null"
+        "for each in $running; do while kill -USR1 $each; do sleep 1; done; done 2>/dev/null"
     )
 
 

@@ -116,12 +116,12 @@ def _free_port(address: str) -> int:
 
 
 def _wait(host: str, port: int) -> None:
-    for attempt in range(120):
+    for attempt in range(360):
         with contextlib.suppress(OSError):
             socket.create_connection((host, port), timeout=10).close()
             return
         time.sleep(0.5)
-        assert attempt < 119, f"nothing listens on {host}:{port}"
+        assert attempt < 359, f"nothing listens on {host}:{port}"
 
 
 class _WithCluster(Aws):

@@ -300,6 +300,8 @@ def test_a_pod_that_ends_answers_what_it_has_begun() -> None:
     # TERM ends HAProxy at once. USR1 lets it answer, after nothing new comes any more.
     assert drain().startswith("sleep 10;")
     assert "kill -USR1" in drain()
+    # One that comes while HAProxy loads another configuration is lost: seen on a cluster, and with HAProxy alone.
+    assert "while kill -USR1 $each; do sleep 1" in drain()
     # A load balancer of AWS goes on for some two minutes.
     assert drain(load_balancer_class="eks.amazonaws.com/nlb").startswith("sleep 120;")
     # Without it HAProxy closes a connection just when the client sends the next request on it.
