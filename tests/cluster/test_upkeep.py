@@ -39,6 +39,14 @@ for name in ("stays", "goes"):
 print(*kept)
 """
 
+READ = """
+import sys
+import urllib.request
+
+with urllib.request.urlopen(sys.argv[1], timeout=10) as answer:
+    print(answer.read().decode())
+"""
+
 
 @pytest.fixture(scope="module")
 def site(on_eks: ClusterStack, aws: Account) -> ClusterStack:
@@ -99,8 +107,8 @@ def monitored(site: ClusterStack) -> Iterator[ClusterStack]:
     """The site, if its metrics are on, and a pod in the namespace of Prometheus and in another."""
     if not site.objects("service", "mlflow", "app.kubernetes.io/name=mlflow-metrics"):
         pytest.skip("monitoring is off, because the cluster does not know the operator's objects")
-    init = site.objects("pod", "mlflow", "app.kubernetes.io/name=mlflow")[0]["spec"]["initContainers"]
-    image = next(one["image"] for one in init if "busybox" in one["image"])
+    containers = site.objects("pod", "mlflow", "app.kubernetes.io/name=mlflow")[0]["spec"]["containers"]
+    image = next(one["image"] for one in containers if one["name"] == "metrics")
     site.kubectl("create", "namespace", NAMESPACE)
     for namespace in (NAMESPACE, "default"):
         sleep = ("--command", "--", "sleep", "3600")
@@ -205,4 +213,4 @@ def _targets(site: ClusterStack, namespace: str) -> list[str]:
 
 def _read(site: ClusterStack, namespace: str, url: str) -> str:
     """Read an address from the pod in a namespace. Empty: no answer."""
-    return site.kubectl("-n", namespace, "exec", "reader", "--", "wget", "-q", "-O-", "-T", "10", url, ok=False)
+    return site.kubectl("-n", namespace, "exec", "reader", "--", "python", "-c", READ, url, ok=False)
