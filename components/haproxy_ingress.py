@@ -11,9 +11,8 @@ from .network_rules import ClusterAddresses, dns, namespaces, networks, tcp
 
 CHART_REPOSITORY = "https://haproxytech.github.io/helm-charts"
 RELEASE = "ha-proxy-ingress"
-GRACE = 180
-"""Seconds that a controller pod may take to end, its pause included. Transfers that last longer are cut off. Half of it is what the deletion of
-the namespace may wait, because Kubernetes looks again only then."""
+ANSWERING = 150
+"""Seconds that a controller pod which takes no more connections may go on to answer. Transfers that last longer are cut off."""
 REQUEST_BUFFER = 65536
 """Bytes of a request that HAProxy holds. With its default, a quarter of that, bodies of `log-batch` are longer than what HAProxy can wait
 for and send a second time."""
@@ -128,17 +127,21 @@ def namespace_labels(args: HaproxyIngressArgs) -> dict[str, str]:
     return labels
 
 
+def _pause(args: HaproxyIngressArgs) -> int:
+    """Return the seconds for which new connections come to a pod that ends: until each node has learnt of it, or an AWS load balancer."""
+    return 120 if args.load_balancer_class else 10
+
+
 def _drain(args: HaproxyIngressArgs) -> str:
     """Return the script that a pod runs before it ends.
 
-    New connections come for a while: a node learns within seconds that the pod ends, and an AWS load balancer within two minutes.
-    Then HAProxy takes no more, and ends when the last request is answered. The image's supervisor starts another at once, which the
-    script does not wait for.
+    After the pause HAProxy takes no more connections, and ends when the last request is answered. The signal is repeated, because HAProxy
+    forgets one that comes while it loads another configuration. The image's supervisor starts another at once, which the script does not
+    wait for.
     """
-    pause = 120 if args.load_balancer_class else 10
     return (
-        f"sleep {pause}; running=$(pidof haproxy); kill -USR1 $running; "
-        "for each in $running; do while kill -0 $each; do sleep 1; done; done 2>/dev/null"
+        f"sleep {_pause(args)}; running=$(pidof haproxy); kill -USR1 $running; "
+        "for each in $running; do while kill -USR1 $each; do sleep 1; done; done 2>/dev/null"
     )
 
 
@@ -219,7 +222,8 @@ def haproxy_values(args: HaproxyIngressArgs) -> dict[str, Any]:
         # With the default a quarter of the pods may be missing, and a pod that is told to end drops what it holds.
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "lifecycle": {"preStop": {"exec": {"command": ["/bin/sh", "-c", _drain(args)]}}},
-        "terminationGracePeriodSeconds": GRACE,
+        # When the namespace is deleted, Kubernetes looks for the pods again after half of it. By then the pause is over in either case.
+        "terminationGracePeriodSeconds": _pause(args) + ANSWERING,
         "service": service,
         # Without the first one every answer invites the client to QUIC, on a UDP port that the load balancer does not have.
         # Without the others an Ingress of any namespace could take a longer path of the site's host.

@@ -25,7 +25,10 @@ from local.plugins.provider_base import Properties
 from local.plugins.provider_service import Servicer
 from local.plugins.server import serve
 from tests import ROOT
-from tests.cluster.real_cluster import kubectl
+from tests.cluster.real_cluster import ClusterStack, kubectl
+
+_ACCOUNT_PORT = 443
+"""Port of the account. NetworkPolicies let pods reach AWS at this port alone, and some clusters enforce them."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def account(context: str, address: str, folder: Path) -> Iterator[Account]:
     """
     cluster, token = _login(context)
     _script(folder / "aws", json.dumps(token))
-    ports = _free_port(address), _free_port("127.0.0.1")
+    ports = _ACCOUNT_PORT, _free_port("127.0.0.1")
     endpoint = f"http://{address}:{ports[0]}"
     credentials = aws_account.credentials(endpoint)
     programs = [
@@ -82,6 +85,12 @@ def account(context: str, address: str, folder: Path) -> Iterator[Account]:
         )
 
 
+def reaches_the_account(site: ClusterStack, account: Account, workload: str, container: str) -> None:
+    """Give the pods of a workload the variables that EKS Pod Identity gives to new pods."""
+    variables = [f"{name}={value}" for name, value in account.pods.items()]
+    site.kubectl("-n", "mlflow", "set", "env", workload, "-c", container, *variables)
+
+
 def _login(context: str) -> tuple[dict[str, str], dict[str, Any]]:
     """Return a context's cluster, and what `aws eks get-token` would print for it."""
     view = kubectl(context, "config", "view", "--raw", "--minify", "--flatten", "-o", "json").stdout
@@ -107,12 +116,12 @@ def _free_port(address: str) -> int:
 
 
 def _wait(host: str, port: int) -> None:
-    for attempt in range(120):
+    for attempt in range(360):
         with contextlib.suppress(OSError):
             socket.create_connection((host, port), timeout=10).close()
             return
         time.sleep(0.5)
-        assert attempt < 119, f"nothing listens on {host}:{port}"
+        assert attempt < 359, f"nothing listens on {host}:{port}"
 
 
 class _WithCluster(Aws):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from local import aws_account
+from tests.cluster.account import Account, account
 from tests.cluster.real_cluster import HOST, ClusterStack, Place
 
 
@@ -31,6 +34,32 @@ def site(place: Place) -> Iterator[ClusterStack]:
     yield stack
     stack.destroy()
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def aws(place: Place) -> Iterator[Account]:
+    folder = Path(tempfile.mkdtemp(prefix="cluster-test-account-"))
+    with account(place.context, _own_address(place), folder) as running:
+        yield running
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def on_eks(place: Place, aws: Account) -> Iterator[ClusterStack]:
+    """A stack that names its cluster as on EKS, with two pods of MLflow and three of the controller. It is not deployed yet."""
+    folder = Path(tempfile.mkdtemp(prefix="cluster-test-"))
+    stack = ClusterStack(place, folder / "stack", {"cluster__name": aws_account.CLUSTER}, aws.environment)
+    stack.create(mlflow__replicas=2, ingress__replicas=3)
+    yield stack
+    stack.destroy(ok=False)
+    shutil.rmtree(folder)
+
+
+def _own_address(place: Place) -> str:
+    """Return this machine's address on the way to the database, which pods reach, too."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+        way.connect((place.database.rpartition(":")[0], 9))
+        return way.getsockname()[0]
 
 
 @pytest.fixture(scope="session")

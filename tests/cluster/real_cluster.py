@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from local.stack import Answer, CommandError, any_certificate, basic, run_with_mlflow
 from tests import ROOT
 
@@ -292,6 +294,19 @@ class ClusterStack:
     def outputs(self) -> dict[str, Any]:
         """Return the stack's outputs, secrets unencrypted."""
         return json.loads(self._pulumi("stack", "output", "--json", "--show-secrets"))
+
+    def connect(self, database: str = "postgres", user: str = "", password: str = "") -> "psycopg.Connection[Any]":
+        """Connect to the database server, by default as its admin."""
+        host, _, port = self.place.admin_address.rpartition(":")
+        return psycopg.connect(
+            host=host,
+            port=int(port),
+            user=user or self.place.user,
+            password=password or self.place.password,
+            dbname=database,
+            sslmode="require",
+            autocommit=True,
+        )
 
     def login(self) -> tuple[str, str]:
         """Return the administrator's name and password."""

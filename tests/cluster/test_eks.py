@@ -1,20 +1,14 @@
 """A cluster by its name, as on EKS, with a bucket and two pods of MLflow. Only AWS is the local stack's."""
 
-import shutil
-import socket
-import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from local import aws_account
 from local.http_load import Load, Request, over_and_over, report, send
-from tests.cluster.account import Account, account
+from tests.cluster.account import Account, reaches_the_account
 from tests.cluster.losses import losses
-from tests.cluster.real_cluster import ClusterStack, Place
+from tests.cluster.real_cluster import ClusterStack
 
 pytestmark = pytest.mark.cluster
 
@@ -63,28 +57,8 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 @pytest.fixture(scope="module")
-def aws(place: Place) -> Iterator[Account]:
-    folder = Path(tempfile.mkdtemp(prefix="cluster-test-account-"))
-    with account(place.context, _own_address(place), folder) as running:
-        yield running
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def site(place: Place, aws: Account) -> Iterator[ClusterStack]:
-    folder = Path(tempfile.mkdtemp(prefix="cluster-test-"))
-    stack = ClusterStack(place, folder / "stack", {"cluster__name": aws_account.CLUSTER}, aws.environment)
-    stack.create(mlflow__replicas=2, ingress__replicas=3)
-    yield stack
-    stack.destroy(ok=False)
-    shutil.rmtree(folder)
-
-
-def _own_address(place: Place) -> str:
-    """Return this machine's address on the way to the database, which pods reach, too."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
-        way.connect((place.database.rpartition(":")[0], 9))
-        return way.getsockname()[0]
+def site(on_eks: ClusterStack) -> ClusterStack:
+    return on_eks
 
 
 def test_the_first_up_only_creates(site: ClusterStack) -> None:
@@ -99,9 +73,7 @@ def test_the_first_up_only_creates(site: ClusterStack) -> None:
 
 
 def test_an_artifact_goes_into_the_bucket_through_two_pods(site: ClusterStack, aws: Account) -> None:
-    # In a pod on EKS, the agent of EKS Pod Identity sets such variables.
-    variables = [f"{name}={value}" for name, value in aws.pods.items()]
-    site.kubectl("-n", "mlflow", "set", "env", "deployment/mlflow", "-c", "mlflow", *variables)
+    reaches_the_account(site, aws, "deployment/mlflow", "mlflow")
     site.kubectl("-n", "mlflow", "rollout", "status", "deployment", "mlflow", "--timeout=300s")
     # HAProxy checks a new server every two seconds, and wants two answers.
     time.sleep(10)
