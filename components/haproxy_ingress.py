@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
+import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
 from .network_rules import ClusterAddresses, dns, namespaces, networks, tcp
 
 CHART_REPOSITORY = "https://haproxytech.github.io/helm-charts"
 RELEASE = "ha-proxy-ingress"
+FEWEST_DAYS = 21
+"""Days before the end of the load balancer's certificate at which there is an alarm. ACM renews its own ones weeks before."""
 GRACE = 180
 """Seconds that a controller pod may take to end, its pause included. Transfers that last longer are cut off. Half of it is what the deletion of
 the namespace may wait, because Kubernetes looks again only then."""
@@ -43,6 +46,8 @@ class HaproxyIngressArgs:
     connections from these networks. Empty (default): HAProxy takes the load balancer for the client."""
     certificate_arn: str | None = None
     """ACM certificate. The load balancer then terminates TLS, HAProxy sees plain HTTP and must not redirect."""
+    alarm_topic_arn: pulumi.Input[str] | None = None
+    """SNS topic for the alarm on that certificate. None: no alarm."""
     https_port: int = 443
     """Port of the site for https, to which http is redirected, default 443."""
     service_monitor: bool = False
@@ -59,6 +64,8 @@ class HaproxyIngressArgs:
     """Namespaces whose Ingresses the controller serves, and whose pods it may reach. Default ``mlflow``. Empty: every namespace."""
     cluster: ClusterAddresses | None = None
     """Addresses of the cluster, for the NetworkPolicy. None: the API server may be at any address, port 443 or 6443."""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Tags of the alarm."""
 
     @property
     def fullname(self) -> str:
@@ -67,7 +74,10 @@ class HaproxyIngressArgs:
 
 
 class HaproxyIngress(pulumi.ComponentResource):
-    """Namespace and release of the controller. Its load balancer publishes ports 80 and 443 and nothing else."""
+    """Namespace and release of the controller. Its load balancer publishes ports 80 and 443 and nothing else.
+
+    With an ACM certificate and a topic, a CloudWatch alarm tells when the certificate comes to its end.
+    """
 
     class_name: pulumi.Output[str]
     """Ingress class, once the controller serves it."""
@@ -108,6 +118,25 @@ class HaproxyIngress(pulumi.ComponentResource):
                 delete_before_replace=True,
             ),
         )
+        if args.certificate_arn is not None and args.alarm_topic_arn is not None:
+            aws.cloudwatch.MetricAlarm(
+                f"{name}-certificate",
+                alarm_description=f"MLflow's certificate: less than {FEWEST_DAYS} days left, and nothing has renewed it",
+                namespace="AWS/CertificateManager",
+                metric_name="DaysToExpiry",
+                dimensions={"CertificateArn": args.certificate_arn},
+                statistic="Minimum",
+                period=86400,
+                evaluation_periods=1,
+                comparison_operator="LessThanThreshold",
+                threshold=FEWEST_DAYS,
+                # ACM reports twice a day, and nothing more after the end.
+                treat_missing_data="ignore",
+                alarm_actions=[args.alarm_topic_arn],
+                ok_actions=[args.alarm_topic_arn],
+                tags={**args.tags},
+                opts=child,
+            )
         service = kubernetes.core.v1.Service.get(
             f"{name}-service",
             # A first preview does not know the status, so it does not look for a Service that does not exist yet.
