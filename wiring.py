@@ -255,6 +255,7 @@ def ingress(settings: Settings, cluster: EksCluster | None) -> HaproxyIngressArg
         if cluster and settings.proxy_protocol(auto_mode=cluster.auto_mode)
         else (),
         certificate_arn=section.certificate_arn,
+        alarm_topic_arn=settings.postgres.alarm_topic_arn,
         https_port=urlsplit(settings.url).port or 443,
         service_monitor=section.service_monitor or settings.monitoring.enabled,
         service_monitor_labels={**settings.monitoring.labels, **section.service_monitor_labels},
@@ -263,6 +264,7 @@ def ingress(settings: Settings, cluster: EksCluster | None) -> HaproxyIngressArg
         pull_secret=settings.images.pull_secret,
         namespaces=[settings.mlflow.namespace, *section.namespaces],
         cluster=_addresses(cluster),
+        tags=_tags(settings),
     )
 
 

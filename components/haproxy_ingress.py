@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
+import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
 from .network_rules import ClusterAddresses, dns, namespaces, networks, tcp
@@ -13,6 +14,8 @@ CHART_REPOSITORY = "https://haproxytech.github.io/helm-charts"
 RELEASE = "ha-proxy-ingress"
 ANSWERING = 150
 """Seconds that a controller pod which takes no more connections may go on to answer. Transfers that last longer are cut off."""
+FEWEST_DAYS = 21
+"""Days before the end of the load balancer's certificate at which there is an alarm. ACM renews its own ones weeks before."""
 REQUEST_BUFFER = 65536
 """Bytes of a request that HAProxy holds. With its default, a quarter of that, bodies of `log-batch` are longer than what HAProxy can wait
 for and send a second time."""
@@ -42,6 +45,8 @@ class HaproxyIngressArgs:
     connections from these networks. Empty (default): HAProxy takes the load balancer for the client."""
     certificate_arn: str | None = None
     """ACM certificate. The load balancer then terminates TLS, HAProxy sees plain HTTP and must not redirect."""
+    alarm_topic_arn: pulumi.Input[str] | None = None
+    """SNS topic for the alarm on that certificate. None: no alarm."""
     https_port: int = 443
     """Port of the site for https, to which http is redirected, default 443."""
     service_monitor: bool = False
@@ -58,6 +63,8 @@ class HaproxyIngressArgs:
     """Namespaces whose Ingresses the controller serves, and whose pods it may reach. Default ``mlflow``. Empty: every namespace."""
     cluster: ClusterAddresses | None = None
     """Addresses of the cluster, for the NetworkPolicy. None: the API server may be at any address, port 443 or 6443."""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Tags of the alarm."""
 
     @property
     def fullname(self) -> str:
@@ -66,7 +73,10 @@ class HaproxyIngressArgs:
 
 
 class HaproxyIngress(pulumi.ComponentResource):
-    """Namespace and release of the controller. Its load balancer publishes ports 80 and 443 and nothing else."""
+    """Namespace and release of the controller. Its load balancer publishes ports 80 and 443 and nothing else.
+
+    With an ACM certificate and a topic, a CloudWatch alarm tells when the certificate comes to its end.
+    """
 
     class_name: pulumi.Output[str]
     """Ingress class, once the controller serves it."""
@@ -107,6 +117,25 @@ class HaproxyIngress(pulumi.ComponentResource):
                 delete_before_replace=True,
             ),
         )
+        if args.certificate_arn is not None and args.alarm_topic_arn is not None:
+            aws.cloudwatch.MetricAlarm(
+                f"{name}-certificate",
+                alarm_description=f"MLflow's certificate: less than {FEWEST_DAYS} days left, and nothing has renewed it",
+                namespace="AWS/CertificateManager",
+                metric_name="DaysToExpiry",
+                dimensions={"CertificateArn": args.certificate_arn},
+                statistic="Minimum",
+                period=86400,
+                evaluation_periods=1,
+                comparison_operator="LessThanThreshold",
+                threshold=FEWEST_DAYS,
+                # ACM reports twice a day, and nothing more after the end.
+                treat_missing_data="ignore",
+                alarm_actions=[args.alarm_topic_arn],
+                ok_actions=[args.alarm_topic_arn],
+                tags={**args.tags},
+                opts=child,
+            )
         service = kubernetes.core.v1.Service.get(
             f"{name}-service",
             # A first preview does not know the status, so it does not look for a Service that does not exist yet.

@@ -52,6 +52,8 @@ def aws_resources(settings: Settings) -> dict[str, int]:
         found["aws:eks/podIdentityAssociation:PodIdentityAssociation"] += 1
     if settings.artifacts.bucket is None:
         found.update(kind for kind in WORDS if kind.startswith("aws:s3/"))
+    if settings.ingress.certificate_arn and settings.postgres.alarm_topic_arn:
+        found["aws:cloudwatch/metricAlarm:MetricAlarm"] += 1
     if settings.mlflow.dns_zone:
         found["aws:route53/record:Record"] += 1
     return dict(found)

@@ -154,7 +154,8 @@ class Postgres(Section):
         ]
         | None
     ) = None
-    """SNS topic for alarms (CPU, memory, storage, connections) and RDS events. Without a topic there are no alarms."""
+    """SNS topic for alarms (CPU, memory, storage, connections, the end of an ACM certificate) and RDS events. Without a topic there are no
+    alarms."""
     kms_key_arn: Annotated[str, kms_key] | None = None
     """KMS key for storage and Performance Insights. Default: the account's key ``aws/rds``. It cannot be changed later: a database moves to
     another key through a copied snapshot (``docs/backup-and-restore.md``)."""

@@ -40,6 +40,7 @@ def panels(args: SiteAlertsArgs) -> list[Panel]:
             {
                 "5 minutes": f"mlflow:errors:rate5m{ours} / mlflow:requests:rate5m{ours}",
                 "1 hour": f"mlflow:errors:rate1h{ours} / mlflow:requests:rate1h{ours}",
+                "6 hours": f"mlflow:errors:rate6h{ours} / mlflow:requests:rate6h{ours}",
                 "allowed": f"{ALLOWED} + 0 * mlflow:pods:serving{ours}",
             },
         ),

@@ -120,7 +120,7 @@ def scopes(place: Place) -> dict[str, Scope]:
             )
         ),
         "instance": Scope(arn("rds", "db:postgres-*"), _tagged("aws:ResourceTag", tags_of_stack)),
-        "alarm": Scope(arn("cloudwatch", "alarm:postgres-alarms-*")),
+        "alarm": Scope(arn("cloudwatch", "alarm:postgres-alarms-*", "alarm:ingress-certificate-*")),
         "log_group": Scope(arn("logs", "log-group:/aws/rds/instance/postgres-*")),
         "topic": Scope(arn("sns", "*")),
         "certificate": Scope(arn("acm", "certificate/*")),

@@ -1,6 +1,6 @@
 """The checks of a stack that is up, in the order of the output."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from operations.checks import Check
@@ -25,6 +25,6 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
 """Title of a check to its function."""
 
 
-def checks(subject: Subject) -> list[Check]:
-    """Return the checks of a stack."""
-    return [Check(title, partial(look, subject)) for title, look in CHECKS.items()]
+def checks(subject: Subject, only: Collection[str] = ()) -> list[Check]:
+    """Return the checks of a stack, or those with some titles."""
+    return [Check(title, partial(look, subject)) for title, look in CHECKS.items() if not only or title in only]

@@ -75,7 +75,7 @@ def test_a_class_of_t_can_cost_credits_and_another_cannot() -> None:
     assert "CPU credits" not in priced(read("prod"))
 
 
-@pytest.mark.parametrize(("instance_class", "alarms"), [("db.m7g.large", 4), ("db.z9.odd", 3)])
+@pytest.mark.parametrize(("instance_class", "alarms"), [("db.m7g.large", 5), ("db.z9.odd", 4)])
 def test_there_are_as_many_alarms_as_the_program_makes(instance_class: str, alarms: int) -> None:
     settings = with_postgres("prod", instance_class=instance_class)
     assert aws_resources(settings)[ALARM] == alarms

@@ -360,6 +360,11 @@ def test_an_answer_of_another_form_fails_its_check_only(stack: Stack) -> None:
     assert (failed, "an answer has not the form that is expected: KeyError('VpcSecurityGroups')" in text) == (1, True)
 
 
+def test_the_checks_that_somebody_names_are_made_and_no_other(stack: Stack) -> None:
+    found = all_checks(stack.subject(), ["restorable", "certificate"])
+    assert [check.title for check in found] == ["certificate", "restorable"]
+
+
 def test_a_new_instance_may_have_no_backup_yet(stack: Stack) -> None:
     stack.instance |= {"LatestRestorableTime": None, "InstanceCreateTime": hours_ago(1)}
     text, failed = stack.screen()

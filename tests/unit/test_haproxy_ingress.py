@@ -33,6 +33,20 @@ def test_a_certificate_at_the_load_balancer_closes_port_80(prod: Deployment) -> 
     assert published(prod) == {"https"}
 
 
+def test_the_topic_hears_of_the_end_of_a_certificate_of_acm(prod: Deployment, dev: Deployment) -> None:
+    alarm = prod.named("ingress-certificate")
+    assert alarm["dimensions"] == {"CertificateArn": ACM}
+    assert alarm["alarmActions"] == ["arn:aws:sns:eu-west-1:123456789012:platform-alarms"]
+    assert (alarm["metricName"], alarm["comparisonOperator"], alarm["threshold"]) == (
+        "DaysToExpiry",
+        "LessThanThreshold",
+        21,
+    )
+    # An alarm that fires goes on when ACM has nothing more to report.
+    assert alarm["treatMissingData"] == "ignore"
+    assert "ingress-certificate" not in {resource.name for resource in dev.resources}
+
+
 def test_a_certificate_at_the_load_balancer_ends_tls_there(prod: Deployment) -> None:
     service = prod.controller["service"]
     assert service["targetPorts"] == {"https": "http"}

@@ -566,7 +566,8 @@ def test_without_enhanced_monitoring_there_is_no_role_for_it(chosen: Deployment)
 
 def test_alarms_go_to_the_topic_and_so_does_the_all_clear(prod: Deployment) -> None:
     topic = "arn:aws:sns:eu-west-1:123456789012:platform-alarms"
-    alarms = prod.of_type("aws:cloudwatch/metricAlarm:MetricAlarm")
+    every = prod.of_type("aws:cloudwatch/metricAlarm:MetricAlarm")
+    alarms = [alarm for alarm in every if alarm["namespace"] == "AWS/RDS"]
     assert {alarm["metricName"] for alarm in alarms} == {
         "CPUUtilization",
         "FreeableMemory",

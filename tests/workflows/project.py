@@ -48,7 +48,7 @@ class Told:
 
     def stand_ins(self) -> dict[str, Any]:
         """Return functions in the place of steps."""
-        return {"Verify": lambda _: 0}
+        return {"Verify": lambda _: 0, "Look at what no alarm watches": lambda _: 0}
 
     def read(self, name: str = "cloud") -> dict[str, Any]:
         """Return the instance as it is there."""

@@ -103,6 +103,18 @@ def test_drift_opens_an_issue_stops_a_deployment_and_closes_the_issue_again(proj
     assert project.stack.backup_days() == 14
 
 
+def test_a_certificate_or_backup_that_verify_complains_of_is_told_in_the_issue_of_the_night(told: Project) -> None:
+    # The stand-in for `pulumi` knows no command that verify asks for.
+    told.machines.stand_ins = {
+        name: step for name, step in told.machines.stand_ins.items() if not name.startswith("Look")
+    }
+    night = told.machines.start("drift", Event("schedule", told.main))
+    assert night.succeeded, night.log
+    (issue,) = told.github.issues
+    assert issue["state"] == "open"
+    assert "told_pulumi has no config" in issue["body"]
+
+
 def test_what_nobody_reviewed_is_deployed_by_hand_only_and_its_plan_is_shown(project: Project) -> None:
     project.run_git("checkout", "--quiet", "main")
     commit = project.commit({"backupRetentionDays": 16})
