@@ -142,6 +142,7 @@ def test_a_pod_of_another_namespace_does_not_read_the_metrics(monitored: Cluster
     server = re.sub(r":\d+/metrics", ":5000/health", metrics[0])
     if _read(monitored, "default", server):
         pytest.skip("the cluster's network plugin does not enforce NetworkPolicies")
+    assert all(_read(monitored, NAMESPACE, url) for url in metrics)
     assert [url for url in metrics if _read(monitored, "default", url)] == []
 
 
