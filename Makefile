@@ -59,7 +59,7 @@ logs: $(VENV)/.complete ## Follow the logs of the local stack (NAME=mlflow: only
 test: $(VENV)/.complete ## Run the tests, those on the real engine too (TESTS="tests/unit -k word": some of them; JOBS=1: one after the other).
 	@$(VENV)/bin/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(TESTS)
 
-slow-test: $(VENV)/.complete ## Run the tests that take a stack through upgrades, rotations, load and faults: 40 minutes on two cores.
+slow-test: $(VENV)/.complete ## Run the tests that take a stack through upgrades, rotations, load and faults: an hour on two cores.
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m slow tests/local
 
 clients: $(VENV)/.complete ## Run old MLflow clients on the local stack, and compare with the table in docs/upgrade.md (UPDATE_CLIENTS=1: write it).

@@ -69,8 +69,9 @@ def running(
     rules: Mapping[str, Any],
     targets: Mapping[str, tuple[Sequence[str], Mapping[str, str]]],
     interval: str = "5s",
+    history: str = "",
 ) -> Iterator[Prometheus]:
-    """Run a server with empty storage, and end it after the block.
+    """Run a server, and end it after the block.
 
     Args:
         folder: an empty folder.
@@ -78,10 +79,14 @@ def running(
         rules: spec of a PrometheusRule.
         targets: job to its `host:port`s and their further labels, as the operator makes them from a ServiceMonitor.
         interval: interval of scrapes and rules.
+        history: samples from before, in OpenMetrics. Default: none.
     """
     assert PROMETHEUS
     folder.mkdir(parents=True)
     (folder / "rules.json").write_text(json.dumps(rules))
+    if history:
+        (folder / "history").write_text(history)
+        promtool("tsdb", "create-blocks-from", "openmetrics", folder / "history", folder / "data")
     scrapes = [
         {"job_name": job, "static_configs": [{"targets": [*addresses], "labels": {**labels}}]}
         for job, (addresses, labels) in targets.items()

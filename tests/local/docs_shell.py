@@ -78,7 +78,7 @@ class Shell:
 
 
 def kubectl(stack: Path, arguments: list[str]) -> str:
-    """Do what the pages need of kubectl: print a key of a Secret, scale a Deployment to zero, run a command in a pod.
+    """Do what the pages need of kubectl: print a key of a Secret or HAProxy's log, scale a Deployment to zero, run a command in a pod.
 
     For operations/unstick.py also list and delete Helm's Secrets, and for operations/restore run a command without a terminal.
     """
@@ -104,6 +104,9 @@ def kubectl(stack: Path, arguments: list[str]) -> str:
         case ["-n", _, "rollout", "restart", "deployment/mlflow"]:
             # The restored server has ended the old connections.
             return ""
+        case ["-n", "haproxy", "logs", "--selector", *_]:
+            names = [one.name for one in Supervisor(stack).list() if one.name.startswith("haproxy.")]
+            return "".join(Supervisor(stack).log(name).read_text() for name in names)
         case ["-n", _, "scale", deployment, "--replicas=0"]:
             prefix = f"{deployment.removeprefix('deploy/')}."
             for pod in [one.name for one in Supervisor(stack).list() if one.name.startswith(prefix)]:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 import urllib.parse
@@ -28,6 +29,7 @@ from tests.docs_commands import block, blocks
 from tests.local.browser import CHROMIUM, OPTIONS
 from tests.local.conftest import SCREENSHOTS
 from tests.local.docs_shell import Shell
+from tests.local.test_faults import small_disk
 from tests.prometheus import Prometheus, needs_prometheus, running
 
 pytestmark = [pytest.mark.local, pytest.mark.slow, needs_prometheus]
@@ -53,7 +55,7 @@ def login(site: LocalStack) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def watched(site: LocalStack, folder: Path) -> Generator[Prometheus]:
+def watched(site: LocalStack, folder: Path, history: str = "") -> Generator[Prometheus]:
     """Run Prometheus with the rules of the stack's PrometheusRule, and the targets that its ServiceMonitors lead to."""
     (rule,) = (
         json.loads(file.read_text()) for file in (site.folder / "cluster/objects").glob("PrometheusRule/*/*.json")
@@ -69,13 +71,25 @@ def watched(site: LocalStack, folder: Path) -> Generator[Prometheus]:
         "haproxy": (controllers, {"namespace": "haproxy"}),
         "mlflow-metrics": (pods, {"namespace": "mlflow"}),
     }
-    with running(folder / "prometheus", free_ports()[0], rule["spec"], targets) as server:
+    with running(folder / "prometheus", free_ports()[0], rule["spec"], targets, history=history) as server:
         eventually(lambda: server.query("count(up == 1) == 2") != [], 60)
         yield server
 
 
 def processes(site: LocalStack, beginning: str) -> list[str]:
     return [process.name for process in Supervisor(site.folder).list() if process.name.startswith(beginning)]
+
+
+def process(site: LocalStack, beginning: str) -> str:
+    (only,) = (name for name in processes(site, beginning) if not name.endswith(".metrics"))
+    return only
+
+
+def pid(site: LocalStack, beginning: str) -> int:
+    status = Supervisor(site.folder).get(process(site, beginning))
+    assert status
+    assert status.pid
+    return status.pid
 
 
 def eventually(true: Callable[[], bool], seconds: float) -> None:
@@ -103,8 +117,7 @@ def ordinary_work() -> Script:
 @contextlib.contextmanager
 def gone(site: LocalStack, beginning: str) -> Generator[None]:
     """Keep a process from running."""
-    supervisor = Supervisor(site.folder)
-    (name,) = (name for name in processes(site, beginning) if not name.endswith(".metrics"))
+    supervisor, name = Supervisor(site.folder), process(site, beginning)
     spec = json.loads((site.folder / "supervisor" / "specs" / f"{name}.json").read_text())
     supervisor.delete(name)
     try:
@@ -126,24 +139,48 @@ def no_database(site: LocalStack) -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
+def full_disk(site: LocalStack) -> Generator[None]:
+    """Fill the disk of the database."""
+    with small_disk(site) as disk:
+        eventually(lambda: works(site, ("admin", site.password())), 60)
+        filler = disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(65536)):
+                pass
+        try:
+            yield
+        finally:
+            filler.unlink()
+
+
+def signal_database(server: int, number: int) -> None:
+    # PostgreSQL has a process for each connection.
+    children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+    for each in (server, *map(int, children)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, number)
+
+
+@contextlib.contextmanager
+def hanging_database(site: LocalStack) -> Generator[None]:
+    """Let the database answer nothing, as if the network to it were cut."""
+    server = pid(site, "rds-")
+    signal_database(server, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        signal_database(server, signal.SIGCONT)
+
+
+@contextlib.contextmanager
 def slow_database(site: LocalStack) -> Generator[None]:
     """Let the database work for one second in five."""
-    (name,) = processes(site, "rds-")
-    server = Supervisor(site.folder).get(name)
-    assert server
     over = threading.Event()
-
-    def signal_all(number: int) -> None:
-        # PostgreSQL has a process for each connection.
-        for pid in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), number)
 
     def brake() -> None:
         while not over.is_set():
-            signal_all(signal.SIGSTOP)
-            over.wait(4)
-            signal_all(signal.SIGCONT)
+            with hanging_database(site):
+                over.wait(4)
             over.wait(1)
 
     thread = threading.Thread(target=brake)
@@ -153,7 +190,6 @@ def slow_database(site: LocalStack) -> Generator[None]:
     finally:
         over.set()
         thread.join()
-        signal_all(signal.SIGCONT)
 
 
 @contextlib.contextmanager
@@ -163,13 +199,22 @@ def many_clients(site: LocalStack) -> Generator[None]:
         yield
 
 
+@contextlib.contextmanager
+def hanging_database_of_many(site: LocalStack) -> Generator[None]:
+    with many_clients(site), hanging_database(site):
+        yield
+
+
 @pytest.mark.parametrize(
     ("fault", "alert"),
     [
         (no_haproxy, "MlflowNotSeen"),
         (no_mlflow, "MlflowDown"),
         (no_database, "MlflowErrors"),
+        (full_disk, "MlflowErrors"),
         (slow_database, "MlflowSlow"),
+        (hanging_database, "MlflowStuck"),
+        (hanging_database_of_many, "MlflowStuck"),
         (many_clients, "MlflowPlacesFull"),
     ],
 )
@@ -198,6 +243,37 @@ def test_a_fault_fires_its_alert_within_five_minutes_and_no_other(
     eventually(lambda: works(site, login), 120)
 
 
+def test_what_is_killed_and_comes_back_by_itself_fires_nothing(
+    site: LocalStack, login: tuple[str, str], tmp_path: Path
+) -> None:
+    eventually(lambda: works(site, login), 120)
+    with (
+        Load(site, login, ordinary_work, clients=2, pause=0.3) as work,
+        watched(site, tmp_path, hour_of_work()) as prometheus,
+    ):
+        eventually(lambda: prometheus.query("mlflow:requests:rate1h > 4") != [], 30)
+        # A pod that is killed and back within a minute fires nothing either, but MLflow may take longer to start.
+        server = pid(site, "mlflow.mlflow-")
+        found = subprocess.check_output(["pgrep", "--session", str(server), "--full", "spawn_main"])
+        worker = int(found.split()[0])
+        for victim in (pid(site, "rds-"), pid(site, HAPROXY), worker):
+            os.kill(victim, signal.SIGKILL)
+            deadline = time.monotonic() + 150
+            while time.monotonic() < deadline:
+                assert prometheus.alerts() == set()
+                time.sleep(2)
+            assert works(site, login)
+    print(work.said())
+    assert work.failed
+
+
+def hour_of_work() -> str:
+    """Return an hour of requests without errors, in OpenMetrics: the alert on errors looks back so far."""
+    begin = round(time.time()) - 3600
+    series = 'haproxy_backend_http_responses_total{proxy="mlflow_svc_mlflow_http",code="2xx",job="haproxy"}'
+    return "".join(f"{series} {5 * second} {begin + second}\n" for second in range(0, 3590, 10)) + "# EOF\n"
+
+
 def works(site: LocalStack, login: tuple[str, str]) -> bool:
     with contextlib.suppress(OSError):
         return site.get(SEARCH.path, login=login).status == 200
@@ -206,6 +282,7 @@ def works(site: LocalStack, login: tuple[str, str]) -> bool:
 
 def test_the_statement_of_the_runbook_shows_what_waits(site: LocalStack, login: tuple[str, str]) -> None:
     (statement,) = block("docs/alerts.md", "pg_stat_activity").to_run()
+    (question,) = block("docs/alerts.md", "SELECT now()").to_run()
     with site.connect(as_master=True) as master:
         of_master = {
             "PGHOST": master.info.host,
@@ -215,12 +292,24 @@ def test_the_statement_of_the_runbook_shows_what_waits(site: LocalStack, login: 
             "PGDATABASE": master.info.dbname,
         }
     shell = Shell(site, **of_master)
+    assert "(1 row)" in shell.run(question).stdout
     with site.connect() as server, ThreadPoolExecutor() as pool:
         with server.transaction():
             server.execute("LOCK TABLE experiments")
             waiting = pool.submit(site.get, SEARCH.path, login=login)
             eventually(lambda: re.search(r"\| Lock +\|", shell.run(statement).stdout) is not None, 60)
         assert waiting.result().status == 200
+
+
+def test_the_commands_of_the_runbook_count_clients_and_failed_requests_in_haproxys_log(
+    site: LocalStack, login: tuple[str, str]
+) -> None:
+    with gone(site, "mlflow.mlflow-"):
+        eventually(lambda: site.get(SEARCH.path, login=login).status == 503, 60)
+    clients, failed = block("docs/alerts.md", "cut"), block("docs/alerts.md", "awk")
+    last = [Shell(site).run(*each.to_run()).stdout.splitlines()[-1] for each in (clients, failed)]
+    assert re.fullmatch(r" *\d+ 127\.0\.0\.1", last[0])
+    assert re.fullmatch(r' *\d+ 503 "(GET|POST) localhost(:\d+)?/api/2\.0/mlflow/\S+', last[1])
 
 
 def test_ordinary_work_fires_nothing_and_every_panel_has_data(
