@@ -60,7 +60,7 @@ test: $(VENV)/.complete ## Run the tests, those on the real engine too (TESTS="t
 	@$(VENV)/bin/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder) $(TESTS)
 
 slow-test: $(VENV)/.complete ## Run the tests that take a stack through upgrades, rotations, load and faults: an hour on two cores.
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m slow tests/local
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m slow $(if $(TESTS),$(TESTS),tests/local)
 
 clients: $(VENV)/.complete ## Run old MLflow clients on the local stack, and compare with the table in docs/upgrade.md (UPDATE_CLIENTS=1: write it).
 	@$(VENV)/bin/python -m pytest -m clients tests/local/test_clients.py

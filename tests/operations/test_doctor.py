@@ -759,7 +759,7 @@ def test_a_command_that_is_not_there_is_said_in_words(tmp_path: Path, monkeypatc
         (
             {},
             [
-                "27 resources on AWS (",
+                "28 resources on AWS (",
                 "1 RDS instance",
                 "5 CloudWatch alarms",
                 "the controller of service.k8s.aws/nlb make an internal load balancer: nothing is public",
