@@ -481,7 +481,7 @@ def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
         if value is None:
             section.pop(last, None)
         else:
-            section[last] = value
+            section[last] = copy.deepcopy(value)
     return result
 
 
