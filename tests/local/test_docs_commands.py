@@ -214,11 +214,14 @@ def test_what_was_deleted_is_restored_by_mlflows_own_client(
     search, restore = (
         re.sub(rf"\b({'|'.join(ids)})\b", lambda found: ids[found[0]], command) for command in block(*place).to_run()
     )
-    lines = shell.run("make up").stdout.partition("For an MLflow client")[2].splitlines()
-    # The lines name the certificate, and MLflow takes only one of the two.
-    login = ["unset MLFLOW_TRACKING_INSECURE_TLS", *(line for line in lines if line.startswith("export "))]
-    assert ("deleted" if "experiments" in search else run) in shell.run(*login, search).stdout
-    shell.run(*login, restore)
+    # `make up` prints the same. It would take back the rotations above.
+    login = {
+        "MLFLOW_TRACKING_URI": site.url,
+        "MLFLOW_TRACKING_USERNAME": "admin",
+        "MLFLOW_TRACKING_PASSWORD": site.password(),
+    }
+    assert ("deleted" if "experiments" in search else run) in shell.run(search, variables=login).stdout
+    shell.run(restore, variables=login)
     assert run in site.client(f"import mlflow; print([*mlflow.search_runs([{experiment!r}])['run_id']])")
 
 
