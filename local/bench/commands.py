@@ -75,15 +75,14 @@ def _on_a_stack(stack: LocalStack, parts: Sequence[str], options: argparse.Names
     if "stored-runs" in parts:
         searches = stored_runs.measure(stack, 5 * options.rounds, say)
         report.write("stored-runs", report.stored(searches), command)
-    if "soak" in parts:
+    if not {"soak", "pages", "transfers"}.isdisjoint(parts):
         stack.up(mlflow__workers=serving.DEFAULT_WORKERS)
+    if "soak" in parts:
         hour = soak.soak(stack, options.minutes, say)
         report.write("soak", report.endurance(hour, soak.overload(stack, 60, say)), command)
     if "pages" in parts:
-        stack.up(mlflow__workers=serving.DEFAULT_WORKERS)
         report.write("pages", pages.lines(pages.measure(stack, 3 * options.rounds, say)), command)
     if "transfers" in parts:
-        stack.up(mlflow__workers=serving.DEFAULT_WORKERS)
         before = os.getloadavg()[0]
         sent = transfers.measure(stack, options.mib, options.s3, say)
         report.write("transfers", report.files(sent, options.mib, before, os.getloadavg()[0]), command)

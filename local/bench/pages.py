@@ -18,10 +18,11 @@ from playwright.sync_api import BrowserContext, BrowserType, sync_playwright
 
 from local import tools
 from local.bench.serving import DEFAULT_WORKERS
+from local.bench.stored_values import libpq_login
 from local.bench.workloads import experiment
 from local.browser import CHROMIUM, OPTIONS, trusting
 from local.charts.mlflow import APP_VERSIONS
-from local.http_load import database_login, send
+from local.http_load import send
 from local.stack import LocalStack, basic, free_ports
 
 NAME = "pages"
@@ -107,15 +108,12 @@ def _run(stack: LocalStack, login: tuple[str, str], place: str) -> str:
 @contextlib.contextmanager
 def _mlflow_alone(stack: LocalStack) -> Generator[str]:
     """Run MLflow without anything in front of it, and provide its address."""
-    role, password = database_login(stack)
-    server = stack.resources()["postgres-instance"]["outputs"]
     port, python = free_ports()[0], tools.mlflow_python(APP_VERSIONS["1.11.5"])
     environment = {
         "PATH": f"{python.parent}{os.pathsep}{os.defpath}",
         "HOME": str(stack.folder),
-        "PGPASSWORD": password,
-        "PGSSLMODE": "require",
-        "MLFLOW_BACKEND_STORE_URI": f"postgresql://{role}@{server['address']}:{server['port']}/mlflow",
+        **libpq_login(stack),
+        "MLFLOW_BACKEND_STORE_URI": "postgresql+psycopg2://",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     command = [

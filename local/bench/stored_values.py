@@ -116,7 +116,7 @@ def _median(stack: LocalStack, login: tuple[str, str], method: str, path: str, f
     return statistics.median(times)
 
 
-def _login(stack: LocalStack) -> dict[str, str]:
+def libpq_login(stack: LocalStack) -> dict[str, str]:
     """Return libpq's variables for the login of the pods."""
     role, password = database_login(stack)
     server = stack.resources()["postgres-instance"]["outputs"]
@@ -147,7 +147,10 @@ def _purge(stack: LocalStack) -> float:
         database.execute("UPDATE runs SET deleted_time = deleted_time - 172800000 WHERE deleted_time IS NOT NULL")
     began = time.monotonic()
     subprocess.run(
-        [tools.mlflow_python("3.15.1"), "-c", code], env=environment | _login(stack), check=True, capture_output=True
+        [tools.mlflow_python("3.15.1"), "-c", code],
+        env=environment | libpq_login(stack),
+        check=True,
+        capture_output=True,
     )
     return time.monotonic() - began
 
@@ -156,7 +159,9 @@ def _dump(stack: LocalStack) -> dict[str, float]:
     file = stack.folder / "growth.dump"
     program = tools.ensure(tools.POSTGRES_CLIENT).with_name("pg_dump")
     began = time.monotonic()
-    subprocess.run([program, "--format=custom", "--schema=mlflow", f"--file={file}"], env=_login(stack), check=True)
+    subprocess.run(
+        [program, "--format=custom", "--schema=mlflow", f"--file={file}"], env=libpq_login(stack), check=True
+    )
     taken, size = time.monotonic() - began, file.stat().st_size
     file.unlink()
     return {"dump": taken, "bytes: dump": size}

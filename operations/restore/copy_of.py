@@ -163,8 +163,8 @@ def throw_away(aws: Aws, name: str) -> None:
 
 
 @contextlib.contextmanager
-def copied(aws: Aws, instance: Mapping[str, Any], name: str, source: Source) -> Generator[Address]:
-    """Make a copy, provide its address, and throw it away, also after an error.
+def copied(aws: Aws, instance: Mapping[str, Any], name: str, source: Source) -> Generator[tuple[Address, datetime]]:
+    """Make a copy, provide its address and the moment that it shows, and throw it away, also after an error.
 
     Args:
         aws: the stack's account.
@@ -185,7 +185,7 @@ def copied(aws: Aws, instance: Mapping[str, Any], name: str, source: Source) -> 
     print(f"restoring {instance['DBInstanceIdentifier']} as of {moment:%Y-%m-%d %H:%M:%S} UTC into {name}", flush=True)
     restore(aws, instance, name, source, {"Purpose": "restore"})
     try:
-        yield wait(aws, name)
+        yield wait(aws, name), moment
     finally:
         throw_away(aws, name)
         print(f"{name}: deleted", flush=True)

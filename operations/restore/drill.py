@@ -32,8 +32,7 @@ def drill(stack: str, source: copy_of.Source, pulumi: str, aws_command: str) -> 
     instance = copy_of.instance_of(aws, stack, pulumi)
     identifier = instance["DBInstanceIdentifier"]
     state, name, begun = read_state(stack, pulumi), f"{identifier}-drill", time.monotonic()
-    moment = copy_of.moment_of(aws, instance, source)
-    with copy_of.copied(aws, instance, name, source) as address:
+    with copy_of.copied(aws, instance, name, source) as (address, moment):
         restored = time.monotonic() - begun
         in_use, copy = seen_by_mlflow(state, [copy_of.address(instance), address], moment)
     took = f"The copy was there after {restored / 60:.0f} minutes, and the drill took {(time.monotonic() - begun) / 60:.0f}."

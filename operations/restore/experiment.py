@@ -82,8 +82,8 @@ def bring_back(stack: str, experiment: str, source: copy_of.Source, pulumi: str,
     """
     aws = aws_cli.from_config(config(stack), aws_command)
     instance, state = copy_of.instance_of(aws, stack, pulumi), read_state(stack, pulumi)
-    moment, begun = copy_of.moment_of(aws, instance, source), time.monotonic()
-    with copy_of.copied(aws, instance, f"{instance['DBInstanceIdentifier']}-experiment", source) as address:
+    name, begun = f"{instance['DBInstanceIdentifier']}-experiment", time.monotonic()
+    with copy_of.copied(aws, instance, name, source) as (address, moment):
 
         def in_pod(act: str) -> dict[str, Any]:
             given = [address.host, str(address.port), experiment, act]

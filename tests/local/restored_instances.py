@@ -10,8 +10,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import psycopg
-
 from local import aws_account, paths
 from local.aws_account.command import run
 from local.plugins.aws.database_server import DatabaseServer
@@ -41,18 +39,10 @@ def folder(name: str) -> Path:
 
 def back_up(source: str, name: str) -> None:
     """Copy the data of a running server, as its manual says for backups."""
-    connection = psycopg.connect(
-        host="127.0.0.1",
-        port=DatabaseServer(source).port,
-        user="rdsadmin",
-        password=(folder(source) / "rdsadmin-password").read_text(),
-        dbname="postgres",
-        sslmode="require",
-        autocommit=True,
-    )
-    connection.execute("SELECT pg_backup_start('copy', true)")
-    shutil.copytree(folder(source), folder(name), ignore=shutil.ignore_patterns("postmaster.pid", "pg_wal"))
-    stopped = connection.execute("SELECT labelfile FROM pg_backup_stop(false)").fetchone()
+    with DatabaseServer(source).rdsadmin() as connection:
+        connection.execute("SELECT pg_backup_start('copy', true)")
+        shutil.copytree(folder(source), folder(name), ignore=shutil.ignore_patterns("postmaster.pid", "pg_wal"))
+        stopped = connection.execute("SELECT labelfile FROM pg_backup_stop(false)").fetchone()
     shutil.copytree(folder(source) / "data" / "pg_wal", folder(name) / "data" / "pg_wal")
     assert stopped is not None
     (folder(name) / "data" / "backup_label").write_text(stopped[0])

@@ -76,7 +76,7 @@ class DatabaseServer:
         self._create(data, version)
         self._run(data, version, parameters)
         # The dump sets the old password, while psql is still to log in again for each database.
-        with self._rdsadmin() as connection:
+        with self.rdsadmin() as connection:
             connection.execute(SQL("ALTER ROLE rdsadmin PASSWORD {}").format(Literal(password.decode())))
         self._write("rdsadmin-password", password)
         said = self._client("psql", "--quiet", "--dbname", "postgres", "--file", str(dump))
@@ -89,7 +89,7 @@ class DatabaseServer:
 
     def _client(self, program: str, *arguments: str) -> str:
         """Run one of PostgreSQL's client programs as the superuser, and return its messages."""
-        with self._rdsadmin():
+        with self.rdsadmin():
             pass
         path = tools.ensure(tools.POSTGRES_CLIENT).with_name(program)
         login = {
@@ -135,7 +135,7 @@ class DatabaseServer:
         Raises:
             psycopg.OperationalError: the server did not accept a connection within 60 seconds.
         """
-        with self._rdsadmin() as connection:
+        with self.rdsadmin() as connection:
 
             def missing(role: str) -> bool:
                 return connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone() is None
@@ -194,7 +194,8 @@ class DatabaseServer:
             shutil.chown(path, tools.POSTGRES_USER)
 
     @contextlib.contextmanager
-    def _rdsadmin(self) -> Generator[psycopg.Connection]:
+    def rdsadmin(self) -> Generator[psycopg.Connection]:
+        """Connect as the superuser, for one transaction."""
         password = (self._folder / "rdsadmin-password").read_text()
         deadline = time.monotonic() + _START_SECONDS
         while True:
