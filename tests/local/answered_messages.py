@@ -1,7 +1,7 @@
 # pyright: reportMissingImports=false
 """Fill every answer of an MLflow with values, and compare what our function and MLflow's own write. It runs in that MLflow's virtualenv.
 
-It prints the number of messages, and whether our function is in use.
+It prints the number of messages, how many of them ours reads in one pass, and whether it is in use.
 """
 
 import json
@@ -78,7 +78,7 @@ def fill(message, depth=0):
             setattr(message, field.name, values_of(field)[depth % len(values_of(field))])
 
 
-seen = 0
+seen = read_here = 0
 for _, request, _ in handlers.get_endpoints(lambda request_class: request_class):
     answer = getattr(request, "Response", None)
     if answer is None:
@@ -90,7 +90,8 @@ for _, request, _ in handlers.get_endpoints(lambda request_class: request_class)
         ours, theirs = json_answers.message_to_json(message), ORIGINAL(message)
         assert json.loads(ours) == json.loads(theirs), (request, ours, theirs)
     seen += 1
+    read_here += json_answers._is_read_here(answer.DESCRIPTOR)
 json_answers.install()
 in_use = handlers.message_to_json is json_answers.message_to_json
 assert in_use == (auth.message_to_json is json_answers.message_to_json)
-print(json.dumps([seen, in_use]))
+print(json.dumps([seen, read_here, in_use]))

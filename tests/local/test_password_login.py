@@ -14,7 +14,7 @@ from local.stack import run_with_mlflow
 pytestmark = pytest.mark.local
 
 ASK = """
-import json, time
+import gc, json, time
 
 # The clock stands still between steps, because on a busy machine hashing takes longer than a password is remembered.
 # It is set before the first import, because cachetools keeps the function that it finds.
@@ -80,6 +80,7 @@ for number in range(7):
 ask("new login from that address", "bea", "password of bea", "203.0.113.9")
 ask("remembered login from that address", "carol", "password of carol", "203.0.113.9")
 ask("new login from another address", "bea", "password of bea", "203.0.113.10")
+answers["collector"] = [gc.get_threshold()[0], gc.get_freeze_count()]
 print(json.dumps(answers))
 """
 
@@ -118,6 +119,12 @@ def test_a_password_is_hashed_once_for_as_long_as_it_is_remembered(
 
 def test_a_user_is_looked_up_once_for_a_request(answers: Mapping[str, tuple[str | int, int]]) -> None:
     assert answers["three times in a request"] == ("alice", 1)
+
+
+def test_the_collector_of_garbage_leaves_alone_what_was_imported(answers: Mapping[str, tuple[str | int, int]]) -> None:
+    threshold, left_alone = answers["collector"]
+    assert threshold == 10_000
+    assert left_alone > 100_000
 
 
 def test_a_wrong_password_is_refused_every_time(answers: Mapping[str, tuple[str | int, int]]) -> None:
