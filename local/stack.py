@@ -22,7 +22,7 @@ from typing import Any
 
 import psycopg
 
-from local import aws_account, paths, tools
+from local import aws_account, mlflow_scripts, paths, tools
 from local.pulumi_cli.engine import Engine
 from local.supervisor.client import Supervisor
 
@@ -103,14 +103,18 @@ class LocalStack:
     def up(self, **settings: str | int | bool) -> str:
         """Deploy the stack and return the output. `database__rotation=1` sets `mlflow-eks:database.rotation` to 1.
 
+        A new stack has the settings from its first resource on.
+
         Raises:
             CommandError: the deployment failed.
         """
-        output = "" if settings and self.folder.exists() else self.command("up").stdout
-        if settings:
-            self.set(**settings)
-            output += self.pulumi("up", "--yes", "--skip-preview").stdout
-        return output
+        if not settings:
+            return self.command("up").stdout
+        if not self.folder.exists():
+            # It makes the stack with the settings of the checkout and deploys nothing.
+            self.command("preview")
+        self.set(**settings)
+        return self.pulumi("up", "--yes", "--skip-preview").stdout
 
     def set(self, **settings: str | int | bool) -> None:
         """Change settings of this stack, named as for `up`. An `up` without settings restores those of the checkout.
@@ -256,7 +260,7 @@ class LocalStack:
             version: version of MLflow, default 3.15.1.
 
         Raises:
-            CommandError: the script failed.
+            ScriptError: the script failed.
         """
         environment = {
             "PATH": os.environ["PATH"],
@@ -268,7 +272,7 @@ class LocalStack:
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
             "PYTHONWARNINGS": "ignore",
         }
-        return run_with_mlflow(version, script, environment)
+        return mlflow_scripts.run(version, script, environment)
 
 
 class Project:

@@ -53,9 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 def _on_a_stack(stack: LocalStack, parts: Sequence[str], options: argparse.Namespace, command: str) -> None:
     if "serving" in parts:
         rows: list[serving.Row] = []
-        # An older MLflow refuses the tables of a newer one, so the older version must be deployed first. `preview`
-        # makes the stack without deploying it, so that the version can be set before the first `up`.
-        stack.command("preview")
+        # An older MLflow refuses the tables of a newer one, so the older version must be deployed first.
         for chart, version in sorted(APP_VERSIONS.items(), key=lambda item: tuple(map(int, item[1].split(".")))):
             stack.up(mlflow__chartVersion=chart, mlflow__workers=serving.DEFAULT_WORKERS)
             wanted = options.row or [one.name for one in serving.CONFIGURATIONS[version]]

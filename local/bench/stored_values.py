@@ -48,7 +48,6 @@ def measure(stack: LocalStack, say: Callable[[str], None], runs: int = RUNS) -> 
         CommandError: a command of the stack failed.
         RuntimeError: MLflow refused a request.
     """
-    stack.command("preview")
     stack.up(mlflow__chartVersion="1.8.1")
     place = int(experiment(stack, ("admin", stack.password()), "stored-values"))
     found: dict[int, Costs] = {}

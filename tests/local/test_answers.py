@@ -44,9 +44,7 @@ NUL = "a\x00b"
 def guides_stack() -> Iterator[LocalStack]:
     """A stack with the chart of the manual guide."""
     with new_stack("answers-guide") as new:
-        new.command("preview")
-        new.set(mlflow__chartVersion="1.8.1")
-        new.pulumi("up", "--yes", "--skip-preview")
+        new.up(mlflow__chartVersion="1.8.1")
         yield new
 
 

@@ -187,9 +187,7 @@ class Site:
 @pytest.fixture(scope="module", params=["1.11.5", pytest.param("1.8.1", marks=pytest.mark.slow)])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     with new_stack("clean-up") as new:
-        new.command("preview")
-        new.set(mlflow__chartVersion=request.param, retention__deletedDays=30)
-        new.pulumi("up", "--yes", "--skip-preview")
+        new.up(mlflow__chartVersion=request.param, retention__deletedDays=30)
         site = Site(new, APP_VERSIONS[request.param])
         keep_a_backup(new)
         yield site

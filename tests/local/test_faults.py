@@ -24,7 +24,8 @@ from psycopg.sql import SQL, Literal
 from local import aws_account
 from local.cluster.objects import Objects
 from local.cluster.revisions import Revisions
-from local.stack import PYTHON, CommandError, LocalStack, free_ports
+from local.mlflow_scripts import ScriptError
+from local.stack import PYTHON, LocalStack, free_ports
 from local.supervisor.client import Supervisor
 from local.supervisor.spec import ProcessSpec
 from tests import ROOT
@@ -299,7 +300,7 @@ def logs_in(stack: LocalStack) -> bool:
 
 def logs_a_metric(stack: LocalStack) -> bool:
     # MLflow's pool still has connections that died with the server. Each makes one request fail.
-    with contextlib.suppress(CommandError):
+    with contextlib.suppress(ScriptError):
         return stack.client(LOG_A_METRIC) == "logged"
     return False
 

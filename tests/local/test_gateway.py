@@ -64,9 +64,7 @@ def inner() -> Iterator[Inner]:
 def open_gateway() -> Iterator[Site]:
     """A site with the gateway, and with a user who may use each endpoint."""
     with new_stack("gateway") as new:
-        new.command("preview")
-        new.set(mlflow__gateway=True)
-        new.pulumi("up", "--yes", "--skip-preview")
+        new.up(mlflow__gateway=True)
         site = Site(new, GATEWAY_MLFLOW)
         account = {"username": USER[0], "password": USER[1]}
         assert site.connect().ask("POST", "/api/2.0/mlflow/users/create", site.admin, account)[0] == 200

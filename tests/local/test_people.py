@@ -138,11 +138,7 @@ class Site:
 @pytest.fixture(scope="module", params=[APP_VERSIONS["1.11.5"], APP_VERSIONS[GUIDES_CHART]])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     with new_stack("people") as stack:
-        if request.param == APP_VERSIONS[GUIDES_CHART]:
-            stack.command("preview")
-            stack.up(mlflow__chartVersion=GUIDES_CHART)
-        else:
-            stack.up()
+        stack.up(**({"mlflow__chartVersion": GUIDES_CHART} if request.param == APP_VERSIONS[GUIDES_CHART] else {}))
         stack.client(FILL, version=request.param)
         yield Site(stack, request.param)
 

@@ -39,7 +39,6 @@ def site() -> Iterator[Site]:
     with new_stack("upgrade") as stack:
         # An older MLflow refuses the tables of a newer one, so the older version must be deployed first. `preview`
         # makes the stack without deploying it, so that the version can be set before the first `up`.
-        stack.command("preview")
         yield Site(stack)
 
 

@@ -36,9 +36,7 @@ FOREIGN_ORIGIN = "https://evil.example"
 def stack_with(name: str, **settings: str | bool) -> Iterator[LocalStack]:
     """A stack with other settings from its first `up`. MLflow refuses the tables of a newer version."""
     with new_stack(name) as new:
-        new.command("preview")
-        new.set(**settings)
-        new.pulumi("up", "--yes", "--skip-preview")
+        new.up(**settings)
         yield new
 
 
