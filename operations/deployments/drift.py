@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from operations.review.foreign import code
 from operations.review.preview import QUIET, at, read
 
 DRIFTED = 3
@@ -59,15 +60,10 @@ def main() -> None:
         return
     print(f"## `{given.stack}` has drifted\n\nWhat is there is not what the last deployment left:\n")
     for step in steps:
-        paths = ", ".join(f"`{_code(path)}`" for path in sorted(step.get("detailedDiff") or {}))
-        print(
-            f"- {_code(str(step.get('op')))} `{_code(str(step.get('urn')).rpartition('::')[2])}`{': ' if paths else ''}{paths}"
-        )
+        paths = ", ".join(code(path) for path in sorted(step.get("detailedDiff") or {}))
+        name = str(step.get("urn")).rpartition("::")[2]
+        print(f"- {code(step.get('op'))} {code(name)}{': ' if paths else ''}{paths}")
     sys.exit(DRIFTED)
-
-
-def _code(text: str) -> str:
-    return "".join(each if each.isprintable() and each != "`" else "?" for each in text)[:200]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ A copy of the database is made from its backups, MLflow's own code reads it from
 database in use, and the copy is thrown away. It costs an instance of the same class for as long as that takes.
 """
 
-import argparse
 import sys
 import time
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from pathlib import Path
 from operations import aws_cli
 from operations.checks import MissingError
 from operations.restore import copy_of
+from operations.restore.arguments import arguments, source_of
 from operations.restore.comparison import lacks, seen_by_mlflow, table
 from operations.stack_cluster import read_state
 from operations.stack_file import config
@@ -40,33 +40,6 @@ def drill(stack: str, source: copy_of.Source, pulumi: str, aws_command: str) -> 
     verdict = f"The copy lacks {'; '.join(lacking)}." if lacking else "The copy has everything."
     head = f"# Restore drill of {stack}, {datetime.now(UTC):%Y-%m-%d}\n\n{identifier} as of {moment:%Y-%m-%d %H:%M:%S} UTC. {took}"
     return f"{head}\n\n{table(in_use, copy)}\n\n{verdict}\n", lacking
-
-
-def source_of(given: argparse.Namespace) -> copy_of.Source:
-    """Return the source that the arguments name.
-
-    Raises:
-        SystemExit: the time is no time with a zone.
-    """
-    try:
-        when = datetime.fromisoformat(given.time) if given.time else None
-    except ValueError:
-        when = None
-    if given.time and (when is None or when.tzinfo is None):
-        raise SystemExit(f"TIME is {given.time}; write a time of UTC such as 2026-11-30T02:00:00Z")
-    return copy_of.Source(given.snapshot, when)
-
-
-def arguments(name: str, description: str) -> argparse.ArgumentParser:
-    """Return the parser of the arguments that both commands take."""
-    parser = argparse.ArgumentParser(prog=f"make {name}", description=description)
-    parser.add_argument("stack", help="name of the stack")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--snapshot", help="snapshot to restore")
-    source.add_argument("--time", help="moment to restore, such as 2026-11-30T02:00:00Z")
-    parser.add_argument("--pulumi", default="pulumi", help="how to call pulumi (default: pulumi)")
-    parser.add_argument("--aws", default="aws", help="how to call the AWS CLI (default: aws)")
-    return parser
 
 
 def main() -> None:

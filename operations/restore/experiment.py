@@ -16,8 +16,8 @@ from operations.aws_cli import Aws
 from operations.checks import MissingError
 from operations.mlflow_site import run_pulumi
 from operations.restore import copy_of
+from operations.restore.arguments import arguments, source_of
 from operations.restore.comparison import python_in_pod
-from operations.restore.drill import arguments, source_of
 from operations.stack_cluster import KubectlError, read_state
 from operations.stack_file import config
 

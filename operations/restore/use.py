@@ -15,8 +15,8 @@ from operations.checks import MissingError
 from operations.mlflow_site import run_pulumi
 from operations.prices import INSTANCE
 from operations.restore import copy_of
+from operations.restore.arguments import arguments, source_of
 from operations.restore.comparison import namespace_of_mlflow, seen_by_mlflow, table
-from operations.restore.drill import arguments, source_of
 from operations.stack_cluster import KubectlError, State, read_state
 from operations.stack_file import config
 

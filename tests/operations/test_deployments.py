@@ -236,7 +236,7 @@ def test_drift_is_named_and_ends_with_its_own_code(
     with pytest.raises(SystemExit) as ended:
         drift.main()
     assert ended.value.code == 3
-    assert "- delete `artifacts??# x`: `tags.Team`" in capsys.readouterr().out
+    assert "- `delete` `artifacts' # x`: `tags.Team`" in capsys.readouterr().out
 
 
 def test_what_waits_for_the_maintenance_window_is_no_drift(

@@ -9,6 +9,7 @@ import pytest
 from operations.aws_cli import Aws
 from operations.checks import MissingError
 from operations.restore import copy_of, drill, experiment, use
+from operations.restore.arguments import arguments, source_of
 from operations.restore.comparison import Address, lacks, table
 from operations.restore.copy_of import Source
 
@@ -197,7 +198,7 @@ def test_a_restore_without_a_moment_asks_for_one(stack: Account, monkeypatch: py
 
 def test_a_time_without_a_zone_is_refused() -> None:
     with pytest.raises(SystemExit, match="such as 2026-11-30T02:00:00Z"):
-        drill.source_of(drill.arguments("drill", "").parse_args(["prod", "--time", "2026-11-30 02:00"]))
+        source_of(arguments("drill", "").parse_args(["prod", "--time", "2026-11-30 02:00"]))
 
 
 def test_no_answer_to_the_question_changes_nothing(stack: Account, monkeypatch: pytest.MonkeyPatch) -> None:
