@@ -1,6 +1,7 @@
 """The stand-in for the API server. Each Kubernetes object is a file."""
 
 import base64
+import contextlib
 import json
 import os
 import secrets
@@ -34,7 +35,12 @@ class Objects:
 
     def all(self, kind: str) -> list[Object]:
         """Return every object of a kind, in all namespaces."""
-        return [json.loads(file.read_text()) for file in sorted(self.folder.glob(f"{kind}/*/*.json"))]
+        found: list[Object] = []
+        for file in sorted(self.folder.glob(f"{kind}/*/*.json")):
+            # Another release can remove it now.
+            with contextlib.suppress(FileNotFoundError):
+                found.append(json.loads(file.read_text()))
+        return found
 
     def create(self, item: Object) -> Object:
         """Add an object and return it as stored.
@@ -69,7 +75,7 @@ class Objects:
         self._file(kind, namespace, name).unlink(missing_ok=True)
         if kind == "Namespace":
             for file in self.folder.glob(f"*/{name}/*.json"):
-                file.unlink()
+                file.unlink(missing_ok=True)
 
     def require_namespace(self, name: str) -> None:
         """Refuse a namespace that does not exist.

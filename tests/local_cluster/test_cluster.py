@@ -22,7 +22,7 @@ import pytest
 
 from local import tools
 from local.cluster import ClusterError
-from local.cluster.objects import Object, make, make_secret
+from local.cluster.objects import Object, Objects, make, make_secret
 from local.cluster.releases import Cluster, Release
 from local.stack import free_ports
 from local.supervisor.client import Supervisor
@@ -315,6 +315,15 @@ def test_a_release_keeps_to_its_own_pods(cluster: Cluster) -> None:
     assert len(pods(cluster)) == 3
     cluster.uninstall("mlflow", "mlflow")
     assert [pod.rpartition("-")[0].rpartition("-")[0] for pod in pods(cluster)] == ["mlflow.mlflow-other"]
+
+
+def test_an_object_that_goes_while_all_are_read_is_left_out(tmp_path: Path) -> None:
+    objects = Objects(tmp_path / "objects")
+    objects.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "blue"}})
+    objects.put(make("networking.k8s.io/v1", "Ingress", "blue", "stays"))
+    # A link to nothing is listed and cannot be read, as a file that is deleted in between.
+    (tmp_path / "objects" / "Ingress" / "blue" / "goes.json").symlink_to("nothing")
+    assert [item["metadata"]["name"] for item in objects.all("Ingress")] == ["stays"]
 
 
 def test_a_failed_upgrade_leaves_what_ran(cluster: Cluster, ports: tuple[int, int]) -> None:
