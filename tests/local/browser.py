@@ -73,6 +73,8 @@ class Visitor:
         page.goto(path)
         # The script that sets the title comes last.
         page.wait_for_function(f"document.title.startsWith({json.dumps(title)})", timeout=60_000)
+        # What the network did is told by another process than what the page did, and on a busy machine later.
+        page.wait_for_timeout(2_000)
         page.close()
         return {
             answer["url"].removeprefix(self._stack.url).partition("?")[0]: answer["status"]
