@@ -226,6 +226,20 @@ def database_login(stack: LocalStack) -> tuple[str, str]:
     return secret["username"], secret["password"]
 
 
+def libpq_login(stack: LocalStack) -> dict[str, str]:
+    """Return libpq's variables for the login of the pods."""
+    role, password = database_login(stack)
+    server = stack.resources()["postgres-instance"]["outputs"]
+    return {
+        "PGHOST": server["address"],
+        "PGPORT": str(server["port"]),
+        "PGDATABASE": "mlflow",
+        "PGUSER": role,
+        "PGPASSWORD": password,
+        "PGSSLMODE": "require",
+    }
+
+
 def report(subject: str, said: str) -> None:
     """Print a measurement and write it into the report as one line. It replaces that line of an earlier run."""
     print(f"\n{subject}: {said}")

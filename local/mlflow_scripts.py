@@ -1,4 +1,4 @@
-"""Scripts with MLflow's client, each in a process of its own."""
+"""Scripts that run with an MLflow, each in a process of its own."""
 
 import json
 import os
@@ -71,8 +71,36 @@ def run(version: str, script: str, environment: Mapping[str, str]) -> str:
         imported = _idle[version].pop()
     except IndexError:
         imported = _Imported(version)
-    status, stdout, stderr = imported.run(script, environment)
+    ended = imported.run(script, environment)
     _idle[version].append(imported)
+    return _last_line(*ended)
+
+
+def run_afresh(version: str, script: str, environment: Mapping[str, str]) -> str:
+    """Run a Python script in a new interpreter, and return the last line of its output. For what has to come before the import of MLflow.
+
+    Args:
+        version: version of MLflow.
+        script: the script.
+        environment: all its environment variables.
+
+    Raises:
+        ScriptError: the script failed.
+        TimeoutExpired: it took longer than five minutes.
+        ToolError: that MLflow could not be installed.
+    """
+    done = subprocess.run(
+        [tools.mlflow_python(version), "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    return _last_line(done.returncode, done.stdout, done.stderr)
+
+
+def _last_line(status: int, stdout: str, stderr: str) -> str:
     if status:
         raise ScriptError(stderr[-4000:])
     return stdout.strip().rpartition("\n")[2]

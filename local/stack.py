@@ -22,7 +22,7 @@ from typing import Any
 
 import psycopg
 
-from local import aws_account, mlflow_scripts, paths, tools
+from local import aws_account, mlflow_scripts, paths
 from local.pulumi_cli.engine import Engine
 from local.supervisor.client import Supervisor
 
@@ -330,26 +330,6 @@ class Project:
         if ok and done.returncode:
             raise CommandError(f"pulumi {' '.join(arguments)} failed:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}")
         return done
-
-
-def run_with_mlflow(version: str, script: str, environment: Mapping[str, str]) -> str:
-    """Run a Python script in the virtualenv of an MLflow version, and return the last line of its output.
-
-    Raises:
-        CommandError: the script failed.
-        ToolError: that MLflow could not be installed.
-    """
-    done = subprocess.run(
-        [tools.mlflow_python(version), "-c", script],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if done.returncode:
-        raise CommandError(done.stderr[-4000:])
-    return done.stdout.strip().rpartition("\n")[2]
 
 
 @contextlib.contextmanager

@@ -18,11 +18,10 @@ from playwright.sync_api import BrowserContext, BrowserType, sync_playwright
 
 from local import tools
 from local.bench.serving import DEFAULT_WORKERS
-from local.bench.stored_values import libpq_login
 from local.bench.workloads import experiment
 from local.browser import CHROMIUM, OPTIONS, trusting
 from local.charts.mlflow import APP_VERSIONS
-from local.http_load import send
+from local.http_load import libpq_login, send
 from local.stack import LocalStack, basic, free_ports
 
 NAME = "pages"

@@ -17,7 +17,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from local import aws_account, paths, tools
 from local.bench.stored_runs import METRICS, SEARCHES, connected, store_runs, times_of_search
 from local.bench.workloads import experiment
-from local.http_load import database_login, send
+from local.http_load import libpq_login, send
 from local.stack import LocalStack
 from local.supervisor.client import Supervisor
 
@@ -113,20 +113,6 @@ def _median(stack: LocalStack, login: tuple[str, str], method: str, path: str, f
         if answer.status != 200:
             raise RuntimeError(f"{path} failed: {answer.status} {answer.body[:300]}")
     return statistics.median(times)
-
-
-def libpq_login(stack: LocalStack) -> dict[str, str]:
-    """Return libpq's variables for the login of the pods."""
-    role, password = database_login(stack)
-    server = stack.resources()["postgres-instance"]["outputs"]
-    return {
-        "PGHOST": server["address"],
-        "PGPORT": str(server["port"]),
-        "PGDATABASE": "mlflow",
-        "PGUSER": role,
-        "PGPASSWORD": password,
-        "PGSSLMODE": "require",
-    }
 
 
 def _purge(stack: LocalStack) -> float:

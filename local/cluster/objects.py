@@ -1,7 +1,6 @@
 """The stand-in for the API server. Each Kubernetes object is a file."""
 
 import base64
-import contextlib
 import json
 import os
 import secrets
@@ -28,19 +27,13 @@ class Objects:
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return an object, or None if there is none."""
-        try:
-            return json.loads(self._file(kind, namespace, name).read_text())
-        except FileNotFoundError:
-            return None
+        return _read(self._file(kind, namespace, name))
 
     def all(self, kind: str) -> list[Object]:
         """Return every object of a kind, in all namespaces."""
-        found: list[Object] = []
-        for file in sorted(self.folder.glob(f"{kind}/*/*.json")):
-            # Another release can remove it now.
-            with contextlib.suppress(FileNotFoundError):
-                found.append(json.loads(file.read_text()))
-        return found
+        items = map(_read, sorted(self.folder.glob(f"{kind}/*/*.json")))
+        # Another release can remove one after it was listed.
+        return [item for item in items if item is not None]
 
     def create(self, item: Object) -> Object:
         """Add an object and return it as stored.
@@ -116,6 +109,13 @@ def make_secret(namespace: str, name: str, data: Mapping[str, str], kind: str = 
     """Return a Secret with this data, which is encoded here."""
     encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
     return make("v1", "Secret", namespace, name, type=kind, data=encoded)
+
+
+def _read(file: Path) -> Object | None:
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        return None
 
 
 def write(file: Path, text: str, mode: int = 0o600) -> None:

@@ -20,7 +20,8 @@ from typing import Any
 
 import psycopg
 
-from local.stack import Answer, CommandError, any_certificate, basic, run_with_mlflow
+from local.mlflow_scripts import run_afresh
+from local.stack import Answer, CommandError, any_certificate, basic
 from tests import ROOT
 
 HOST = "mlflow.cluster.test"
@@ -346,7 +347,7 @@ class ClusterStack:
         """Run a Python script with the MLflow client as administrator, and return the last line of its output.
 
         Raises:
-            CommandError: the script failed.
+            ScriptError: the script failed.
         """
         user, password = self.login()
         # No DNS knows the host, and a client sends the name of its address as `Host`.
@@ -364,7 +365,7 @@ class ClusterStack:
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
             "PYTHONWARNINGS": "ignore",
         }
-        return run_with_mlflow(version, found + script, environment)
+        return run_afresh(version, found + script, environment)
 
     @property
     def _config(self) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 import pytest
 from playwright.sync_api import Page
 
-from local.stack import Answer, LocalStack, run_with_mlflow
+from local.mlflow_scripts import run_afresh
+from local.stack import Answer, LocalStack
 from local.supervisor.client import Supervisor
 from tests.keycloak.keycloak import (
     ADMINS,
@@ -189,7 +190,7 @@ def log_out(page: Page, name: str) -> None:
 def test_a_machine_logs_a_run_with_an_artifact(stack: LocalStack, keycloak: Keycloak) -> None:
     token = keycloak.machine_token()
     assert account(with_token(stack, token)) == ("trainer", False)
-    assert run_with_mlflow("3.15.1", TRAINING, client_environment(stack, token)) == "weights"
+    assert run_afresh("3.15.1", TRAINING, client_environment(stack, token)) == "weights"
 
 
 def client_environment(stack: LocalStack, token: str) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from components.mlflow_release.login_code import CODE
 from local import tools
-from local.stack import run_with_mlflow
+from local.mlflow_scripts import run_afresh
 
 pytestmark = pytest.mark.local
 
@@ -104,7 +104,7 @@ def answers(
         "LOGIN_CACHE_SECONDS": "2",
         "LOGIN_TRIES": "5",
     }
-    output = run_with_mlflow(request.param, ASK, environment)
+    output = run_afresh(request.param, ASK, environment)
     return {case: (result[0], result[1]) for case, result in json.loads(output).items()}
 
 

@@ -138,7 +138,10 @@ class Site:
 @pytest.fixture(scope="module", params=[APP_VERSIONS["1.11.5"], APP_VERSIONS[GUIDES_CHART]])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     with new_stack("people") as stack:
-        stack.up(**({"mlflow__chartVersion": GUIDES_CHART} if request.param == APP_VERSIONS[GUIDES_CHART] else {}))
+        if request.param == APP_VERSIONS[GUIDES_CHART]:
+            stack.up(mlflow__chartVersion=GUIDES_CHART)
+        else:
+            stack.up()
         stack.client(FILL, version=request.param)
         yield Site(stack, request.param)
 

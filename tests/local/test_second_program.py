@@ -18,7 +18,8 @@ import pytest
 from components.mlflow_release.names import DATABASE_SECRET
 from local import aws_account
 from local.cluster.objects import Objects
-from local.stack import LocalStack, Project, new_stack, run_with_mlflow
+from local.mlflow_scripts import run_afresh
+from local.stack import LocalStack, Project, new_stack
 from local.supervisor.client import Supervisor
 from tests import ROOT
 from tests.docs_commands import blocks
@@ -83,7 +84,7 @@ class Sites:
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
             "PYTHONWARNINGS": "ignore",
         }
-        return run_with_mlflow("3.15.1", RESOLVE + script, environment)
+        return run_afresh("3.15.1", RESOLVE + script, environment)
 
 
 @pytest.fixture(scope="module")

@@ -37,8 +37,6 @@ print(run.info.run_id)
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     with new_stack("upgrade") as stack:
-        # An older MLflow refuses the tables of a newer one, so the older version must be deployed first. `preview`
-        # makes the stack without deploying it, so that the version can be set before the first `up`.
         yield Site(stack)
 
 

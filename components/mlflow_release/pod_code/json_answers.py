@@ -26,17 +26,6 @@ MEASURED = "f343f89481adf2667c0c96affb1213f928698b24cc9293d774840d2c71bd8e12"
 """Hash of the source of MLflow's function, of 3.7.0 and 3.15.1. Another one is left alone: MLflow 3.17.2 does better by itself."""
 
 
-AS_THEY_ARE = {
-    FieldDescriptor.CPPTYPE_BOOL,
-    FieldDescriptor.CPPTYPE_INT32,
-    FieldDescriptor.CPPTYPE_INT64,
-    FieldDescriptor.CPPTYPE_STRING,
-    FieldDescriptor.CPPTYPE_UINT32,
-    FieldDescriptor.CPPTYPE_UINT64,
-}
-"""Kinds of fields of which JSON has the value itself."""
-
-
 def message_to_json(message: Any) -> str:
     """Return an answer as JSON, with the same content as MLflow's function."""
     if _is_read_here(message.DESCRIPTOR):
@@ -77,14 +66,14 @@ def _read(message: Any) -> dict[str, Any]:
 @functools.cache
 def _reader(field: Any) -> tuple[str, Callable[[Any], Any] | None, bool]:
     """Return a field's name, what its values go through (None: nothing), and whether it has a list of them."""
-    if field.cpp_type in AS_THEY_ARE:
-        convert = None
-    elif field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
+    if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
         convert = _read
     elif field.cpp_type == FieldDescriptor.CPPTYPE_DOUBLE:
         convert = _number
-    else:
+    elif field.cpp_type == FieldDescriptor.CPPTYPE_ENUM:
         convert = functools.partial(_word, field.enum_type.values_by_number)
+    else:
+        convert = None
     return field.name, convert, field.is_repeated
 
 
