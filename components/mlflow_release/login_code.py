@@ -32,6 +32,7 @@ FILES = (
     "outgoing.py",
     "password_login.py",
     "request_rules.py",
+    "short_ways.py",
     "transfers.py",
 )
 """Files of the code."""

@@ -412,6 +412,11 @@ gc.set_threshold(10_000)
 answers.install()
 json_answers.install()
 transfers.install()
+# MLflow 3.7.0 runs under gunicorn, without FastAPI.
+if hasattr(auth, "add_fastapi_permission_middleware"):
+    import short_ways
+
+    short_ways.install()
 outgoing.guard_webhooks()
 if GATEWAY_IS_ON:
     outgoing.guard_gateway()
