@@ -282,8 +282,8 @@ class Settings(Section):
             Problem(
                 "ingress.replicas",
                 f"is {self.ingress.replicas}, so in a rollout {sharing} controllers share the places of a pod of MLflow, of which there are "
-                f"{places}, one fewer than mlflow.pool has connections: write {fewer}an mlflow.pool.overflow of "
-                f"{self.mlflow.pool.overflow + sharing - places} or more",
+                f"{places}, one fewer than mlflow.pool has connections: write {fewer}an mlflow.pool.size of "
+                f"{self.mlflow.pool.size + sharing - places} or more",
                 based_on=["mlflow.pool", "ingress.install"],
             )
         ]

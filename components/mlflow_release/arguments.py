@@ -64,10 +64,10 @@ class DatabaseArgs:
     cluster: Cilium applies networks to addresses outside only."""
     ca_certificates: str | None = None
     """Certificates of the authority that signed the server's, PEM. None: the server proves by channel binding that it knows the password."""
-    pool_size: int = 5
-    """Connections that a worker keeps open in each of its pools, default 5."""
-    pool_overflow: int = 5
-    """Further connections of a worker under load in each of its pools, default 5."""
+    pool_size: int = 10
+    """Connections that a worker keeps open in each of its pools once they were needed, default 10."""
+    pool_overflow: int = 0
+    """Further connections of a worker under load in each of its pools, default 0."""
 
 
 @dataclass(frozen=True)

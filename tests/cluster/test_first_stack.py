@@ -186,7 +186,7 @@ def test_places_are_limited_in_every_controller(site: ClusterStack) -> None:
     ("settings", "changed"),
     [
         ({"mlflow__auth__defaultPermission": "READ"}, {"updated": 1}),
-        ({"mlflow__pool__overflow": 6}, {"updated": 2}),
+        ({"mlflow__pool__size": 11}, {"updated": 2}),
         ({"database__rotation": 1}, {"updated": 3, "replaced": 1}),
         ({"ingress__replicas": 1}, {"updated": 2}),
     ],

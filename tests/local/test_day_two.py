@@ -78,9 +78,8 @@ def experiment(site: LocalStack, admin: tuple[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def two_pods(site: LocalStack) -> LocalStack:
-    # With the default pools, two pods could open more connections than the smallest instance class has.
     aws_client(site, "sns").create_topic(Name="alarms")
-    site.up(mlflow__replicas=2, mlflow__pool__overflow=5, postgres__alarmTopicArn=TOPIC, artifacts__transfers="direct")
+    site.up(mlflow__replicas=2, postgres__alarmTopicArn=TOPIC, artifacts__transfers="direct")
     return site
 
 

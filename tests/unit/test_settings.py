@@ -422,7 +422,7 @@ def test_without_a_login_a_worker_has_one_pool_instead_of_two() -> None:
     # The pods can open 60 connections, and a db.t3.micro has 85.
     accepted(changed(needs_120, {"mlflow.auth": {"mode": "none"}}))
     _, (problem,) = parse(changed(needs_120, {"mlflow.auth": {"mode": "none"}, "mlflow.replicas": 4}), set())
-    assert "x 10 (pool 5 + overflow 5) x 1 (tracking) = 100" in str(problem)
+    assert "x 10 (pool 10 + overflow 0) x 1 (tracking) = 100" in str(problem)
 
 
 def test_pods_may_open_every_connection_of_the_class_and_not_one_more() -> None:
