@@ -172,6 +172,7 @@ def alarms(
         max_connections=max_connections(
             there.db_instance_class if there and not settings.applies_immediately else section.instance_class
         ),
+        kept_connections=settings.connections,
         tags=_tags(settings),
     )
 

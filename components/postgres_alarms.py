@@ -21,6 +21,8 @@ class PostgresAlarmsArgs:
     """Storage of the instance in GiB, as grown. The storage alarm fires when a twentieth of it is left."""
     max_connections: int | None
     """Connections that the instance class allows. None where that is unknown: then there is no alarm on connections."""
+    kept_connections: int = 0
+    """Connections that MLflow's pods may keep open, default 0. Where they are four fifths of all, the alarm is above them."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     """Tags of every alarm."""
 
@@ -79,11 +81,13 @@ class PostgresAlarms(pulumi.ComponentResource):
         )
         if args.max_connections:
             limit = args.max_connections * 8 // 10
+            if args.kept_connections >= limit:
+                limit = (args.kept_connections + args.max_connections) // 2
             alarm(
                 "connections",
                 "DatabaseConnections",
                 above,
                 limit,
-                f"MLflow's database: more than {limit} connections (80 %)",
+                f"MLflow's database: more than {limit} connections ({round(100 * limit / args.max_connections)} %)",
             )
         self.register_outputs({})

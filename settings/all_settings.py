@@ -96,6 +96,15 @@ class Settings(Section):
         """Largest number of pods that serve at the same time, without the additional ones of a rollout."""
         return self.mlflow.autoscaling.max_replicas if self.mlflow.autoscaling else self.mlflow.replicas
 
+    @property
+    def connections(self) -> int:
+        """Largest number of connections to the database that the pods keep open, without the additional ones of a rollout."""
+        return self.max_replicas * self.mlflow.workers * self.mlflow.pool.connections * self._pools
+
+    @property
+    def _pools(self) -> int:
+        return 1 if self.mlflow.auth.mode == "none" else 2
+
     def problems(self) -> list[Problem]:
         """Reject what a section cannot see alone."""
         found = [
@@ -243,10 +252,9 @@ class Settings(Section):
         limit = max_connections(instance_class)
         if not self.on_eks or self.postgres.existing or limit is None:
             return []
-        pool = self.mlflow.pool.connections
-        pools = 1 if self.mlflow.auth.mode == "none" else 2
+        pool, pools = self.mlflow.pool.connections, self._pools
         clean_up = CLEAN_UP_CONNECTIONS if self.retention.is_on else 0
-        needed = (self.max_replicas + 1) * self.mlflow.workers * pool * pools + clean_up
+        needed = self.connections + self.mlflow.workers * pool * pools + clean_up
         if needed <= limit:
             return []
         several = self.mlflow.autoscaling or self.mlflow.replicas > 1

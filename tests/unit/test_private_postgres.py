@@ -610,6 +610,19 @@ def test_alarms_follow_what_is_there_and_not_what_waits() -> None:
     assert at_once.named("postgres-alarms-connections")["threshold"] > 200
 
 
+def test_the_alarm_on_connections_is_above_what_the_pods_keep_open() -> None:
+    settings = {
+        "postgres.alarmTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms",
+        "postgres.instanceClass": "db.t3.medium",
+        "mlflow.workers": 2,
+        "mlflow.replicas": 9,
+    }
+    alarm = deploy(changed(MINIMAL, settings)).named("postgres-alarms-connections")
+    # Nine pods keep 360 of the 423 connections. Four fifths would be 338.
+    assert alarm["threshold"] == 391
+    assert alarm["alarmDescription"].endswith("more than 391 connections (92 %)")
+
+
 def test_a_class_whose_connections_are_not_known_has_no_alarm_on_them() -> None:
     config = changed(
         MINIMAL,
