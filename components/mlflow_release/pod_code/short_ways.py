@@ -11,11 +11,10 @@ It runs in MLflow's pod, where `authorization.py` installs it before the first r
 # pyright: basic, reportMissingImports=false, reportMissingModuleSource=false
 
 import contextvars
-import itertools
 from collections.abc import Callable, Generator
 from typing import Any
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 from flask import has_request_context, request
 from mlflow.server import auth, fastapi_app
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -34,8 +33,8 @@ MIDDLEWARES = {"fastapi_permission_middleware", "gateway_timing_middleware", "wo
 """Middlewares of MLflow's that do nothing with a request of `FLASKS` that has no `WORKSPACE`."""
 WORKSPACE = b"x-mlflow-workspace"
 """Header that one of the middlewares refuses."""
-BLOCKS = 32
-"""Blocks in a piece of a file. Flask's have 8 KiB."""
+PIECE = 256 * 1024
+"""Bytes of a file that are read in one go, at least."""
 
 _plain_call, _plain_inputs = BaseHTTPMiddleware.__call__, SqlAlchemyStore._get_run_inputs
 
@@ -53,7 +52,7 @@ def _is_flasks(scope: Any) -> bool:
     return (
         path.startswith(FLASKS)
         and all(name != WORKSPACE for name, _ in scope["headers"])
-        # Should a later MLflow have routes of FastAPI's among them, it has checks for these.
+        # A later MLflow can have routes of FastAPI's among them. Those that it checks are left to it.
         and auth._find_fastapi_validator(path, scope["method"]) is None
     )
 
@@ -70,11 +69,18 @@ async def _answer(responder: Any, receive: Any, send: Any) -> None:
     # What the generator of an answer sets in its context, it takes back in the same.
     context = contextvars.copy_context()
     start, piece, following = await to_thread.run_sync(context.run, _begin, responder.app, environ)
-    await send(start)
-    while following is not None and piece is not None:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-        piece = await to_thread.run_sync(context.run, next, following, None)
-    await send({"type": "http.response.body", "body": piece or b""})
+    try:
+        await send(start)
+        while following is not None and piece is not None:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            piece = await to_thread.run_sync(context.run, next, following, None)
+        await send({"type": "http.response.body", "body": piece or b""})
+    except BaseException:
+        # The server stops, or the answer broke off. What it leaves behind is cleaned up where it was begun.
+        if following is not None:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(context.run, following.close)
+        raise
 
 
 def _begin(app: Callable[..., Any], environ: Any) -> tuple[dict[str, Any], bytes | None, Generator[bytes] | None]:
@@ -92,7 +98,7 @@ def _begin(app: Callable[..., Any], environ: Any) -> tuple[dict[str, Any], bytes
     answer = app(environ, start_response)
     length = dict(start["headers"]).get(b"content-length")
     # A block of an answer without a length is sent when it is there: somebody may wait for it.
-    following = _pieces(answer, BLOCKS if length else 1)
+    following = _pieces(answer, PIECE if length else 0)
     piece = next(following, None)
     if piece is None or length == b"%d" % len(piece):
         following.close()
@@ -100,12 +106,17 @@ def _begin(app: Callable[..., Any], environ: Any) -> tuple[dict[str, Any], bytes
     return start, piece, following
 
 
-def _pieces(answer: Any, blocks: int) -> Generator[bytes]:
-    """Yield the blocks of an answer, some at a time, and close it."""
+def _pieces(answer: Any, size: int) -> Generator[bytes]:
+    """Yield the blocks of an answer, so many at a time that they have a size at least, and close it."""
+    piece = bytearray()
     try:
-        left = iter(answer)
-        while piece := [*itertools.islice(left, blocks)]:
-            yield b"".join(piece)
+        for block in answer:
+            piece += block
+            if len(piece) >= size:
+                yield bytes(piece)
+                piece.clear()
+        if piece:
+            yield bytes(piece)
     finally:
         if hasattr(answer, "close"):
             answer.close()
