@@ -21,8 +21,8 @@ class PostgresAlarmsArgs:
     """Storage of the instance in GiB, as grown. The storage alarm fires when a twentieth of it is left."""
     max_connections: int | None
     """Connections that the instance class allows. None where that is unknown: then there is no alarm on connections."""
-    kept_connections: int = 0
-    """Connections that MLflow's pods may keep open, default 0. Where they are four fifths of all, the alarm is above them."""
+    kept_connections: int
+    """Connections that MLflow's pods may keep open. Where they are four fifths of all, the alarm is above them."""
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     """Tags of every alarm."""
 
