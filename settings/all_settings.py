@@ -99,11 +99,14 @@ class Settings(Section):
     @property
     def connections(self) -> int:
         """Largest number of connections to the database that the pods keep open, without the additional ones of a rollout."""
-        return self.max_replicas * self.mlflow.workers * self.mlflow.pool.connections * self._pools
+        return self._connections_of(self.max_replicas)
 
     @property
     def _pools(self) -> int:
         return 1 if self.mlflow.auth.mode == "none" else 2
+
+    def _connections_of(self, pods: int) -> int:
+        return pods * self.mlflow.workers * self.mlflow.pool.connections * self._pools
 
     def problems(self) -> list[Problem]:
         """Reject what a section cannot see alone."""
@@ -254,7 +257,7 @@ class Settings(Section):
             return []
         pool, pools = self.mlflow.pool.connections, self._pools
         clean_up = CLEAN_UP_CONNECTIONS if self.retention.is_on else 0
-        needed = self.connections + self.mlflow.workers * pool * pools + clean_up
+        needed = self._connections_of(self.max_replicas + 1) + clean_up
         if needed <= limit:
             return []
         several = self.mlflow.autoscaling or self.mlflow.replicas > 1

@@ -16,8 +16,8 @@ BATCHES_PER_RUN = 10
 PAGE = 50
 """Runs that a search returns, as many as a page of the UI."""
 
-Login = tuple[str, str] | None
-"""User and password. None: no login."""
+Login = tuple[str, str]
+"""User and password."""
 
 
 @dataclass(frozen=True)

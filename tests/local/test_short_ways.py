@@ -1,14 +1,15 @@
 """Requests that take the short ways get what they would get on MLflow's own."""
 
 import json
-import subprocess
+import os
+import secrets
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components.mlflow_release.login_code import CODE
-from local import tools
+from local.mlflow_scripts import run_afresh
 
 pytestmark = pytest.mark.local
 
@@ -16,17 +17,13 @@ SCRIPT = Path(__file__).with_name("asgi_requests.py")
 
 
 @pytest.fixture(scope="module", params=["3.15.1", "3.17.2"])
-def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    done = subprocess.run(
-        [tools.mlflow_python(request.param), SCRIPT, str(CODE)],
-        cwd=tmp_path_factory.mktemp("asked"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+def asked(request: pytest.FixtureRequest) -> dict[str, Any]:
+    environment = {
+        "PATH": os.defpath,
+        "PYTHONPATH": str(CODE),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
+    }
+    return json.loads(run_afresh(request.param, SCRIPT.read_text(), environment))
 
 
 def test_every_answer_is_the_same_as_without_them(asked: dict[str, Any]) -> None:

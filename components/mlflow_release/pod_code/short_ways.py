@@ -2,7 +2,7 @@
 
 - Three middlewares are for FastAPI's routes. Each passes every other request on through two tasks and a queue of its own.
 - The thread of a handler hands each piece of an answer over to the event loop and waits. Here it hands over a small answer as a whole, and
-  a file in pieces of 256 KiB, none before the client has taken the one before. MLflow's has a file in memory until a slow client has it.
+  a file in pieces of 256 KiB at least, none before the client has taken the one before. MLflow's has a file in memory until a slow client has it.
 - A run that was just created is asked for its inputs, of which it has none.
 
 It runs in MLflow's pod, where `authorization.py` installs it before the first request is answered.
